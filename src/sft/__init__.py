@@ -1,0 +1,1 @@
+"""Supervised fine-tuning that is right by construction, watched, and fast."""
