@@ -1,0 +1,149 @@
+"""Conversations to examples: token ids, next-token labels, and the overflow policy."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft.data.chat_template import ChatTemplate, Rendered
+from sft.data.conversation import Conversation, Origin
+from sft.data.problems import BadRows
+from sft.errors import DataError
+
+IGNORE_INDEX = -100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One sequence to train on.
+
+    Shapes, all `[seq_len]`: `input_ids` int64; `labels` int64, already shifted, so that
+    `labels[t]` is the token to predict after reading `input_ids[: t + 1]`, or
+    `IGNORE_INDEX`; `weights` float32, the loss weight of that prediction, 0 where ignored.
+    """
+
+    id: str
+    origin: Origin
+    source: int
+    input_ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    num_bytes: int  # UTF-8 bytes of the trained text, for bits per byte
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the sequence."""
+        return len(self.input_ids)
+
+    @property
+    def num_trained(self) -> int:
+        """Number of supervised tokens."""
+        return int((self.labels != IGNORE_INDEX).sum())
+
+
+@dataclass(frozen=True, slots=True)
+class RowFate:
+    """What became of a row: `status` is used, val, dropped or truncated; `reason` says why."""
+
+    origin: Origin
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """The examples of a data set, the fate of rows that were changed, and notes."""
+
+    examples: list[Example]
+    fates: list[RowFate]
+    num_text_specials: int
+    num_split: int
+
+
+def tokenize(
+    conversations: Iterable[Conversation],
+    template: ChatTemplate,
+    bad_rows: BadRows,
+    *,
+    max_seq_len: int,
+    overflow: str = "drop",
+    prompt_weight: float = 0.0,
+    progress: Callable[[], None] = lambda: None,
+) -> Tokenized:
+    """Render, mask and tokenise `conversations`, in order.
+
+    Rows whose mask cannot be proven go to `bad_rows`. Rows longer than `max_seq_len` are
+    dropped, truncated, or (`overflow="error"`) go to `bad_rows` too.
+    """
+    examples: list[Example] = []
+    fates: list[RowFate] = []
+    num_text_specials = num_split = 0
+    for conversation in conversations:
+        progress()
+        try:
+            parts = template.encode(conversation)
+        except DataError as error:
+            bad_rows.add(conversation.origin, str(error))
+            continue
+        num_text_specials += template.has_special_text(conversation)
+        num_split += len(parts) > 1
+        for turn, part in enumerate(parts, start=1):
+            name = str(conversation.origin) + (f"#{turn}" if len(parts) > 1 else "")
+            length = len(part.ids)
+            if length > max_seq_len:
+                reason = f"{length} tokens, max_seq_len is {max_seq_len}"
+                if overflow == "error":
+                    bad_rows.add(conversation.origin, reason)
+                    continue
+                if overflow == "drop" or not any(part.weights[1:max_seq_len]):
+                    if overflow == "truncate":
+                        reason += "; the prompt alone fills it"
+                    fates.append(RowFate(conversation.origin, "dropped", reason))
+                    continue
+                # Cut at the end, and append nothing: a stop token put after a cut answer
+                # would teach the model to stop in mid-sentence.
+                fates.append(RowFate(conversation.origin, "truncated", reason))
+                part = _cut(part, max_seq_len)
+            examples.append(_example(name, conversation, part, prompt_weight))
+    return Tokenized(examples, fates, num_text_specials, num_split)
+
+
+def _cut(part: Rendered, length: int) -> Rendered:
+    return Rendered(part.text, part.ids[:length], part.offsets[:length], part.weights[:length])
+
+
+def _example(
+    name: str, conversation: Conversation, part: Rendered, prompt_weight: float
+) -> Example:
+    ids = np.asarray(part.ids, dtype=np.int64)
+    weights = np.asarray(part.weights, dtype=np.float32)
+    trained = [part.offsets[t] for t in np.flatnonzero(weights)]
+    num_bytes = sum(len(part.text[a:b].encode()) for a, b in trained)
+    if prompt_weight:
+        weights = np.where(weights == 0, np.float32(prompt_weight), weights)
+    # Shift: position t predicts token t + 1; the last position predicts nothing.
+    next_weights = np.append(weights[1:], np.float32(0))
+    labels = np.where(next_weights > 0, np.append(ids[1:], 0), IGNORE_INDEX)
+    return Example(
+        id=name,
+        origin=conversation.origin,
+        source=conversation.source,
+        input_ids=ids,
+        labels=labels,
+        weights=next_weights,
+        num_bytes=num_bytes,
+    )
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """sha256 over ids, labels and weights of all examples, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        for part in (example.input_ids, example.labels, example.weights):
+            digest.update(part.tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()

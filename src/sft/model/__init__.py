@@ -1,0 +1,1 @@
+"""Pre-trained models: loading, attention over flat batches, LoRA, FLOPs."""

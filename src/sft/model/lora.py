@@ -1,0 +1,101 @@
+"""Which parameters are trained: all, LoRA matrices (through peft), or those that match."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sft.config import MethodConfig
+from sft.errors import ConfigError, did_you_mean
+
+
+def prepare_method(
+    model: PreTrainedModel, method: MethodConfig, new_tokens: Sequence[int] = ()
+) -> Any:
+    """Insert LoRA layers or freeze parameters, in place.
+
+    Returns the peft model that wraps `model` for LoRA, else `model` itself. The rows of
+    `new_tokens` in the embedding are trained under every method, because nobody else has
+    trained them.
+
+    Raises:
+        ConfigError: a target module or pattern matches nothing.
+    """
+    if method.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if method.kind == "lora":
+            model.enable_input_require_grads()
+    if method.kind == "lora":
+        return _insert_lora(model, method, new_tokens)
+    if method.kind == "frozen":
+        _freeze(model, method.trainable, new_tokens)
+    return model
+
+
+def _insert_lora(
+    model: PreTrainedModel, method: MethodConfig, new_tokens: Sequence[int]
+) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    if isinstance(method.target_modules, list):
+        _check_targets(model, method.target_modules)
+    config = LoraConfig(
+        r=method.lora_rank,
+        lora_alpha=method.lora_alpha,
+        lora_dropout=method.lora_dropout,
+        target_modules=method.target_modules,
+        use_dora=method.dora,
+        use_rslora=method.rslora,
+        task_type="CAUSAL_LM",
+        trainable_token_indices=list(new_tokens) or None,
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        raise ConfigError(f"method.target_modules: {error}") from None
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    known = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if name and
+             isinstance(getattr(m, "weight", None), torch.nn.Parameter)}
+    for target in targets:
+        if target.rsplit(".", 1)[-1] not in known:
+            raise ConfigError(
+                f"method.target_modules: this model has no module '{target}'."
+                f"{did_you_mean(target, known)} It has {', '.join(sorted(known))}."
+            )
+
+
+def _freeze(model: PreTrainedModel, patterns: Sequence[str], new_tokens: Sequence[int]) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        try:
+            found = {name for name in names if re.search(pattern, name)}
+        except re.error as error:
+            raise ConfigError(f"method.trainable: '{pattern}' is not a pattern: {error}") from None
+        if not found:
+            raise ConfigError(
+                f"method.trainable: '{pattern}' matches no parameter.{did_you_mean(pattern, names)}"
+                f" The names look like {names[0]} and {names[-1]}."
+            )
+        chosen |= found
+    embedding = model.get_input_embeddings().weight
+    for name, parameter in model.named_parameters():
+        is_new = bool(new_tokens) and parameter is embedding
+        parameter.requires_grad_(name in chosen or is_new)
+
+
+def trained_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Name to parameter, of those that are trained; tied parameters once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def merge(peft_model: Any) -> PreTrainedModel:
+    """The plain model with the LoRA update added to its weights."""
+    merged: PreTrainedModel = peft_model.merge_and_unload(safe_merge=True)
+    return merged

@@ -1,0 +1,123 @@
+"""One optimizer step: micro-batches, sums, clip, finite?, update.
+
+    loss      = sum_t w_t nll_t     / sum_t w_t     over all micro-batches of the step
+    accuracy  = sum_t w_t correct_t / sum_t w_t
+    gradient  = d loss
+
+so the result depends on which examples are in the step, not on how they are grouped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sft.data.packing import Batch
+from sft.errors import DivergedError, OutOfMemoryError
+from sft.model.forward import Forward
+
+
+class StopRequested(Exception):
+    """Raised between micro-batches; the weights are as they were before the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Token-weighted means over one step, and what it cost."""
+
+    loss: float
+    accuracy: float
+    grad_norm: float
+    num_tokens: int
+    num_trained_tokens: int
+
+
+def train_step(
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, torch.nn.Parameter],
+    batches: Sequence[Batch],
+    *,
+    step: int,
+    learning_rate: float,
+    max_grad_norm: float,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> StepResult:
+    """Update the weights once, on all of `batches` together. `step` is named in errors.
+
+    Raises:
+        DivergedError: loss or gradient is not finite; nothing was updated.
+        OutOfMemoryError: a micro-batch did not fit.
+        StopRequested: `stop_requested` became true before the update.
+    """
+    total = sum(float(batch.weights.sum(dtype=torch.float64)) for batch in batches)
+    nll = correct = 0.0
+    optimizer.zero_grad(set_to_none=True)
+    for batch in batches:
+        if stop_requested():
+            raise StopRequested
+        try:
+            sums = forward.loss(batch)
+            (sums.objective / total).backward()
+        except RuntimeError as error:
+            raise _explain(error, step, batch) from error
+        nll += float(sums.nll)
+        correct += float(sums.correct)
+        if not math.isfinite(nll):
+            raise _diverged("loss", nll, step, [batch], parameters)
+    grad_norm = float(
+        torch.nn.utils.clip_grad_norm_(
+            list(parameters.values()), max_grad_norm or math.inf, foreach=True
+        )
+    )
+    if not math.isfinite(grad_norm):
+        raise _diverged("gradient norm", grad_norm, step, batches, parameters)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    return StepResult(
+        loss=nll / total,
+        accuracy=correct / total,
+        grad_norm=grad_norm,
+        num_tokens=sum(batch.num_tokens for batch in batches),
+        num_trained_tokens=sum(int((batch.weights > 0).sum()) for batch in batches),
+    )
+
+
+def _diverged(
+    what: str,
+    value: float,
+    step: int,
+    batches: Sequence[Batch],
+    parameters: Mapping[str, torch.nn.Parameter],
+) -> DivergedError:
+    rows = [name for batch in batches for name in batch.ids]
+    shown = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    broken = [
+        name
+        for name, p in parameters.items()
+        if p.grad is not None and not bool(p.grad.isfinite().all())
+    ]
+    where = f" Not finite first in the gradient of {', '.join(broken[:5])}." if broken else ""
+    return DivergedError(
+        f"step {step}: the {what} is {value}; stopped before the update, so the weights are those "
+        f"of step {step - 1}. Rows: {shown}.{where} Usual causes: a learning rate that is too "
+        "high, or a broken row."
+    )
+
+
+def _explain(error: RuntimeError, step: int, batch: Batch) -> Exception:
+    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    if not out_of_memory:
+        return error
+    longest = max(range(len(batch.lengths)), key=batch.lengths.__getitem__)
+    return OutOfMemoryError(
+        f"step {step}: out of memory on a micro-batch of {batch.num_tokens} tokens, the longest "
+        f"example being {batch.ids[longest]} with {batch.lengths[longest]}. Try one of: "
+        "--set batch.micro_batch_tokens=" + str(max(256, batch.num_tokens // 2)) + ", "
+        "--set method.activation_checkpointing=true, "
+        "--set data.max_seq_len=" + str(max(256, batch.lengths[longest] // 2)) + ", --method lora"
+    )
