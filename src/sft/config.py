@@ -287,7 +287,7 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; errors name `where` and the line."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

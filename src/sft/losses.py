@@ -64,7 +64,8 @@ def linear_loss(
     loss: str = "nll",
 ) -> LossSums:
     """Loss of `hidden [n, d]` under the head `weight [vocab, d]`, with `labels [n]` all trained."""
-    return LossSums(*_LinearLoss.apply(hidden, weight, bias, labels, weights, loss))
+    apply = _LinearLoss.apply  # type: ignore[no-untyped-call]
+    return LossSums(*apply(hidden, weight, bias, labels, weights, loss))
 
 
 class _LinearLoss(torch.autograd.Function):
@@ -86,7 +87,7 @@ class _LinearLoss(torch.autograd.Function):
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if need_bias else None
+        grad_bias = torch.zeros_like(weight[:, 0], dtype=torch.float32) if need_bias else None
         rows = chunk_rows(len(weight), hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
@@ -173,9 +174,7 @@ def logits_loss(
     return (objective_weights * nll).sum(), (weights * nll).sum(), (weights * correct).sum()
 
 
-def token_scores(
-    logits: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def token_scores(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`nll [n]` in nats and `correct [n]` (0 or 1) of `logits [n, vocab]`."""
     logits = logits.float()
     nll = F.cross_entropy(logits, labels, reduction="none")

@@ -59,8 +59,9 @@ class Batches:
             whole = np.floor(self._weights)
             fraction = self._weights - whole
             extra = self.epoch_size - int(whole.sum())
-            keys = np.where(fraction > 0, rng.random(len(fraction)) ** (1 / np.maximum(
-                fraction, 1e-9)), -1.0)
+            keys = np.where(
+                fraction > 0, rng.random(len(fraction)) ** (1 / np.maximum(fraction, 1e-9)), -1.0
+            )
             copies = whole.astype(np.int64)
             copies[np.argsort(-keys, kind="stable")[:extra]] += 1
             self._order = (epoch, rng.permutation(np.repeat(np.arange(len(copies)), copies)))

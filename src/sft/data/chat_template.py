@@ -137,9 +137,7 @@ class ChatTemplate:
 
     def has_special_text(self, conversation: Conversation) -> bool:
         """Does the data of this row spell a special token (which is then encoded as text)?"""
-        return self._encoder.has_special_text(
-            [conversation.as_dicts(), list(conversation.tools)]
-        )
+        return self._encoder.has_special_text([conversation.as_dicts(), list(conversation.tools)])
 
     # ---------------------------------------------------------------- masks
 
@@ -158,8 +156,10 @@ class ChatTemplate:
         weight = {i: conversation.messages[i].weight for i in turns}
         last = max(i for i, m in enumerate(conversation.messages) if m.role == "assistant")
         whole = self.render(messages, tools)
-        ends = {i: whole if i == len(messages) - 1 else self.render(messages[: i + 1], tools)
-                for i in {*turns, last}}
+        ends = {
+            i: whole if i == len(messages) - 1 else self.render(messages[: i + 1], tools)
+            for i in {*turns, last}
+        }
         prompts = {i: self.render(messages[:i], tools, generation_prompt=True) for i in turns}
         if all(whole.startswith(ends[i]) and whole.startswith(prompts[i]) for i in turns):
             encoded = self._encoder.encode(whole)
@@ -185,7 +185,7 @@ class ChatTemplate:
                 f"the chat template renders messages[{len(messages) - 1}] differently from what it "
                 "sends to get it, so no mask can be right. "
                 f"Sent: ...{_clean(prompt)[-60:]!r}; rendered: "
-                f"...{_clean(end)[_common(prompt, end):][:60]!r}"
+                f"...{_clean(end)[_common(prompt, end) :][:60]!r}"
             )
         encoded = self._encoder.encode(end)
         weights = [0.0] * len(encoded.ids)
@@ -216,7 +216,9 @@ class ChatTemplate:
         sent = self._encoder.encode(prompt).ids
         start = len(sent)
         if encoded.ids[:start] != sent:
-            same = next(t for t, (a, b) in enumerate(zip(encoded.ids, sent, strict=False)) if a != b)
+            same = next(
+                t for t, (a, b) in enumerate(zip(encoded.ids, sent, strict=False)) if a != b
+            )
             raise TemplateError(
                 "the answer changes how its prompt is split into tokens, so serving would see "
                 f"other tokens: sent {self._tokens(sent[same:start][:6])}, "
@@ -252,9 +254,9 @@ class ChatTemplate:
             stop += 1
         # Close the turn: white space may stand between the answer and its stop token.
         closing = stop
-        while closing < len(encoded.ids) and encoded.text[
-            slice(*encoded.offsets[closing])
-        ].isspace():
+        while (
+            closing < len(encoded.ids) and encoded.text[slice(*encoded.offsets[closing])].isspace()
+        ):
             closing += 1
         if closing < len(encoded.ids) and encoded.ids[closing] == self.facts.stop_id:
             return range(start, closing + 1)
@@ -315,10 +317,16 @@ class ChatTemplate:
 
     def _tools_by(self) -> str:
         """`template` when it writes both tools and tool calls, otherwise `text`."""
-        function = {"name": "sft_probe", "description": "", "parameters": {"type": "object",
-                    "properties": {}}}
-        call = {"id": "call00001", "type": "function",
-                "function": {"name": "sft_call", "arguments": {}}}
+        function = {
+            "name": "sft_probe",
+            "description": "",
+            "parameters": {"type": "object", "properties": {}},
+        }
+        call = {
+            "id": "call00001",
+            "type": "function",
+            "function": {"name": "sft_call", "arguments": {}},
+        }
         user, answer = _PROBE
         calling = {"role": "assistant", "content": "", "tool_calls": [call]}
         try:

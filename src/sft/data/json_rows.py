@@ -127,7 +127,7 @@ def json_lines(file: BinaryIO) -> Iterator[Numbered]:
     for number, line in numbered_lines(file):
         if line is None or line.strip():
             try:
-                yield number, _object(loads(decode_line(line)))
+                yield number, _object(loads(decode_line(line).rstrip("\r\n")))
             except RowError as error:
                 yield number, _torn(line) or error
 
@@ -156,7 +156,8 @@ def json_document(data: bytes, name: str) -> Iterator[Numbered]:
     if not data.strip():
         return
     first, _, rest = data.strip().partition(b"\n")
-    if first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{"):
+    is_object = first.startswith(b"{") and first.rstrip().endswith(b"}")
+    if is_object and rest.lstrip().startswith(b"{"):
         yield from json_lines(io.BytesIO(data))
         return
     cursor = _Cursor(data.decode(errors="surrogateescape"), name)
@@ -273,4 +274,3 @@ class _Cursor:
 def _skip(text: str, position: int) -> int:
     space = _WHITESPACE.match(text, position)
     return space.end() if space else position
-

@@ -1,15 +1,15 @@
 """Examples laid end to end: no padding, positions that restart, attention that stays inside.
 
-    examples    A A A   B B B B   C C
-    input_ids   a b c   d e f g   h i
-    position    0 1 2   0 1 2 3   0 1
-    cu_seq_lens 0       3         7   9
+examples    A A A   B B B B   C C
+input_ids   a b c   d e f g   h i
+position    0 1 2   0 1 2 3   0 1
+cu_seq_lens 0       3         7   9
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,13 +44,14 @@ class Batch:
         """The same batch on `device`."""
         if self.input_ids.device == device:
             return self
-        moved = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (
-                self.input_ids, self.labels, self.weights, self.position_ids, self.cu_seq_lens
-            )
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            weights=self.weights.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            cu_seq_lens=self.cu_seq_lens.to(device, non_blocking=True),
         )
-        return Batch(*moved, lengths=self.lengths, ids=self.ids)
 
 
 def pack(examples: Sequence[Example]) -> Batch:

@@ -97,7 +97,7 @@ def describe(value: Any) -> str:
         (list | tuple, "a list"),
         (Mapping, "an object"),
     ):
-        if isinstance(value, kind):  # type: ignore[arg-type]
+        if isinstance(value, kind):
             return name
     return f"a value of type {type(value).__name__}"
 

@@ -38,10 +38,6 @@ def read_rows(source: SourceConfig, report: BadRows, files: dict[str, str]) -> I
     `files` is filled with what was read: the SHA-256 of each file, or the revision of a hub
     data set. `source.max_rows` counts unreadable rows too.
     """
-    return itertools.islice(_rows(source, report, files), source.max_rows)
-
-
-def _rows(source: SourceConfig, report: BadRows, files: dict[str, str]) -> Iterator[Row]:
     for origin, values in itertools.islice(_numbered(source, files), source.max_rows):
         if isinstance(values, RowError):
             report.add(origin, str(values))
@@ -54,17 +50,21 @@ def _numbered(
 ) -> Iterator[tuple[Origin, dict[str, Any] | RowError]]:
     paths = local_files(source.path)
     for path in paths:
-        name = str(path)
-        files[name] = _sha256(path)
-        empty = True
-        for line, values in _read_file(path):
-            empty = False
-            yield Origin(name, line), values
-        if empty:
-            raise DataError(f"{name}: the file holds no rows")
+        files[str(path)] = _sha256(path)
+        yield from _placed(_read_file(path), str(path))
     if not paths:
-        for number, values in enumerate(_read_hub(source, files), start=1):
-            yield Origin(source.path, number), values
+        yield from _placed(_read_hub(source, files), source.path)
+
+
+def _placed(
+    rows: Iterator[Numbered], name: str
+) -> Iterator[tuple[Origin, dict[str, Any] | RowError]]:
+    empty = True
+    for line, values in rows:
+        empty = False
+        yield Origin(name, line), values
+    if empty:
+        raise DataError(f"{name}: holds no rows")
 
 
 def local_files(path_text: str) -> list[Path]:
@@ -140,23 +140,23 @@ def _read_csv(file: BinaryIO, name: str, delimiter: str) -> Iterator[Numbered]:
     wrong: list[RowError] = []
     reader = csv.reader(_csv_lines(file, wrong), delimiter=delimiter, strict=True)
     header: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        wrong.clear()
-        values: dict[str, Any] | RowError
-        try:
-            cells = next(reader)
-            values = wrong[0] if wrong else _csv_row(header, cells)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            cells, values = [""], RowError(f"not valid CSV ({error})")
+    line = 1
+    while (cells := _csv_cells(reader, wrong)) is not None:
         if header and cells:
-            yield line, values
+            yield line, _csv_row(header, cells)
         elif cells:
-            if wrong or cells == [""]:
-                raise DataError(f"{name}:{line}: the header cannot be read: {values}")
             header = _csv_header(cells, f"{name}:{line}")
+        line = reader.line_num + 1
+
+
+def _csv_cells(reader: Iterator[list[str]], wrong: list[RowError]) -> list[str] | RowError | None:
+    """The next row's cells; none of them for a blank line, and None at the end."""
+    wrong.clear()
+    try:
+        cells = next(reader, None)
+    except csv.Error as error:
+        return RowError(f"not valid CSV ({error})")
+    return wrong[0] if wrong else cells
 
 
 def _csv_lines(file: BinaryIO, wrong: list[RowError]) -> Iterator[str]:
@@ -169,14 +169,18 @@ def _csv_lines(file: BinaryIO, wrong: list[RowError]) -> Iterator[str]:
             yield line.decode(errors="replace") if line else "-\n"
 
 
-def _csv_header(cells: list[str], place: str) -> list[str]:
+def _csv_header(cells: list[str] | RowError, place: str) -> list[str]:
+    if isinstance(cells, RowError):
+        raise DataError(f"{place}: the header cannot be read: {cells}")
     twice = sorted({cell for cell in cells if cells.count(cell) > 1})
     if twice:
         raise DataError(f"{place}: column {twice[0]!r} is given twice in the header")
     return cells
 
 
-def _csv_row(header: list[str], cells: list[str]) -> dict[str, Any] | RowError:
+def _csv_row(header: list[str], cells: list[str] | RowError) -> dict[str, Any] | RowError:
+    if isinstance(cells, RowError):
+        return cells
     if len(cells) != len(header):
         return RowError(f"expected {len(header)} cells, as in the header, found {len(cells)}")
     return dict(zip(header, cells, strict=True))
@@ -226,14 +230,14 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _read_hub(source: SourceConfig, files: dict[str, str]) -> Iterator[dict[str, Any] | RowError]:
+def _read_hub(source: SourceConfig, files: dict[str, str]) -> Iterator[Numbered]:
     # Whatever goes wrong in there is about the network, the id or the files of the data set,
     # and is raised as one of some thirty types of four packages.
     try:
         revision = _hub_revision(source.path)
         dataset = _load_hub(source, revision)
         files[source.path] = f"{source.path}@{revision or 'revision unknown'}"
-        yield from map(arrow_row, dataset)
+        yield from enumerate(map(arrow_row, dataset), start=1)
     except Exception as error:
         raise DataError(
             f"{source.path}: no such file, so it was taken for a Hugging Face data set id, "
@@ -243,12 +247,11 @@ def _read_hub(source: SourceConfig, files: dict[str, str]) -> Iterator[dict[str,
 
 def _hub_revision(name: str) -> str | None:
     """The commit that is newest now; None when the hub cannot be asked."""
-    import httpx
     import huggingface_hub
 
     try:
-        return huggingface_hub.HfApi().dataset_info(name).sha
-    except (OSError, httpx.HTTPError):  # offline: the data set may still be in the cache
+        return huggingface_hub.HfApi().dataset_info(name, timeout=10).sha
+    except Exception:  # offline, for one: the data set may still be in the cache
         return None
 
 

@@ -98,7 +98,7 @@ def tokenize(
                 reason = f"{length} tokens, max_seq_len is {max_seq_len}"
                 if overflow == "error":
                     bad_rows.add(conversation.origin, reason)
-                    continue
+                    break
                 if overflow == "drop" or not any(part.weights[1:max_seq_len]):
                     if overflow == "truncate":
                         reason += "; the prompt alone fills it"

@@ -6,6 +6,7 @@ the system message, `<tool_call>` around a call, `<tool_response>` around its re
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,9 +49,7 @@ def _call_text(call: Mapping[str, Any]) -> str:
     function = call.get("function", call)
     arguments = function.get("arguments")
     if isinstance(arguments, str):  # kept as it was in the file: JSON text, not a JSON string
-        try:
+        with contextlib.suppress(ValueError):
             arguments = json.loads(arguments)
-        except ValueError:
-            pass
     body = json.dumps({"name": function.get("name"), "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{body}\n</tool_call>"

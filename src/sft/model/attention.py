@@ -10,6 +10,7 @@ above the diagonal are skipped and nothing is padded. CUDA: `varlen_attn` (flash
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def flat_attention(
         return out, None
     parts = []
     bounds = cu_seq_lens_q.tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         q, k, v = (x[:, :, start:end] for x in (query, key, value))
         if softcap is not None:
             parts.append(_soft_capped(q, k, v, dropout, scaling, sliding_window, softcap))
@@ -129,6 +130,7 @@ def _varlen(
         window_size=((window or 0) - 1, 0),  # (-1, 0): causal without a window
         enable_gqa=key.shape[1] != query.shape[1],
     )
+    assert isinstance(out, torch.Tensor)  # a tuple only when auxiliary outputs are asked for
     return out.unsqueeze(0)
 
 

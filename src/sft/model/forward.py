@@ -124,10 +124,9 @@ class Forward:
         input_ids, mask = pad(batch)
         use_attention(self.model, padded_implementation(self.model))
         logits = self.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-        return logits[mask.bool()][positions]
+        real: torch.Tensor = logits[mask.bool()]
+        return real[positions]
 
 
-def _detached(
-    objective: torch.Tensor, nll: torch.Tensor, correct: torch.Tensor
-) -> LossSums:
+def _detached(objective: torch.Tensor, nll: torch.Tensor, correct: torch.Tensor) -> LossSums:
     return LossSums(objective, nll.detach(), correct.detach())

@@ -29,9 +29,7 @@ class TokenizerInfo:
     new_tokens: tuple[str, ...]
 
 
-def model_folder(
-    config: ModelConfig, progress: Callable[[str], None] = lambda _phase: None
-) -> str:
+def model_folder(config: ModelConfig, progress: Callable[[str], None] = lambda _phase: None) -> str:
     """The folder or hub id that `model.name` stands for; `starter` is made on first use.
 
     Raises:
@@ -52,7 +50,9 @@ def model_folder(
         other = sorted(path.glob("*.bin")) + sorted(path.glob("*.pt"))
         hint = (
             f" It holds {other[0].name}, a pickle, which sft does not open: convert it to "
-            "safetensors first." if other else " Only its configuration is there."
+            "safetensors first."
+            if other
+            else " Only its configuration is there."
         )
         raise ConfigError(f"model.name: {path} holds no weights (*.safetensors).{hint}")
     return str(path)
@@ -80,8 +80,10 @@ def load_tokenizer(config: ModelConfig, folder: str, method_kind: str) -> Tokeni
     if choice == "chatml":
         vocabulary = tokenizer.get_vocab()
         new_tokens = tuple(t for t in ("<|im_start|>", "<|im_end|>") if t not in vocabulary)
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]},
-                                     replace_extra_special_tokens=False)
+        tokenizer.add_special_tokens(
+            {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]},
+            replace_extra_special_tokens=False,
+        )
     return TokenizerInfo(tokenizer, source, new_tokens)
 
 
@@ -139,10 +141,14 @@ def stop_ids(model: PreTrainedModel, tokenizer: Any, stop_id: int) -> list[int]:
     return ids
 
 
+def load_config(config: ModelConfig, folder: str) -> Any:
+    """The architecture's `config.json`."""
+    return _from_hub(config, lambda: AutoConfig.from_pretrained(folder, **_hub_options(config)))
+
+
 def weights_dtype(config: ModelConfig, folder: str) -> torch.dtype:
     """The dtype the model's weights are stored in, which it is saved in again."""
-    stored = _from_hub(config, lambda: AutoConfig.from_pretrained(folder, **_hub_options(config)))
-    dtype = getattr(stored, "dtype", None)
+    dtype = getattr(load_config(config, folder), "dtype", None)
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
@@ -167,8 +173,11 @@ def _from_hub(config: ModelConfig, load: Callable[[], Any]) -> Any:
         return load()
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        near = [path.name for path in Path(config.name).parent.glob("*/")] if (
-            "/" in config.name) else []
+        near = (
+            [path.name for path in Path(config.name).parent.glob("*/")]
+            if ("/" in config.name)
+            else []
+        )
         raise ConfigError(
             f"model.name: '{config.name}' cannot be loaded from a folder or the hub: {first}"
             f"{did_you_mean(Path(config.name).name, [*near, 'starter'])}"

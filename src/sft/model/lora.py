@@ -36,9 +36,7 @@ def prepare_method(
     return model
 
 
-def _insert_lora(
-    model: PreTrainedModel, method: MethodConfig, new_tokens: Sequence[int]
-) -> Any:
+def _insert_lora(model: PreTrainedModel, method: MethodConfig, new_tokens: Sequence[int]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     if isinstance(method.target_modules, list):
@@ -60,8 +58,11 @@ def _insert_lora(
 
 
 def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    known = {name.rsplit(".", 1)[-1] for name, m in model.named_modules() if name and
-             isinstance(getattr(m, "weight", None), torch.nn.Parameter)}
+    known = {
+        name.rsplit(".", 1)[-1]
+        for name, m in model.named_modules()
+        if name and isinstance(getattr(m, "weight", None), torch.nn.Parameter)
+    }
     for target in targets:
         if target.rsplit(".", 1)[-1] not in known:
             raise ConfigError(

@@ -1,0 +1,173 @@
+"""The command line. Every command calls a function of the Python API and adds nothing to it.
+
+Imports of torch and transformers happen inside the commands, so that `sft --help` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sft.errors import SFTError
+
+if TYPE_CHECKING:
+    from sft.config import Config
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="sft", prog_name="sft")
+def cli() -> None:
+    """Supervised fine-tuning that is right by construction, watched, and fast."""
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that describe a run, shared by `train` and `check`."""
+    options = [
+        click.option("--model", help="Hub id, local folder, or `starter` (the default)."),
+        click.option("--data", multiple=True, help="File, folder or data set id; repeatable."),
+        click.option("--val", multiple=True, help="Validation data; default: split off."),
+        click.option("--run", "run_dir", type=click.Path(), help="Run folder."),
+        click.option("--max-steps", type=int, help="Stop after so many optimizer steps."),
+        click.option("--seed", type=int, help="Seed of split, order and dropout."),
+        click.option("--method", help="full, lora or frozen."),
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="SECTION.KEY=VALUE",
+            help="Any other knob, such as optim.learning_rate=1e-4; repeatable.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def build_config(source: str | None, flags: dict[str, Any]) -> Config:
+    """Merge the config file, the flags and `--set`; the later one wins.
+
+    `source` is a YAML file, or a data file, folder or data set id.
+    """
+    from sft.config import load_config, parse_assignment, read_config
+
+    values: dict[str, Any] = {}
+    if source and Path(source).suffix.lower() in (".yaml", ".yml"):
+        values = read_config(source)
+    elif source:
+        flags = {**flags, "data": (source, *flags["data"])}
+    named = {
+        "model.name": flags["model"],
+        "data.train": list(flags["data"]) or None,
+        "data.val": list(flags["val"]) or None,
+        "run.dir": flags["run_dir"],
+        "optim.max_steps": flags["max_steps"],
+        "run.seed": flags["seed"],
+        "method.kind": flags["method"],
+    }
+    overrides = {key: value for key, value in named.items() if value is not None}
+    overrides |= dict(parse_assignment(text) for text in flags["assignments"])
+    return load_config(values, overrides)
+
+
+@cli.command()
+@click.argument("config", required=False)
+@run_options
+def train(config: str | None, **flags: Any) -> None:
+    """Train a model, or continue an interrupted run: the same command resumes it.
+
+    CONFIG is a YAML file; flags win over it. Without one, --data says what to train on.
+    """
+    built = build_config(config, flags)
+    from sft.train import train as run
+
+    summary = run(built)
+    click.echo(summary.model_dir)
+
+
+@cli.command()
+@click.argument("source", required=False, metavar="[CONFIG|DATA]")
+@run_options
+@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
+@click.option("--row", help="Show this row: file:line, or line.")
+def check(source: str | None, rows: int, row: str | None, **flags: Any) -> None:
+    """Show what would be trained: every row's fate, lengths, and trained tokens in colour."""
+    built = build_config(source, flags)
+    from rich.console import Console as RichConsole
+
+    from sft.check import check as run
+    from sft.trackers.console import Console
+
+    with Console() as show:
+        run(built, rows, row, RichConsole(highlight=False), show)
+
+
+@cli.command(name="eval")
+@click.argument("run", type=click.Path())
+@click.option("--data", multiple=True, required=True, help="Rows with answers; repeatable.")
+@click.option("--task", default="auto", show_default=True, help="auto, json, exact or overlap.")
+@click.option("--max-rows", type=click.IntRange(1), help="Use only the first rows.")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer to generate.")
+def evaluate(
+    run: str, data: Sequence[str], task: str, max_rows: int | None, max_new_tokens: int | None
+) -> None:
+    """Compare the base model with the trained one of RUN on held-out rows."""
+    from rich.console import Console as RichConsole
+
+    from sft.config import SourceConfig
+    from sft.evaluate.before_after import evaluate as compare
+    from sft.evaluate.before_after import render
+    from sft.trackers.console import Console
+
+    with Console() as show:
+        result = compare(
+            run,
+            [SourceConfig.model_validate(path) for path in data],
+            task=task,
+            max_rows=max_rows,
+            max_new_tokens=max_new_tokens,
+            on_progress=show.progress,
+        )
+    RichConsole(highlight=False).print(render(result))
+
+
+@cli.command()
+@click.argument("run", type=click.Path())
+@click.argument("prompt", required=False)
+@click.option("--system", help="System message.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=512, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True)
+@click.option("--top-p", type=click.FloatRange(0, 1), default=1.0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+def chat(run: str, prompt: str | None, **options: Any) -> None:
+    """Talk to the model of RUN; with PROMPT, print one answer and stop."""
+    from sft.chat import chat as talk
+
+    talk(run, prompt, out=sys.stdout, err=sys.stderr, **options)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0, or the code of the error's class (see `sft.errors`)."""
+    # Large activations in huge pages: fewer page faults. Read when torch is first imported.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        cli(args=arguments, prog_name="sft", standalone_mode=False)
+    except SFTError as error:
+        click.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Before and after: what the base model and the tuned model do on the same rows."""

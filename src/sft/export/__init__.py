@@ -1,0 +1,1 @@
+"""The finished model: plain transformers weights, adapter, model card."""

@@ -1,0 +1,177 @@
+"""The end of a run: the best weights, saved, proven loadable, and summed up."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+import sft
+from sft import checkpoint
+from sft.checkpoint import differences
+from sft.config import Config, parse_yaml
+from sft.errors import CheckpointError
+from sft.export.model_card import model_card
+from sft.export.weights import save_model, verify_model
+from sft.guards.early_stopping import best_look
+from sft.records.store import read_records
+from sft.run_dir import RunDir, write_json
+from sft.setup import Setup
+from sft.trackers.console import Console, sparkline
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a finished run amounts to; also `summary.json` in the run folder.
+
+    `first` and `last` are the first and the last training record; `base` and `best` the look
+    before training and the look whose weights are in `model_dir` (empty without validation).
+    """
+
+    run_dir: str
+    model_dir: str
+    steps: int
+    best_step: int
+    stopped: str | None
+    verified: str
+    first: dict[str, Any]
+    last: dict[str, Any]
+    base: dict[str, Any]
+    best: dict[str, Any]
+
+
+def run_folder(config: Config) -> Path:
+    """`run.dir`, or `runs/<model>-<data>`."""
+    if config.run.dir:
+        return Path(config.run.dir)
+    data = Path(config.data.train[0].path).stem if config.data.train else "run"
+    name = f"{Path(config.model.name).name}-{data}"
+    return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")
+
+
+def finished(run: RunDir, config: Config, show: Console) -> RunSummary | None:
+    """The summary of a run that is complete already, else None.
+
+    Raises:
+        CheckpointError: it was started with another config.
+    """
+    if not run.summary.is_file():
+        return None
+    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))["config"]
+    asked = config.with_values({"run.dir": saved["run"]["dir"]}).model_dump(mode="json")
+    changed = [line for line in differences(saved, asked) if not line.endswith("now auto")]
+    if changed:
+        raise CheckpointError(
+            f"{run.path}: holds a finished run of something else:\n  "
+            + "\n  ".join(changed)
+            + "\nNothing was changed; choose another --run"
+        )
+    summary = RunSummary(**json.loads(run.summary.read_text(encoding="utf-8")))
+    show.note(f"{run.path}: this run is finished; nothing to do")
+    report(summary, run, show)
+    return summary
+
+
+def finish(setup: Setup, run: RunDir, show: Console) -> RunSummary:
+    """Put the best weights into `model/`, prove them, and write `summary.json`."""
+    counters = setup.state.counters
+    best = best_look(counters.looks)
+    best_step = best[0] if best else counters.step
+    if best_step != counters.step:
+        path = dict(checkpoint.find_checkpoints(run.checkpoints))[best_step]
+        setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
+    records = read_records(run.metrics)
+    looks = {record["step"]: record for record in records if "val_loss" in record}
+    steps = [record for record in records if "loss" in record]
+    show.progress("saving the model")
+    save_model(
+        setup.trained,
+        setup.tokenizer,
+        run.model,
+        run.adapter,
+        is_lora=setup.config.method.kind == "lora",
+        dtype=setup.weights_dtype,
+        card=_card(setup, steps, looks, best_step),
+    )
+    expected = {
+        record["id"]: record["nll"]
+        for record in read_records(run.scores)
+        if record["step"] == best_step and record["probe"] == "val"
+    }
+    show.progress("verifying the model")
+    verified = verify_model(
+        run.model, setup.data.val, expected, setup.model.num_parameters(), setup.weights_dtype
+    )
+    summary = RunSummary(
+        run_dir=str(run.path),
+        model_dir=str(run.model),
+        steps=counters.step,
+        best_step=best_step,
+        stopped=counters.stopped,
+        verified=verified,
+        first=steps[0],
+        last=steps[-1],
+        base=looks.get(0, {}),
+        best=looks.get(best_step, {}),
+    )
+    write_json(run.summary, asdict(summary))
+    report(summary, run, show)
+    return summary
+
+
+def _card(
+    setup: Setup, steps: list[dict[str, Any]], looks: dict[int, dict[str, Any]], best_step: int
+) -> str:
+    best, base = looks.get(best_step, {}), looks.get(0, {})
+    metrics = {
+        name: f"{best[name]:.4f} (base model: {base[name]:.4f})"
+        for name in ("val_loss", "val_accuracy", "val_perplexity")
+        if name in best and name in base
+    }
+    facts = setup.template.facts
+    return model_card(
+        setup.config.model_dump(mode="json"),
+        {
+            "version": sft.__version__,
+            "steps": len(steps),
+            "best_step": best_step,
+            "num_train": len(setup.data.train),
+            "num_val": len(setup.data.val),
+            "metrics": metrics or {"validation": "not measured"},
+            "template_sha256": facts.sha256,
+            "stop_token": facts.stop_token,
+        },
+    )
+
+
+def report(summary: RunSummary, run: RunDir, show: Console) -> None:
+    """Print what happened, where the model lies, and what to type next."""
+    losses = [record["loss"] for record in read_records(run.metrics) if "loss" in record]
+    table = Table(title=f"{summary.steps} steps  {sparkline(losses)}", title_justify="left")
+    for column in ("metric", "first step", "last step"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in ("loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos"):
+        table.add_row(name, f"{summary.first[name]:.4g}", f"{summary.last[name]:.4g}")
+    if summary.best:
+        table.add_section()
+        table.add_row("", "base model", f"step {summary.best_step}", style="bold")
+        for name in ("val_loss", "val_accuracy", "val_perplexity"):
+            base = summary.base.get(name)
+            before = "not measured" if base is None else f"{base:.4g}"
+            table.add_row(name, before, f"{summary.best[name]:.4g}")
+    show.table(table)
+    if not summary.best:
+        show.note("validation: not measured", style="yellow")
+    elif summary.base and summary.best["val_loss"] >= summary.base["val_loss"]:
+        show.note(
+            "val_loss never fell below the base model's: this training made it worse", style="red"
+        )
+    if summary.stopped:
+        show.note(f"ended early: {summary.stopped}", style="yellow")
+    style = "red" if summary.verified.startswith("DIFFERENT") else ""
+    show.note(f"model: {summary.model_dir} (step {summary.best_step}; {summary.verified})", style)
+    show.note(f"next:  sft chat {summary.run_dir}")

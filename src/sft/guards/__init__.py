@@ -1,0 +1,1 @@
+"""Judgements over records: pure functions, no model, no files."""

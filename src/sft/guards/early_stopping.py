@@ -1,0 +1,36 @@
+"""When to end a run: validation loss has stopped falling, or rises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def reason_to_stop(
+    looks: Sequence[tuple[int, float]], *, margin: float, patience: int
+) -> str | None:
+    """A sentence when the run should end, else None.
+
+    `looks` are `(step, val_loss)` in order, the one at step 0 included. The run ends when none
+    of the last `patience` looks is better, by more than `margin`, than the best before them.
+    """
+    if len(looks) <= patience:
+        return None
+    before, recent = looks[:-patience], looks[-patience:]
+    step, best = min(before, key=lambda look: look[1])
+    if min(loss for _, loss in recent) < best - margin:
+        return None
+    if all(loss > best + margin for _, loss in recent):
+        return (
+            f"val_loss rose: {recent[-1][1]:.4f} now, {best:.4f} at step {step}, and above it by "
+            f"more than {margin:g} in {patience} looks in a row"
+        )
+    return (
+        f"val_loss is on a plateau: no look of the last {patience} is better than the "
+        f"{best:.4f} of step {step} by more than {margin:g}"
+    )
+
+
+def best_look(looks: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
+    """The trained look (step above 0) with the lowest val_loss; the earliest of equals."""
+    trained = [look for look in looks if look[0] > 0]
+    return min(trained, key=lambda look: look[1], default=None)

@@ -1,0 +1,56 @@
+"""Every `auto` becomes a value and a reason; both are written to `config.yaml`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sft.config import Config
+
+LOOKS_PER_RUN = 6
+LONGEST_AUTO = 2048
+
+
+class Resolver:
+    """Fills in the `auto` values of a config, and remembers why each was chosen."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.reasons: dict[str, str] = {}
+
+    def fill(self, key: str, value: Any, reason: str) -> None:
+        """Set `key` (such as `optim.learning_rate`) if it is still `auto`."""
+        section, name = key.split(".")
+        if getattr(getattr(self.config, section), name) == "auto":
+            self.config = self.config.with_values({key: value})
+            self.reasons[key] = reason
+
+    def lengths(self, model_limit: int | None) -> None:
+        """`data.max_seq_len`, from how many positions the model has."""
+        limit = model_limit or LONGEST_AUTO
+        why = f"the model's limit of {limit}" if limit < LONGEST_AUTO else "enough for most data"
+        self.fill("data.max_seq_len", min(limit, LONGEST_AUTO), why)
+
+    def method(self) -> None:
+        """`optim.learning_rate`, from what is trained."""
+        is_lora = self.config.method.kind == "lora"
+        self.fill(
+            "optim.learning_rate",
+            2e-4 if is_lora else 2e-5,
+            "LoRA takes ten times the rate of full training"
+            if is_lora
+            else "usual for all weights",
+        )
+
+    def schedule(self, num_steps: int) -> None:
+        """Warm-up, looks and checkpoints, from the length of the run."""
+        warmup = min(math.ceil(0.03 * num_steps), num_steps - 1)
+        self.fill("optim.warmup_steps", warmup, f"3 % of {num_steps} steps")
+        every = max(1, math.ceil(num_steps / LOOKS_PER_RUN))
+        self.fill("looks.every", every, f"about {LOOKS_PER_RUN} looks in {num_steps} steps")
+        self.fill("checkpoint.every", self.config.looks.every, "one at each look")
+
+
+def due(step: int, every: int, last: int) -> bool:
+    """Is something that happens every `every` steps due after `step`? The `last` step always is."""
+    return step == last or step % every == 0

@@ -1,0 +1,240 @@
+"""The layout of one run on disk, its lock, and writing files that are whole or not there.
+
+This is the only file that spells the paths of a run. Training holds the lock; every
+reader (report, page, guards) looks without it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sft.errors import ConfigError, DiskError, did_you_mean
+
+TMP_PREFIX = ".tmp-"  # whatever carries it is unfinished, and may be swept under the lock
+
+_FREE_SOME = "free some space, or choose another --run on a larger disk"
+_WRITABLE = "make it writable, or choose another --run"
+_DISK_ERRORS = {
+    errno.ENOSPC: ("the disk is full", _FREE_SOME),
+    errno.EDQUOT: ("the disk quota is used up", _FREE_SOME),
+    errno.EFBIG: ("the file size limit is reached", "raise it with `ulimit -f unlimited`"),
+    errno.EROFS: ("the file system is read-only", "choose another --run"),
+    errno.EACCES: ("permission denied", _WRITABLE),
+    errno.EPERM: ("the operation is not permitted", _WRITABLE),
+    errno.EIO: ("the disk reports an input/output error", "choose another --run on another disk"),
+}
+
+
+class RunDir:
+    """The folder of one run. `RunDir(path)` and `RunDir.find` are for readers; see `open`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.account = self.path / "account.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.scores = self.path / "scores.jsonl"
+        self.samples = self.path / "samples.jsonl"
+        self.summary = self.path / "summary.json"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.adapter = self.path / "adapter"
+        self.lock = self.path / "run.lock"
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str | Path) -> Iterator[RunDir]:
+        """Create or open a run folder for writing, and hold its lock inside the `with` block."""
+        run = cls(path)
+        try:
+            with disk_errors(run.path):
+                run._create()
+                lock = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+            raise ConfigError(
+                f"{run.path}: cannot be a run folder ({error}); choose another --run"
+            ) from None
+        try:
+            with _held(lock, run.path):
+                with disk_errors(run.path):
+                    for stale in run.path.glob(TMP_PREFIX + "*"):
+                        remove_path(stale)
+                yield run
+        finally:
+            os.close(lock)
+
+    @classmethod
+    def find(cls, path: str | Path) -> RunDir:
+        """An existing run folder, for readers; takes no lock and writes nothing."""
+        run = cls(path)
+        try:
+            if run._is_run():
+                return run
+            what = "not a run folder" if run.path.exists() else "no such run folder"
+        except OSError as error:
+            raise ConfigError(f"{run.path}: cannot be read ({error.strerror})") from None
+        inside = _runs_in(run.path)
+        if inside:
+            hint = f" It holds runs: {', '.join(inside[:5])}."
+        else:
+            hint = did_you_mean(run.path.name, _runs_in(run.path.parent))
+        raise ConfigError(f"{run.path}: {what} (expected config.yaml in it).{hint}")
+
+    def check_space(self, num_bytes: int) -> None:
+        """Raise `DiskError` unless `num_bytes` are free on the disk of the run."""
+        free = free_bytes(self.path)
+        if free < num_bytes:
+            raise DiskError(
+                f"{self.path}: the run needs {format_bytes(num_bytes)} and "
+                f"{format_bytes(free)} are free; {_FREE_SOME}"
+            )
+
+    def _is_run(self) -> bool:
+        return self.config.is_file() or self.lock.is_file()
+
+    def _create(self) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"{self.path}: is a file, not a run folder; choose another --run")
+        if not self.path.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            sync_path(self.path.parent)
+        if not self._is_run() and any(self.path.iterdir()):
+            raise ConfigError(
+                f"{self.path}: holds files, but no run (no config.yaml); nothing was touched; "
+                "choose another --run, or an empty folder"
+            )
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+
+
+def _runs_in(folder: Path) -> list[str]:
+    try:
+        return sorted(child.name for child in folder.iterdir() if RunDir(child)._is_run())
+    except (OSError, ValueError):
+        return []
+
+
+@contextmanager
+def _held(lock: int, path: Path) -> Iterator[None]:
+    """Hold the kernel's lock on `run.lock`. The kernel frees it however the process ends.
+
+    The text in the file only serves the message; it may be that of a killed process.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{path}: run folder in use by {_holder(lock)}; "
+            "wait for it, stop it, or choose another --run"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be locked ({error.strerror}); choose a --run on a local disk"
+        ) from None
+    try:
+        with disk_errors(path):
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": now}
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        os.ftruncate(lock, 0)
+        # Not left to `close`: a forked worker that outlives us shares the descriptor.
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _holder(lock: int) -> str:
+    try:
+        holder = json.loads(os.pread(lock, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']} since {holder['started']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str = "cannot be written", needed: int = 0) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk inside the block into one `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        what, remedy = _DISK_ERRORS[error.errno]
+        sizes = ""
+        if needed:
+            free = format_bytes(free_bytes(path))
+            sizes = f" ({format_bytes(needed)} are needed, {free} are free)"
+        raise DiskError(f"{path}: {doing}: {what}{sizes}; {remedy}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that, whatever happens, is the old one or the whole new one."""
+    temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
+    with disk_errors(path):
+        try:
+            write_synced(temporary, text)
+            os.rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_path(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON. NaN and infinity are not JSON, and raise `ValueError`."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file that no one reads yet, and return when it would survive a power loss."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_path(path: Path) -> None:
+    """Return when a file's bytes, or a folder's list of names, would survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file, a link (never what it leads to), or a folder with all in it.
+
+    Files of a folder that another process has open on NFS stay until the next sweep.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for us on the disk of `path`, or of the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def format_bytes(num_bytes: float) -> str:
+    """`1.2 GB`: decimal units, as disks are sold and `df -H` shows them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"

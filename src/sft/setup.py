@@ -1,0 +1,227 @@
+"""Everything a run is made of, built in order from its config: tokenizer, data, model, state."""
+
+from __future__ import annotations
+
+import platform
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+import yaml
+from transformers import PreTrainedModel
+
+from sft.checkpoint import differences
+from sft.config import Config, parse_yaml
+from sft.data.batches import Batches
+from sft.data.chat_template import ChatTemplate
+from sft.data.dataset import DataSet, account, load_data
+from sft.data.tokenize import fingerprint as data_fingerprint
+from sft.errors import CheckpointError, Interrupted
+from sft.interrupt import StopFlag
+from sft.model import load
+from sft.model.flops import ModelShape, model_shape
+from sft.model.forward import Forward
+from sft.model.lora import prepare_method, trained_parameters
+from sft.model.self_check import check_layout
+from sft.optim.optimizers import build_optimizer
+from sft.resolve import Resolver
+from sft.run_dir import RunDir, write_json, write_text
+from sft.state import TrainState, seed_everything
+from sft.trackers.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What is known before any weight is loaded: the data as the model will see it."""
+
+    resolver: Resolver
+    folder: str
+    tokenizer: load.TokenizerInfo
+    template: ChatTemplate
+    data: DataSet
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The parts of one run. `trained` is the peft model for LoRA, else `model`."""
+
+    config: Config
+    tokenizer: Any
+    template: ChatTemplate
+    data: DataSet
+    model: PreTrainedModel
+    trained: Any
+    forward: Forward
+    shape: ModelShape
+    batches: Batches
+    state: TrainState
+    num_steps: int
+    weights_dtype: torch.dtype
+    device: torch.device
+
+
+def prepare_data(
+    config: Config, show: Console, stopped: Callable[[], None] = lambda: None
+) -> Tokens:
+    """Tokenizer, template and examples; `sft check` needs no more."""
+    resolver = Resolver(config)
+    folder = load.model_folder(config.model, show.progress)
+    model_config = load.load_config(config.model, folder)
+    resolver.lengths(getattr(model_config.get_text_config(), "max_position_embeddings", None))
+    resolver.method()
+    tokenizer = load.load_tokenizer(config.model, folder, config.method.kind)
+    template = ChatTemplate(tokenizer.tokenizer, config.data.tools)
+
+    def progress(what: str, done: int, total: int) -> None:
+        stopped()
+        show.progress(what, done, total)
+
+    data = load_data(resolver.config.data, template, config.run.seed, progress)
+    return Tokens(resolver, folder, tokenizer, template, data)
+
+
+def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup:
+    """Build all parts, write `config.yaml` and `account.json`, or check them when resuming.
+
+    Raises:
+        SFTError: something is missing, wrong, or not what the run was started with.
+    """
+
+    def stopped() -> None:
+        if stop.requested():
+            raise Interrupted(
+                "stopped before the first step; nothing was trained",
+                stop.signal_number or signal.SIGINT,
+            )
+
+    seed_everything(config.run.seed)
+    tokens = prepare_data(config, show, stopped)
+    resolver, data, tokenizer = tokens.resolver, tokens.data, tokens.tokenizer.tokenizer
+    for note in data.notes:
+        show.note(f"note: {note}", style="yellow")
+    show.progress("loading the model")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = _dtype(resolver, device)
+    # Frozen base weights need no fp32 master copy; trained ones do.
+    half_base = config.method.kind == "lora" and dtype != torch.float32
+    model = load.load_model(
+        config.model, tokens.folder, tokens.tokenizer, dtype=dtype if half_base else torch.float32
+    )
+    base_fingerprint = load.fingerprint(model)
+    load.stop_ids(model, tokenizer, tokens.template.facts.stop_id)
+    new_ids = tokenizer.convert_tokens_to_ids(list(tokens.tokenizer.new_tokens))
+    trained = prepare_method(model, config.method, new_ids)
+    model.to(device)
+    stopped()
+    show.progress("checking that flat equals padded")
+    check = check_layout(model, data.train, device, dtype, config.model.attention)
+    resolver.fill("model.attention", check.layout, check.reason)
+    show.note(f"{check.layout} batches: {check.reason}", "" if check.layout == "flat" else "yellow")
+    stopped()
+
+    sources = config.data.train
+    batches = Batches(
+        data.train, config.batch.examples, [s.weight for s in sources], config.run.seed
+    )
+    num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
+    resolver.schedule(num_steps)
+    resolved = resolver.config
+    parameters = trained_parameters(model)
+    optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
+    _same_run(run, _identity(resolver, tokens, base_fingerprint), show)
+    write_json(run.account, account(data))
+    size = sum(p.numel() for p in parameters.values())
+    # Weights and two moments in fp32, for the kept, the best and the newest; and the model.
+    run.check_space(size * 12 * (resolved.checkpoint.keep + 1) + model.num_parameters() * 4)
+    return Setup(
+        config=resolved,
+        tokenizer=tokenizer,
+        template=tokens.template,
+        data=data,
+        model=model,
+        trained=trained,
+        forward=Forward(
+            model,
+            layout=check.layout,
+            loss=resolved.optim.loss,
+            neftune_alpha=resolved.optim.neftune_alpha,
+            dtype=dtype,
+        ),
+        shape=model_shape(model),
+        batches=batches,
+        state=TrainState(parameters, optimizer, batches),
+        num_steps=num_steps,
+        weights_dtype=load.weights_dtype(config.model, tokens.folder),
+        device=device,
+    )
+
+
+def _dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
+    on_cuda = device.type == "cuda"
+    resolver.fill(
+        "model.dtype",
+        "bfloat16" if on_cuda else "float32",
+        "bf16 with fp32 master weights on CUDA" if on_cuda else "fp32 on CPU",
+    )
+    return torch.bfloat16 if resolver.config.model.dtype == "bfloat16" else torch.float32
+
+
+def _identity(resolver: Resolver, tokens: Tokens, base_fingerprint: str) -> dict[str, Any]:
+    """What must not change when a run is continued, and what explains it."""
+    return {
+        "config": resolver.config.model_dump(mode="json"),
+        "reasons": resolver.reasons,
+        "fingerprint": {
+            "train": data_fingerprint(tokens.data.train),
+            "val": data_fingerprint(tokens.data.val),
+            "files": tokens.data.files,
+            "template": tokens.template.facts.sha256,
+            "model": base_fingerprint,
+        },
+        "template": {
+            "source": tokens.tokenizer.template_source,
+            "stop_token": tokens.template.facts.stop_token,
+            "tools_by": tokens.template.facts.tools_by,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
+    """Write the identity of a new run; compare with it when the run exists.
+
+    Raises:
+        CheckpointError: config, data, template or model are not those of the run.
+    """
+    if not run.config.exists():
+        write_text(run.config, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+        return
+    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
+    changed = [
+        line
+        for part in ("config", "fingerprint")
+        for line in differences(_without_dir(saved.get(part, {})), _without_dir(now[part]))
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{run.path}: this run was started with something else:\n  "
+            + "\n  ".join(changed)
+            + "\nUse what it was started with to resume it, or choose another --run"
+        )
+    for line in differences(saved.get("versions", {}), now["versions"]):
+        show.note(f"note: {line}; the result may differ in the last digits", style="yellow")
+
+
+def _without_dir(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The folder may be moved; where it is changes nothing."""
+    if "run" not in tree:
+        return tree
+    return {**tree, "run": {k: v for k, v in tree["run"].items() if k != "dir"}}

@@ -1,0 +1,1 @@
+"""Where records are shown while a run goes on."""

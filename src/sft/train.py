@@ -1,0 +1,222 @@
+"""THE MAIN PATH: read this first. One run, from a config to a model that follows instructions."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+from sft import checkpoint
+from sft.config import Config
+from sft.data.packing import micro_batches
+from sft.errors import Interrupted
+from sft.finish import RunSummary, finish, finished, run_folder
+from sft.guards.early_stopping import best_look, reason_to_stop
+from sft.interrupt import StopFlag, catch_signals
+from sft.optim.schedules import lr_multiplier
+from sft.probes.val_loss import score_examples, summarize
+from sft.records.record import perplexity
+from sft.records.store import RecordStore
+from sft.resolve import due
+from sft.run_dir import RunDir
+from sft.setup import Setup, prepare
+from sft.step import StepResult, StopRequested, train_step
+from sft.trackers.console import Console
+
+
+def train(config: Config, console: Console | None = None) -> RunSummary:
+    """Train, or continue, or just report, the run that `config` describes.
+
+    Raises:
+        SFTError: anything a user can repair, with the exit code of its class.
+    """
+    with (
+        console or Console() as show,
+        catch_signals() as stop,
+        RunDir.open(run_folder(config)) as run,
+    ):
+        if done := finished(run, config, show):
+            return done
+        setup = prepare(config, run, show, stop)
+        with RecordStore(run.metrics) as metrics, RecordStore(run.scores) as scores:
+            loop = Loop(setup, run, metrics, scores, show, stop)
+            loop.resume()
+            loop.run()
+            return finish(setup, run, show)
+
+
+class Loop:
+    """The loop over steps. What it changes is in `setup.state`; all else is read only."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        run: RunDir,
+        metrics: RecordStore,
+        scores: RecordStore,
+        show: Console,
+        stop: StopFlag,
+    ) -> None:
+        self._setup = setup
+        self._run = run
+        self._stores = {"metrics": metrics, "scores": scores}
+        self._show = show
+        self._stop = stop
+        self._state = setup.state
+        self._config = setup.config
+        self._saved: tuple[int, int] | None = None  # (step, last look) of the newest checkpoint
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint; cut off what was recorded after it."""
+        folder = self._run.checkpoints
+        checkpoint.sweep(folder)
+        saved = checkpoint.load_newest(folder, lambda text: self._show.note(text, style="red"))
+        offsets = saved.state["offsets"] if saved else dict.fromkeys(self._stores, 0)
+        if saved:
+            checkpoint.discard_after(folder, saved.step)
+            self._state.load(saved.tensors, saved.state["train"])
+            self._saved = (saved.step, self._state.counters.last_look)
+            self._show.note(f"resuming after step {saved.step} of {self._setup.num_steps}")
+        for name, store in self._stores.items():
+            store.truncate_to(offsets[name])
+
+    def run(self) -> None:
+        """Look, save, step, until the last step or a reason to stop."""
+        self._show.start(self._setup.num_steps)
+        try:
+            while not self._look_and_save():
+                self._step()
+        except StopRequested:
+            self._save()
+            number = self._stop.signal_number or signal.SIGINT
+            raise Interrupted(
+                f"stopped by {signal.Signals(number).name} after step "
+                f"{self._state.counters.step} of {self._setup.num_steps}; saved in "
+                f"{self._run.path}. The same command resumes it.",
+                number,
+            ) from None
+
+    def _look_and_save(self) -> bool:
+        """What is due after a step. True when the run is over."""
+        counters, num_steps = self._state.counters, self._setup.num_steps
+        every = int(self._config.looks.every)
+        if counters.last_look != counters.step and due(counters.step, every, num_steps):
+            self._look()
+        over = counters.step == num_steps or counters.stopped is not None
+        best = best_look(counters.looks)
+        is_best = best is not None and best[0] == counters.step
+        if counters.step and (
+            over or is_best or due(counters.step, int(self._config.checkpoint.every), num_steps)
+        ):
+            self._save()
+        return over
+
+    def _step(self) -> None:
+        setup, state = self._setup, self._state
+        counters, optim = state.counters, self._config.optim
+        step = counters.step + 1
+        rate = float(optim.learning_rate) * lr_multiplier(
+            step,
+            setup.num_steps,
+            schedule=optim.schedule,
+            warmup_steps=int(optim.warmup_steps),
+            decay_fraction=optim.decay_fraction,
+            min_lr_ratio=optim.min_lr_ratio,
+        )
+        mark = state.mark()
+        started = time.perf_counter()
+        examples = setup.batches.next()
+        batches = [
+            batch.to(setup.device)
+            for batch in micro_batches(examples, self._config.batch.micro_batch_tokens)
+        ]
+        try:
+            result = train_step(
+                setup.forward,
+                state.optimizer,
+                state.parameters,
+                batches,
+                step=step,
+                learning_rate=rate,
+                max_grad_norm=optim.max_grad_norm,
+                stop_requested=self._stop.requested,
+            )
+        except StopRequested:
+            state.back_to(mark)
+            raise
+        seconds = time.perf_counter() - started
+        counters.step = step
+        counters.seconds += seconds
+        counters.num_tokens += result.num_tokens
+        counters.num_trained_tokens += result.num_trained_tokens
+        counters.train_flos += setup.shape.train_flos(e.num_tokens for e in examples)
+        record = self._record(result, rate, seconds)
+        self._stores["metrics"].append(record)
+        self._show.step(record, seconds)
+
+    def _record(self, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
+        counters = self._state.counters
+        return {
+            "step": counters.step,
+            "loss": result.loss,
+            "accuracy": result.accuracy,
+            "perplexity": perplexity(result.loss),
+            "learning_rate": rate,
+            "epoch": self._setup.batches.epoch,
+            "train_flos": counters.train_flos,
+            "grad_norm": result.grad_norm,
+            "num_tokens": counters.num_tokens,
+            "num_trained_tokens": counters.num_trained_tokens,
+            "tokens_per_second": result.num_tokens / seconds,
+            "seconds": counters.seconds,
+        }
+
+    def _look(self) -> None:
+        """Score validation, and decide whether the run goes on."""
+        counters, looks = self._state.counters, self._config.looks
+        examples = self._setup.data.val
+        counters.last_look = counters.step
+        if not examples:
+            return
+        scores = []
+        for score in score_examples(
+            self._setup.forward,
+            examples,
+            self._config.batch.micro_batch_tokens,
+            stop_requested=self._stop.requested,
+        ):
+            scores.append(score)
+            self._show.progress("validating", len(scores), len(examples))
+        if len(scores) < len(examples):
+            counters.last_look = -1  # not finished: it is taken again after resuming
+            raise StopRequested
+        for score in scores:
+            self._stores["scores"].append(score.record(counters.step, "val"))
+        record = {"step": counters.step, "epoch": self._setup.batches.epoch, **summarize(scores)}
+        self._stores["metrics"].append(record)
+        self._show.look(record)
+        counters.looks.append((counters.step, record["val_loss"]))
+        if looks.early_stopping == "stop" and counters.step < self._setup.num_steps:
+            counters.stopped = reason_to_stop(
+                counters.looks, margin=looks.margin, patience=looks.patience
+            )
+
+    def _save(self) -> None:
+        """A checkpoint of this moment, unless there is one."""
+        counters = self._state.counters
+        if self._saved == (counters.step, counters.last_look):
+            return
+        for store in self._stores.values():
+            store.sync()
+        offsets = {name: store.offset for name, store in self._stores.items()}
+        checkpoint.save_checkpoint(
+            self._run.checkpoints,
+            counters.step,
+            self._state.tensors(),
+            {"train": self._state.json(), "offsets": offsets},
+        )
+        self._saved = (counters.step, counters.last_look)
+        best = best_look(counters.looks)
+        checkpoint.prune(
+            self._run.checkpoints, self._config.checkpoint.keep, [best[0]] if best else []
+        )
