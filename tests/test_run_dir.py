@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,8 @@ def test_the_lock_is_not_written_through_a_link(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_a_disk_error(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.lock").touch(mode=0o666)
+    (tmp_path / "run" / "run.lock").touch()
+    (tmp_path / "run" / "run.lock").chmod(0o666)
     (tmp_path / "run").chmod(0o555)
     tmp_path.chmod(0o555)
     script = """
@@ -143,6 +146,8 @@ def test_an_error_of_the_caller_is_not_taken_for_ours(tmp_path: Path) -> None:
 
 
 def test_the_second_opener_is_told_who_holds_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").write_text("a longer text of a killed process " * 9)
     with RunDir.open(tmp_path / "run") as run:
         since = json.loads(run.lock.read_text())["started"]
         with pytest.raises(ConfigError) as caught, RunDir.open(tmp_path / "run"):
@@ -175,6 +180,36 @@ def test_exactly_one_of_several_processes_wins(tmp_path: Path) -> None:
             process.communicate("done\n")
         assert sum(text.startswith("won") for text in answers) == 1
         assert sum("in use by" in text for text in answers) == 3
+
+
+def test_creating_the_folder_at_the_same_moment_is_no_error_of_another_kind(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def open_at_once(path: Path, ready: threading.Barrier) -> str:
+        ready.wait()
+        try:
+            with RunDir.open(path):
+                done.wait()
+                return "won"
+        except ConfigError as error:
+            return str(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for race in range(40):
+            done.clear()
+            ready = threading.Barrier(4)
+            with ThreadPoolExecutor(4) as pool:
+                tries = [pool.submit(open_at_once, tmp_path / str(race), ready) for _ in range(4)]
+                for _ in zip(range(3), as_completed(tries), strict=False):
+                    pass
+                done.set()
+            told = sorted(t.result() for t in tries)
+            assert sum("in use by" in text for text in told) == 3, told
+            assert told[-1] == "won"
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_lock_is_free_after_kill_9_although_its_text_is_stale(tmp_path: Path) -> None:

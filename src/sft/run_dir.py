@@ -108,7 +108,8 @@ class RunDir:
         if not self.path.exists():
             self.path.mkdir(parents=True, exist_ok=True)
             sync_path(self.path.parent)
-        if not self._is_run() and any(self.path.iterdir()):
+        # In this order: another process may be creating run.lock in between.
+        if any(self.path.iterdir()) and not self._is_run():
             raise ConfigError(
                 f"{self.path}: holds files, but no run (no config.yaml); nothing was touched; "
                 "choose another --run, or an empty folder"

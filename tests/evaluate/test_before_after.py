@@ -1,16 +1,19 @@
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 import yaml
 from rich.console import Console
 
+import tiny
 from sft.config import Config, SourceConfig, load_config
 from sft.errors import ConfigError, DataError
 from sft.evaluate.before_after import evaluate, render
+from sft.evaluate.result import Compared
+from sft.evaluate.tasks import Measure
 from sft.probes.generate import generate
 
 RULES = "Answer the question:"
@@ -153,7 +156,7 @@ def test_what_was_left_out_and_what_was_trained_on_is_said(tmp_path, rows):
         "1 rows are longer than data.max_seq_len (64 tokens) and were left out",
     ]
     only_long = write_rows(tmp_path / "long.jsonl", [long])
-    with pytest.raises(DataError, match="no row of 1 can be used: .* tokens, max_seq_len is 64"):
+    with pytest.raises(DataError, match=r"no row of 1 can be used: .* tokens, max_seq_len is 64"):
         evaluate(run, source(only_long))
 
 
@@ -176,17 +179,27 @@ def test_a_run_without_a_model_or_config_is_named(tmp_path, rows):
         evaluate(tmp_path / "nothing", source(rows))
 
 
-def test_the_table_shows_both_models_and_three_rows_safely(same, rows):
+def shown(evaluation):
     out = io.StringIO()
-    Console(file=out, width=100).print(render(evaluate(same, source(rows), max_new_tokens=300)))
-    text = out.getvalue()
+    Console(file=out, width=100).print(render(evaluation))
+    return out.getvalue()
+
+
+def test_the_table_shows_both_models_and_three_rows_safely(same, rows):
+    found = evaluate(same, source(rows), max_new_tokens=2)
+    text = shown(found)
     for part in ("metric", "base", "tuned", "change", "token_accuracy", "+0.0 points"):
         assert part in text
     assert text.count("reference") == 3
-    out = io.StringIO()
-    last = evaluate(same, source(rows)[:1], max_rows=None, max_new_tokens=2)
-    moved = type(last)(**{f: getattr(last, f) for f in last.__slots__} | {"rows": last.rows[3:]})
-    Console(file=out, width=100).print(render(moved))
-    assert "\x1b" not in out.getvalue()
-    assert "Hi [bold]you" in out.getvalue()
-    assert "cut: it did not stop" in out.getvalue()
+    assert "(cut: it did not stop)" in text
+    ill = Measure(None, "nats", 1)
+    strange = replace(
+        found,
+        rows=found.rows[3:],
+        measures={"field.[bold]\ud800": Compared(ill, ill, None)},
+    )
+    text = shown(strange)
+    assert "\x1b" not in text
+    assert "Hi [bold]you" in text
+    assert "field.[bold]?" in text
+    assert "not finite" in text

@@ -113,7 +113,7 @@ class ChatTemplate:
                 **self._tokenizer.special_tokens_map,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
-            raise TemplateError(f"the chat template refuses the conversation: {error}") from None
+            raise TemplateError(f"the chat template refuses the conversation | {error}") from None
         return rendered[0], [tuple(span) for span in spans[0]] if markers else []
 
     def prompt_ids(self, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
@@ -152,13 +152,13 @@ class ChatTemplate:
             DataError: the text cannot be encoded.
         """
         messages, tools = self._shown(conversation.as_dicts(), conversation.tools)
-        turns = [i for i, m in enumerate(conversation.messages) if m.weight > 0]
-        weight = {i: conversation.messages[i].weight for i in turns}
-        last = max(i for i, m in enumerate(conversation.messages) if m.role == "assistant")
+        added = len(messages) - len(conversation.messages)  # a system message that shows tools
+        weight = {i: m.weight for i, m in enumerate(conversation.messages, added) if m.weight > 0}
+        turns = list(weight)
         whole = self.render(messages, tools)
         ends = {
             i: whole if i == len(messages) - 1 else self.render(messages[: i + 1], tools)
-            for i in {*turns, last}
+            for i in turns
         }
         prompts = {i: self.render(messages[:i], tools, generation_prompt=True) for i in turns}
         if all(whole.startswith(ends[i]) and whole.startswith(prompts[i]) for i in turns):
@@ -183,8 +183,8 @@ class ChatTemplate:
         if not end.startswith(prompt):
             raise TemplateError(
                 f"the chat template renders messages[{len(messages) - 1}] differently from what it "
-                "sends to get it, so no mask can be right. "
-                f"Sent: ...{_clean(prompt)[-60:]!r}; rendered: "
+                "sends to get it, so no mask can be right | "
+                f"sent: ...{_clean(prompt)[-60:]!r}; rendered: "
                 f"...{_clean(end)[_common(prompt, end) :][:60]!r}"
             )
         encoded = self._encoder.encode(end)
@@ -206,7 +206,7 @@ class ChatTemplate:
         by_spans = self._by_spans(encoded, messages, tools, end)
         if by_prefix != by_spans:
             raise TemplateError(
-                f"two methods disagree on the trained tokens of messages[{len(messages) - 1}]: "
+                f"two methods disagree on the trained tokens of messages[{len(messages) - 1}] | "
                 f"prefix difference {self._show(encoded, by_prefix)}, "
                 f"spans {self._show(encoded, by_spans)}"
             )
@@ -221,16 +221,16 @@ class ChatTemplate:
             )
             raise TemplateError(
                 "the answer changes how its prompt is split into tokens, so serving would see "
-                f"other tokens: sent {self._tokens(sent[same:start][:6])}, "
-                f"rendered {self._tokens(encoded.ids[same : same + 6])}. "
-                "Does the answer begin with white space?"
+                "other tokens (does it begin with white space?) | "
+                f"sent {self._tokens(sent[same:start][:6])}, "
+                f"rendered {self._tokens(encoded.ids[same : same + 6])}"
             )
         stop = start + len(self._encoder.encode(end).ids[start:])
         while stop > start and encoded.ids[stop - 1] != self.facts.stop_id:
             stop -= 1
         if stop == start:
             raise TemplateError(
-                f"the turn does not end with the stop token {self.facts.stop_token!r}: "
+                f"the turn does not end with the stop token {self.facts.stop_token!r} | "
                 f"{self._tokens(encoded.ids[start:][-8:])}"
             )
         return range(start, stop)

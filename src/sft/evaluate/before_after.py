@@ -23,9 +23,9 @@ from sft.data.tokenize import IGNORE_INDEX, Example, tokenize
 from sft.errors import ConfigError, DataError
 from sft.evaluate.result import Answer, Compared, Evaluation, RowAnswers, render
 from sft.evaluate.tasks import TASKS, Measure, choose_task, mean_share
-from sft.model.forward import Forward
+from sft.model.forward import Forward, Layout
 from sft.model.load import TokenizerInfo, load_tokenizer, model_folder, stop_ids
-from sft.probes.generate import Completion, generate, load_for_answers
+from sft.probes.generate import generate, load_for_answers
 from sft.probes.val_loss import score_examples, summarize
 from sft.run_dir import RunDir, write_json
 
@@ -47,6 +47,18 @@ class _Rows:
     references: list[list[int]]
     files: dict[str, str]
     notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What both models are to do."""
+
+    config: Config
+    tokenizer: TokenizerInfo
+    stop_id: int
+    rows: _Rows
+    max_new_tokens: int
+    on_progress: Progress
 
 
 def evaluate(
@@ -76,38 +88,26 @@ def evaluate(
     rows = _read(config, data, template, max_rows)
     references = [_text(tokenizer.tokenizer, ids) for ids in rows.references]
     task = choose_task(task, references)
-    longest = max(len(ids) for ids in rows.references)
-    limit = max_new_tokens or math.ceil(ROOM_FOR_ANSWERS * (longest + 1))
+    longest = max(len(ids) for ids in rows.references) + 1  # and the stop token
+    limit = max_new_tokens or math.ceil(ROOM_FOR_ANSWERS * longest)
+    job = _Job(config, tokenizer, template.facts.stop_id, rows, limit, on_progress)
     measures, answers = {}, {}
     for side, model in (("base", config.model), ("tuned", tuned)):
-        measures[side], completions = _measure(
-            side, model, tokenizer, template, config, rows, limit, on_progress
-        )
-        answers[side] = [
-            Answer(_text(tokenizer.tokenizer, c.ids), c.stop_reason) for c in completions
-        ]
+        measures[side], answers[side] = _measure(job, side, model)
         measures[side] |= TASKS[task].score([a.text for a in answers[side]], references)
     result = Evaluation(
         run=str(folder.path),
         data=[source.path for source in data],
         files=rows.files,
         base_model=config.model.name,
-        tuned_model=str(folder.model),
+        tuned_model=tuned.name,
         task=task,
         how=TASKS[task].describe(references),
         notes=rows.notes,
         num_rows=len(rows.ids),
         max_new_tokens=limit,
-        measures={
-            name: _compare(base, measures["tuned"][name])
-            for name, base in measures["base"].items()
-        },
-        rows=[
-            RowAnswers(name, tokenizer.tokenizer.decode(prompt), base, tuned_answer, reference)
-            for name, prompt, base, tuned_answer, reference in zip(
-                rows.ids, rows.prompts, answers["base"], answers["tuned"], references, strict=True
-            )
-        ],
+        measures={n: _compare(m, measures["tuned"][n]) for n, m in measures["base"].items()},
+        rows=_side_by_side(job, answers["base"], answers["tuned"], references),
     )
     write_json(folder.path / f"eval-{_name(data)}.json", asdict(result))
     return result
@@ -212,50 +212,38 @@ def _notes(
 
 
 def _measure(
-    side: str,
-    model_config: ModelConfig,
-    tokenizer: TokenizerInfo,
-    template: ChatTemplate,
-    config: Config,
-    rows: _Rows,
-    max_new_tokens: int,
-    on_progress: Progress,
-) -> tuple[dict[str, Measure], list[Completion]]:
+    job: _Job, side: str, model_config: ModelConfig
+) -> tuple[dict[str, Measure], list[Answer]]:
     """Load a model, score the references, answer the prompts, and let the model go."""
-    on_progress(f"{side}: loading", 0, 0)
-    model = load_for_answers(model_config, model_folder(model_config), tokenizer)
-    measures = _score(side, model, config, rows, on_progress)
-    total = len(rows.prompts)
-    stops = stop_ids(model, tokenizer.tokenizer, template.facts.stop_id)
+    job.on_progress(f"{side}: loading", 0, 0)
+    tokenizer, total = job.tokenizer.tokenizer, len(job.rows.prompts)
+    model = load_for_answers(model_config, model_folder(model_config), job.tokenizer)
+    measures = _score(job, side, model)
     completions = generate(
         model,
-        rows.prompts,
-        max_new_tokens=max_new_tokens,
-        stop_ids=stops,
+        job.rows.prompts,
+        max_new_tokens=job.max_new_tokens,
+        stop_ids=stop_ids(model, tokenizer, job.stop_id),
         pad_id=int(model.generation_config.pad_token_id),
-        on_progress=lambda done: on_progress(f"{side}: answering", done, total),
+        on_progress=lambda done: job.on_progress(f"{side}: answering", done, total),
     )
     measures["stop_rate"] = mean_share([c.stop_reason == "stop" for c in completions])
     del model
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return measures, completions
+    return measures, [Answer(_text(tokenizer, c.ids), c.stop_reason) for c in completions]
 
 
-def _score(
-    side: str, model: PreTrainedModel, config: Config, rows: _Rows, on_progress: Progress
-) -> dict[str, Measure]:
+def _score(job: _Job, side: str, model: PreTrainedModel) -> dict[str, Measure]:
     """Teacher-forced loss, perplexity and accuracy on every assistant turn of the rows."""
-    forward = Forward(
-        model,
-        layout="flat" if config.model.attention == "flat" else "padded",
-        dtype=model.dtype,
-    )
+    layout: Layout = "flat" if job.config.model.attention == "flat" else "padded"
+    forward = Forward(model, layout=layout, dtype=model.dtype)
+    examples = job.rows.examples
     scores = []
-    for score in score_examples(forward, rows.examples, config.batch.micro_batch_tokens):
+    for score in score_examples(forward, examples, job.config.batch.micro_batch_tokens):
         scores.append(score)
-        on_progress(f"{side}: scoring", len(scores), len(rows.examples))
+        job.on_progress(f"{side}: scoring", len(scores), len(examples))
     found = summarize(scores)
     num_tokens = sum(score.tokens for score in scores)
     return {
@@ -274,6 +262,14 @@ def _compare(base: Measure, tuned: Measure) -> Compared:
     known = base.value is not None and tuned.value is not None
     change = tuned.value - base.value if known else None  # type: ignore[operator]
     return Compared(base, tuned, change)
+
+
+def _side_by_side(
+    job: _Job, base: list[Answer], tuned: list[Answer], references: list[str]
+) -> list[RowAnswers]:
+    prompts = [job.tokenizer.tokenizer.decode(ids) for ids in job.rows.prompts]
+    columns = zip(job.rows.ids, prompts, base, tuned, references, strict=True)
+    return [RowAnswers(*row) for row in columns]
 
 
 def _text(tokenizer: Any, ids: Sequence[int]) -> str:

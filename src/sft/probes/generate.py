@@ -101,7 +101,7 @@ class AnswerStream:
         self._cancel = Event()
         self._error: BaseException | None = None
         arguments = (model, prompt_ids, settings, stop_ids)
-        self._thread = Thread(target=self._write, args=arguments, daemon=True)
+        self._thread = Thread(target=self._write, args=arguments, name="sft-answer", daemon=True)
 
     def __iter__(self) -> Iterator[str]:
         self._thread.start()
