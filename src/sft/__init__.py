@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sft.finish import RunSummary
     from sft.train import train
 
-__version__ = "0.1.0"
 __all__ = ["Config", "RunSummary", "load_config", "train"]
 
 _HOME = {

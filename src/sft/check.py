@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.config import Config
-from sft.data.batches import Batches
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.errors import ConfigError, did_you_mean
-from sft.setup import Tokens, prepare_data
+from sft.setup import Tokens, build_batches, prepare_data
 from sft.trackers.console import BARS, Console, printable
 
 NUM_REASONS = 8
@@ -86,12 +85,7 @@ def _lengths(examples: Sequence[Example], max_seq_len: int) -> Table:
 
 def _plan(tokens: Tokens) -> Table:
     config, facts = tokens.resolver.config, tokens.template.facts
-    batches = Batches(
-        tokens.data.train,
-        config.batch.examples,
-        [source.weight for source in config.data.train],
-        config.run.seed,
-    )
+    batches = build_batches(config, tokens.data)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     tools = (
         "the template"

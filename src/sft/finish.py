@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-import sft
 from sft import checkpoint
 from sft.checkpoint import differences
 from sft.config import Config, parse_yaml
@@ -136,7 +136,7 @@ def _card(
     return model_card(
         setup.config.model_dump(mode="json"),
         {
-            "version": sft.__version__,
+            "version": version("sft"),
             "steps": len(steps),
             "best_step": best_step,
             "num_train": len(setup.data.train),

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sft.errors import Interrupted
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -20,6 +22,13 @@ class StopFlag:
     def requested(self) -> bool:
         """Was the run asked to stop?"""
         return self.signal_number is not None
+
+    def raise_before_training(self) -> None:
+        """Leave at a place where there is nothing to save yet."""
+        if self.signal_number is not None:
+            raise Interrupted(
+                "stopped before the first step; nothing was trained", self.signal_number
+            )
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.signal_number = number

@@ -64,8 +64,8 @@ def linear_loss(
     loss: str = "nll",
 ) -> LossSums:
     """Loss of `hidden [n, d]` under the head `weight [vocab, d]`, with `labels [n]` all trained."""
-    apply = _LinearLoss.apply  # type: ignore[no-untyped-call]
-    return LossSums(*apply(hidden, weight, bias, labels, weights, loss))
+    sums = _LinearLoss.apply(hidden, weight, bias, labels, weights, loss)  # type: ignore[no-untyped-call]
+    return LossSums(*sums)
 
 
 class _LinearLoss(torch.autograd.Function):

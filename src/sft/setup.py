@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
 from sft.data.tokenize import fingerprint as data_fingerprint
-from sft.errors import CheckpointError, Interrupted
+from sft.errors import CheckpointError
 from sft.interrupt import StopFlag
 from sft.model import load
 from sft.model.flops import ModelShape, model_shape
@@ -90,66 +89,47 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         SFTError: something is missing, wrong, or not what the run was started with.
     """
 
-    def stopped() -> None:
-        if stop.requested():
-            raise Interrupted(
-                "stopped before the first step; nothing was trained",
-                stop.signal_number or signal.SIGINT,
-            )
-
     seed_everything(config.run.seed)
-    tokens = prepare_data(config, show, stopped)
-    resolver, data, tokenizer = tokens.resolver, tokens.data, tokens.tokenizer.tokenizer
+    tokens = prepare_data(config, show, stop.raise_before_training)
+    resolver, data = tokens.resolver, tokens.data
     for note in data.notes:
         show.note(f"note: {note}", style="yellow")
     show.progress("loading the model")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _dtype(resolver, device)
-    # Frozen base weights need no fp32 master copy; trained ones do.
-    half_base = config.method.kind == "lora" and dtype != torch.float32
-    model = load.load_model(
-        config.model, tokens.folder, tokens.tokenizer, dtype=dtype if half_base else torch.float32
-    )
-    base_fingerprint = load.fingerprint(model)
-    load.stop_ids(model, tokenizer, tokens.template.facts.stop_id)
-    new_ids = tokenizer.convert_tokens_to_ids(list(tokens.tokenizer.new_tokens))
-    trained = prepare_method(model, config.method, new_ids)
+    model, trained, base = _build_model(tokens, dtype)
     model.to(device)
-    stopped()
+    stop.raise_before_training()
     show.progress("checking that flat equals padded")
     check = check_layout(model, data.train, device, dtype, config.model.attention)
     resolver.fill("model.attention", check.layout, check.reason)
     show.note(f"{check.layout} batches: {check.reason}", "" if check.layout == "flat" else "yellow")
-    stopped()
+    stop.raise_before_training()
 
-    sources = config.data.train
-    batches = Batches(
-        data.train, config.batch.examples, [s.weight for s in sources], config.run.seed
-    )
+    batches = build_batches(resolver.config, data)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     resolver.schedule(num_steps)
     resolved = resolver.config
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
-    _same_run(run, _identity(resolver, tokens, base_fingerprint), show)
+    _same_run(run, _identity(resolver, tokens, base), show)
     write_json(run.account, account(data))
-    size = sum(p.numel() for p in parameters.values())
-    # Weights and two moments in fp32, for the kept, the best and the newest; and the model.
-    run.check_space(size * 12 * (resolved.checkpoint.keep + 1) + model.num_parameters() * 4)
+    run.check_space(_needed_bytes(model, parameters, resolved.checkpoint.keep))
+    forward = Forward(
+        model,
+        layout=check.layout,
+        loss=resolved.optim.loss,
+        neftune_alpha=resolved.optim.neftune_alpha,
+        dtype=dtype,
+    )
     return Setup(
         config=resolved,
-        tokenizer=tokenizer,
+        tokenizer=tokens.tokenizer.tokenizer,
         template=tokens.template,
         data=data,
         model=model,
         trained=trained,
-        forward=Forward(
-            model,
-            layout=check.layout,
-            loss=resolved.optim.loss,
-            neftune_alpha=resolved.optim.neftune_alpha,
-            dtype=dtype,
-        ),
+        forward=forward,
         shape=model_shape(model),
         batches=batches,
         state=TrainState(parameters, optimizer, batches),
@@ -157,6 +137,32 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         weights_dtype=load.weights_dtype(config.model, tokens.folder),
         device=device,
     )
+
+
+def _needed_bytes(
+    model: PreTrainedModel, parameters: Mapping[str, torch.nn.Parameter], keep: int
+) -> int:
+    """Weights and two moments in fp32, for the kept checkpoints and the best; and the model."""
+    trained = sum(parameter.numel() for parameter in parameters.values())
+    return trained * 12 * (keep + 1) + model.num_parameters() * 4
+
+
+def build_batches(config: Config, data: DataSet) -> Batches:
+    """The order of the training examples, with the weight of each source."""
+    weights = [source.weight for source in config.data.train]
+    return Batches(data.train, config.batch.examples, weights, config.run.seed)
+
+
+def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, Any, str]:
+    """The model ready to train, what `prepare_method` made of it, and the base's fingerprint."""
+    config, tokenizer = tokens.resolver.config, tokens.tokenizer.tokenizer
+    # Frozen base weights need no fp32 master copy; trained ones do.
+    stored = dtype if config.method.kind == "lora" else torch.float32
+    model = load.load_model(config.model, tokens.folder, tokens.tokenizer, dtype=stored)
+    base = load.fingerprint(model)
+    load.stop_ids(model, tokenizer, tokens.template.facts.stop_id)
+    new_ids = tokenizer.convert_tokens_to_ids(list(tokens.tokenizer.new_tokens))
+    return model, prepare_method(model, config.method, new_ids), base
 
 
 def _dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
