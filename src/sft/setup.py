@@ -144,7 +144,7 @@ def _needed_bytes(
 ) -> int:
     """Weights and two moments in fp32, for the kept checkpoints and the best; and the model."""
     trained = sum(parameter.numel() for parameter in parameters.values())
-    return trained * 12 * (keep + 1) + 4 * sum(p.numel() for p in model.parameters())
+    return int(trained * 12 * (keep + 1) + 4 * model.num_parameters())
 
 
 def build_batches(config: Config, data: DataSet) -> Batches:
