@@ -20,7 +20,7 @@ from sft.export.weights import save_model, verify_model
 from sft.guards.early_stopping import best_look
 from sft.records.store import read_records
 from sft.run_dir import RunDir, write_json
-from sft.setup import Setup
+from sft.setup import Setup, without_dir
 from sft.trackers.console import Console, sparkline
 
 
@@ -62,9 +62,8 @@ def finished(run: RunDir, config: Config, show: Console) -> RunSummary | None:
     if not run.summary.is_file():
         return None
     saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))["config"]
-    asked = config.with_values({"run.dir": saved["run"]["dir"]}).model_dump(mode="json")
-    changed = [line for line in differences(saved, asked) if not line.endswith("now auto")]
-    if changed:
+    asked = _known(config.model_dump(mode="json"), saved)
+    if changed := differences(without_dir(saved), without_dir(asked)):
         raise CheckpointError(
             f"{run.path}: holds a finished run of something else:\n  "
             + "\n  ".join(changed)
@@ -74,6 +73,17 @@ def finished(run: RunDir, config: Config, show: Console) -> RunSummary | None:
     show.note(f"{run.path}: this run is finished; nothing to do")
     report(summary, run, show)
     return summary
+
+
+def _known(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """`asked` with the value of the finished run wherever it leaves the choice (`auto`)."""
+    return {
+        section: {
+            key: saved.get(section, {}).get(key) if value == "auto" else value
+            for key, value in values.items()
+        }
+        for section, values in asked.items()
+    }
 
 
 def finish(setup: Setup, run: RunDir, show: Console) -> RunSummary:

@@ -214,7 +214,7 @@ def _same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
     changed = [
         line
         for part in ("config", "fingerprint")
-        for line in differences(_without_dir(saved.get(part, {})), _without_dir(now[part]))
+        for line in differences(without_dir(saved.get(part, {})), without_dir(now[part]))
     ]
     if changed:
         raise CheckpointError(
@@ -226,7 +226,7 @@ def _same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
         show.note(f"note: {line}; the result may differ in the last digits", style="yellow")
 
 
-def _without_dir(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+def without_dir(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """The folder may be moved; where it is changes nothing."""
     if "run" not in tree:
         return tree
