@@ -36,7 +36,7 @@ def example(row: dict[str, Any]) -> Example:
     labels = np.asarray(row["labels"], dtype=np.int64)
     return Example(
         id=row["id"],
-        origin=Origin(0, "", 0),
+        origin=Origin("", 0),
         source=0,
         input_ids=np.asarray(row["input_ids"], dtype=np.int64),
         labels=labels,

@@ -335,3 +335,11 @@ def test_random_damage_is_counted_and_never_crashes(tmp_path, name):
             read_bytes(tmp_path, name, b"[" + part + b"]" if name == "a.json" else part)
         except SFTError as error:
             assert str(error).encode()
+
+
+def test_a_name_with_an_extension_is_a_file_and_never_asked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.jsonl").write_bytes(GOOD)
+    for name in ("trian.jsonl", "data/train.jsonl"):
+        with pytest.raises(ConfigError, match="no such file"):
+            read(name)
