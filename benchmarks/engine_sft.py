@@ -14,12 +14,13 @@ from typing import Any
 # As `sft.cli.main` does, before torch is imported.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+from importlib.metadata import version
+
 import numpy as np
 import torch
 import transformers
 from turns import Turns, engine_facts
 
-import sft
 from sft.config import Config, load_config
 from sft.data.conversation import Origin
 from sft.data.packing import Batch, micro_batches
@@ -73,7 +74,7 @@ def main() -> None:
     examples = [example(row) for row in job["rows"]]
     forward, optimizer, parameters = build(config, examples)
     facts = engine_facts(
-        forward.model, optimizer, sft=sft.__version__, transformers=transformers.__version__
+        forward.model, optimizer, sft=version("sft"), transformers=transformers.__version__
     )
     turns.ready({**facts, "layout": forward.layout})
     per_step = config.batch.examples

@@ -53,7 +53,8 @@ def _account(tokens: Tokens) -> Table:
             f"{len(places):,} x {reason} ({', '.join(places[:3])}{', ...' * (len(places) > 3)})"
             for reason, places in sorted(reasons.items(), key=lambda kv: -len(kv[1]))
         ][:NUM_REASONS]
-        table.add_row(f"{count:,}", status, printable("\n".join(lines)))
+        # Text, because a str is markup, and a file may be named `data[/x].jsonl`.
+        table.add_row(f"{count:,}", status, Text(printable("\n".join(lines))))
     return table
 
 

@@ -264,24 +264,44 @@ class Config(Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: `1e-4` is a number, aliases are refused."""
+    """YAML 1.2, as people write it; aliases and repeated keys are refused.
+
+    PyYAML is YAML 1.1: there `1e-4` is text, `off` is false, `010` is 8 and `12:30` is 750.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
-            raise ConfigError("YAML aliases (*name) are not supported in a configuration")
+            mark = self.get_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", mark)
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                problem = f"'{key.value}' is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that `_Loader` would take for numbers."""
 
 
-def _construct_text(loader: _Loader, node: yaml.ScalarNode) -> Any:
-    """PyYAML reads `1e-4` as text, after YAML 1.1; unquoted numbers are numbers here."""
-    text = loader.construct_scalar(node)
-    return float(text) if node.style is None and _NUMBER.fullmatch(text) else text
-
-
-_Loader.add_constructor("tag:yaml.org,2002:str", _construct_text)
+_Loader.yaml_implicit_resolvers = {}
+_FLOAT = r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+for _tag, _pattern, _first in (  # the core schema of YAML 1.2
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?\d+", list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z", re.ASCII), _first
+        )
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -293,6 +313,13 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{where}{line}: {problem}") from None
+    except (ValueError, RecursionError) as error:  # `!!int x`, a thousand brackets
+        raise ConfigError(f"{where}: not valid YAML ({error})") from None
+
+
+def dump_yaml(tree: Any) -> str:
+    """The text that `parse_yaml` reads as `tree`."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -326,16 +353,24 @@ def load_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
-        raise ConfigError("\n".join(problems)) from None
+        # A value that may be of two types has a problem with each: one line for both.
+        problems: dict[str, list[str]] = {}
+        for problem in error.errors():
+            where, message = _explain(dict(problem))
+            problems.setdefault(where, []).append(message)
+        raise ConfigError("\n".join(w + "; or ".join(m) for w, m in problems.items())) from None
 
 
-def _explain(problem: dict[str, Any]) -> str:
+def _explain(problem: dict[str, Any]) -> tuple[str, str]:
+    """Where it is (`optim.epochs: `), and what is wrong."""
     parts = [str(part) for part in problem["loc"]]
+    if len(parts) > 2 and isinstance(problem["loc"][2], str):
+        del parts[2]  # pydantic's name of the type that was tried
     where = ".".join(parts)
     if problem["type"] == "extra_forbidden":
         known = _known_keys(parts[:-1])
-        return f"{where}: unknown key.{did_you_mean(parts[-1], known)} Known: {', '.join(known)}."
+        hint = did_you_mean(parts[-1], known)
+        return f"{where}: ", f"unknown key.{hint} Known: {', '.join(known)}."
     message = problem["msg"].removeprefix("Value error, ")
     found = problem.get("input")
     shown = (
@@ -343,7 +378,7 @@ def _explain(problem: dict[str, Any]) -> str:
         if isinstance(found, Mapping | Sequence) and not isinstance(found, str)
         else (f" (found {found!r:.60})")
     )
-    return f"{where}: {message}{shown}" if where else message
+    return (f"{where}: ", message + shown) if where else ("", message)
 
 
 def _known_keys(parts: Sequence[str]) -> list[str]:

@@ -63,18 +63,20 @@ def train_step(
             sums = forward.loss(batch)
             (sums.objective / total).backward()
         except RuntimeError as error:
-            raise _explain(error, step, batch) from error
+            if not _is_out_of_memory(error):
+                raise
+            raise _out_of_memory(step, batch) from error
         nll += float(sums.nll)
         correct += float(sums.correct)
         if not math.isfinite(nll):
             raise _diverged("loss", nll, step, [batch], parameters)
-    grad_norm = float(
-        torch.nn.utils.clip_grad_norm_(
-            list(parameters.values()), max_grad_norm or math.inf, foreach=True
-        )
-    )
-    if not math.isfinite(grad_norm):
+    gradients = [p.grad for p in parameters.values() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
+    grad_norm = float(norm)
+    if not math.isfinite(grad_norm):  # before clipping, which would spread it to all gradients
         raise _diverged("gradient norm", grad_norm, step, batches, parameters)
+    if max_grad_norm:
+        torch.nn.utils.clip_grads_with_norm_(parameters.values(), max_grad_norm, norm, foreach=True)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
@@ -109,10 +111,11 @@ def _diverged(
     )
 
 
-def _explain(error: RuntimeError, step: int, batch: Batch) -> Exception:
-    out_of_memory = isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-    if not out_of_memory:
-        return error
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _out_of_memory(step: int, batch: Batch) -> OutOfMemoryError:
     longest = max(range(len(batch.lengths)), key=batch.lengths.__getitem__)
     return OutOfMemoryError(
         f"step {step}: out of memory on a micro-batch of {batch.num_tokens} tokens, the longest "

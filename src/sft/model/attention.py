@@ -10,7 +10,6 @@ above the diagonal are skipped and nothing is padded. CUDA: `varlen_attn` (flash
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
@@ -54,13 +53,14 @@ def flat_attention(
         out = _varlen(query, key, value, cu_seq_lens_q, max_length_q or 0, scaling, sliding_window)
         return out, None
     parts = []
-    bounds = cu_seq_lens_q.tolist()
-    for start, end in itertools.pairwise(bounds):
-        q, k, v = (x[:, :, start:end] for x in (query, key, value))
+    lengths = cu_seq_lens_q.diff().tolist()
+    # `split`, not slices: its backward joins the gradients once, where each slice would fill a
+    # whole zero tensor.
+    for q, k, v in zip(*(x.split(lengths, dim=2) for x in (query, key, value)), strict=True):
         if softcap is not None:
             parts.append(_soft_capped(q, k, v, dropout, scaling, sliding_window, softcap))
             continue
-        mask = _window_mask(end - start, sliding_window, query.device)
+        mask = _window_mask(q.shape[2], sliding_window, query.device)
         parts.append(
             F.scaled_dot_product_attention(
                 q,
