@@ -328,6 +328,7 @@ def arguments() -> argparse.Namespace:
     add("--max-seq-len", type=int, default=1024, help="longer rows are left out for everyone")
     add("--max-rows", type=int, default=2000, help="read so many rows of the data at most")
     add("--out", type=Path, default=HERE / "results", help="folder for the JSON")
+    add("--name", help="the JSON is called vs_trl-NAME.json; default: the data file's name")
     args = parser.parse_args()
     known = {engine.name: engine for engine in engines(args.examples)}
     if args.engines[0] != "sft" or not set(args.engines) <= set(known):
@@ -343,7 +344,7 @@ def main() -> None:
     chosen: list[Engine] = args.engines
     job = make_job(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    target = args.out / f"vs_trl-{Path(args.data).stem}.json"
+    target = args.out / f"vs_trl-{args.name or Path(args.data).stem}.json"
     with running(chosen, job, args.trl_python):
         check_equal(chosen)
         for engine in chosen:

@@ -3,6 +3,7 @@ import signal
 import threading
 
 import pytest
+import torch
 import yaml
 
 import tiny
@@ -51,6 +52,25 @@ def test_one_shot_prints_the_answer_and_nothing_else(folder, capsys):
     assert printed.out == shown(answer_to("Who jumps?")) + "\n"
     assert len(printed.out) > 10
     assert printed.err == "(cut after 12 tokens; --max-new-tokens allows longer answers)\n"
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path):
+    """A model whose first token is ESC: its embedding is swapped with that of the real one."""
+    tokenizer, model = tiny.tokenizer(), tiny.model()
+    prompt = ChatTemplate(tokenizer).prompt_ids([{"role": "user", "content": "Hi"}])
+    (answer,) = generate(model, [prompt], max_new_tokens=1, stop_ids=[4, 2], pad_id=0)
+    (escape,) = tokenizer("\x1b")["input_ids"]
+    assert not {escape, answer.ids[0]} & {*prompt}
+    swap = [escape, answer.ids[0]]
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        weight[swap] = weight[swap[::-1]].clone()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    out = io.StringIO()
+    chat(tmp_path, "Hi", max_new_tokens=4, out=out, err=io.StringIO())
+    assert out.getvalue().startswith("�")
+    assert "\x1b" not in out.getvalue()
 
 
 def test_a_run_folder_means_its_model(folder, tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli(args=arguments, prog_name="sft", standalone_mode=False)
     except SFTError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
+        with suppress(OSError):  # the terminal may be gone
+            click.secho(f"error: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,14 @@ from rich.table import Table
 
 from sft import checkpoint
 from sft.checkpoint import differences
-from sft.config import Config, parse_yaml
+from sft.config import Config
 from sft.errors import CheckpointError
 from sft.export.model_card import model_card
 from sft.export.weights import save_model, verify_model
 from sft.guards.early_stopping import best_look
 from sft.records.store import read_records
 from sft.run_dir import RunDir, write_json
-from sft.setup import Setup, without_dir
+from sft.setup import Setup, saved_identity, without_dir
 from sft.trackers.console import Console, sparkline
 
 
@@ -61,25 +64,48 @@ def finished(run: RunDir, config: Config, show: Console) -> RunSummary | None:
     """
     if not run.summary.is_file():
         return None
-    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))["config"]
-    asked = _known(config.model_dump(mode="json"), saved)
-    if changed := differences(without_dir(saved), without_dir(asked)):
+    identity = saved_identity(run)
+    saved, files = identity["config"], identity.get("fingerprint", {}).get("files", {})
+    asked = _known(config.model_dump(mode="json"), saved, identity.get("reasons", {}))
+    changed = differences(without_dir(saved), without_dir(asked))
+    changed += differences(files, _files_now(files))
+    if changed:
         raise CheckpointError(
             f"{run.path}: holds a finished run of something else:\n  "
             + "\n  ".join(changed)
             + "\nNothing was changed; choose another --run"
         )
-    summary = RunSummary(**json.loads(run.summary.read_text(encoding="utf-8")))
+    try:
+        summary = RunSummary(**json.loads(run.summary.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{run.summary}: not as it was written ({error}); delete it, and the same command "
+            "writes it again"
+        ) from None
+    summary = replace(summary, run_dir=str(run.path), model_dir=str(run.model))  # it may have moved
     show.note(f"{run.path}: this run is finished; nothing to do")
     report(summary, run, show)
     return summary
 
 
-def _known(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """`asked` with the value of the finished run wherever it leaves the choice (`auto`)."""
+def _files_now(files: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 the data files have now; what is no local file (any more) keeps its own."""
+    now = dict(files)
+    for path in filter(os.path.isfile, files):
+        with open(path, "rb") as file:
+            now[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return now
+
+
+def _known(
+    asked: dict[str, Any], saved: dict[str, Any], reasons: Mapping[str, str]
+) -> dict[str, Any]:
+    """`asked` with the value of the finished run wherever both leave the choice (`auto`)."""
     return {
         section: {
-            key: saved.get(section, {}).get(key) if value == "auto" else value
+            key: saved.get(section, {}).get(key)
+            if value == "auto" and f"{section}.{key}" in reasons
+            else value
             for key, value in values.items()
         }
         for section, values in asked.items()
@@ -92,7 +118,12 @@ def finish(setup: Setup, run: RunDir, show: Console) -> RunSummary:
     best = best_look(counters.looks)
     best_step = best[0] if best else counters.step
     if best_step != counters.step:
-        path = dict(checkpoint.find_checkpoints(run.checkpoints))[best_step]
+        path = dict(checkpoint.find_checkpoints(run.checkpoints)).get(best_step)
+        if path is None:
+            raise CheckpointError(
+                f"{run.checkpoints}: the checkpoint of step {best_step}, the best one, is gone; "
+                "restore it, or choose another --run"
+            )
         setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
     records = read_records(run.metrics)
     looks = {record["step"]: record for record in records if "val_loss" in record}

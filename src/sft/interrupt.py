@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from sft.errors import Interrupted
 
@@ -18,21 +19,24 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self.caught: dict[int, Any] = {}  # signal to the handler it had before
 
     def requested(self) -> bool:
         """Was the run asked to stop?"""
         return self.signal_number is not None
 
     def raise_before_training(self) -> None:
-        """Leave at a place where there is nothing to save yet."""
+        """Leave where nothing was changed yet, in a fresh run as in a resumed one."""
         if self.signal_number is not None:
             raise Interrupted(
-                "stopped before the first step; nothing was trained", self.signal_number
+                f"stopped by {signal.Signals(self.signal_number).name} before training began; "
+                "nothing was changed. The same command starts or resumes the run.",
+                self.signal_number,
             )
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.signal_number = number
-        for each in _SIGNALS:
+        for each in self.caught:
             signal.signal(each, signal.SIG_DFL)
 
 
@@ -40,15 +44,18 @@ class StopFlag:
 def catch_signals() -> Iterator[StopFlag]:
     """Collect SIGINT, SIGTERM and SIGHUP inside the block; handlers are restored after it.
 
-    Python delivers signals to the main thread only, so elsewhere the flag never rises.
+    A signal that is ignored stays so: `nohup sft train` survives its terminal. Python delivers
+    signals to the main thread only, so elsewhere the flag never rises.
     """
     flag = StopFlag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, flag._handle) for number in _SIGNALS}
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            flag.caught[number] = signal.signal(number, flag._handle)
     try:
         yield flag
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in flag.caught.items():
+            signal.signal(caught, handler)

@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 import transformers
-import yaml
 from transformers import PreTrainedModel
 
 from sft.checkpoint import differences
-from sft.config import Config, parse_yaml
+from sft.config import Config, dump_yaml, parse_yaml
 from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
 from sft.data.tokenize import fingerprint as data_fingerprint
-from sft.errors import CheckpointError
+from sft.errors import CheckpointError, ConfigError
 from sft.interrupt import StopFlag
 from sft.model import load
 from sft.model.flops import ModelShape, model_shape
@@ -142,9 +141,9 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
 def _needed_bytes(
     model: PreTrainedModel, parameters: Mapping[str, torch.nn.Parameter], keep: int
 ) -> int:
-    """Weights and two moments in fp32, for the kept checkpoints and the best; and the model."""
+    """Weights and two moments in fp32, for the kept, the best and the new; and the model."""
     trained = sum(parameter.numel() for parameter in parameters.values())
-    return int(trained * 12 * (keep + 1) + 4 * model.num_parameters())
+    return int(trained * 12 * (keep + 2) + 4 * model.num_parameters())
 
 
 def build_batches(config: Config, data: DataSet) -> Batches:
@@ -208,9 +207,9 @@ def _same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
         CheckpointError: config, data, template or model are not those of the run.
     """
     if not run.config.exists():
-        write_text(run.config, yaml.safe_dump(now, sort_keys=False, allow_unicode=True))
+        write_text(run.config, dump_yaml(now))
         return
-    saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
+    saved = saved_identity(run)
     changed = [
         line
         for part in ("config", "fingerprint")
@@ -224,6 +223,22 @@ def _same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
         )
     for line in differences(saved.get("versions", {}), now["versions"]):
         show.note(f"note: {line}; the result may differ in the last digits", style="yellow")
+
+
+def saved_identity(run: RunDir) -> dict[str, Any]:
+    """What `config.yaml` in the run folder says.
+
+    Raises:
+        CheckpointError: it is gone, or not as it was written.
+    """
+    try:
+        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
+        if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
+            return saved
+        problem = f"{run.config}: expected `config:` and more, found {saved!r:.60}"
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        problem = str(error)
+    raise CheckpointError(f"{problem}; restore the file, or choose another --run")
 
 
 def without_dir(tree: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -75,7 +75,7 @@ def train_step(
     grad_norm = float(norm)
     if not math.isfinite(grad_norm):  # before clipping, which would spread it to all gradients
         raise _diverged("gradient norm", grad_norm, step, batches, parameters)
-    if max_grad_norm:
+    if 0 < max_grad_norm < grad_norm:  # else clipping would rewrite every gradient unchanged
         torch.nn.utils.clip_grads_with_norm_(parameters.values(), max_grad_norm, norm, foreach=True)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from sft import checkpoint
 from sft.config import Config
 from sft.data.packing import micro_batches
-from sft.errors import Interrupted
+from sft.errors import DivergedError, Interrupted
 from sft.finish import RunSummary, finish, finished, run_folder
 from sft.guards.early_stopping import best_look, reason_to_stop
 from sft.interrupt import StopFlag, catch_signals
@@ -195,6 +196,12 @@ class Loop:
         record = {"step": counters.step, "epoch": self._setup.batches.epoch, **summarize(scores)}
         self._stores["metrics"].append(record)
         self._show.look(record)
+        if not math.isfinite(record["val_loss"]):
+            raise DivergedError(
+                f"step {counters.step}: val_loss is {record['val_loss']}, so these weights are "
+                "broken and were not saved. Usual cause: "
+                + ("a learning rate that is too high." if counters.step else "a broken model file.")
+            )
         counters.looks.append((counters.step, record["val_loss"]))
         if looks.early_stopping == "stop" and counters.step < self._setup.num_steps:
             counters.stopped = reason_to_stop(
@@ -206,6 +213,7 @@ class Loop:
         counters = self._state.counters
         if self._saved == (counters.step, counters.last_look):
             return
+        self._check_weights()
         for store in self._stores.values():
             store.sync()
         offsets = {name: store.offset for name, store in self._stores.items()}
@@ -220,3 +228,12 @@ class Loop:
         checkpoint.prune(
             self._run.checkpoints, self._config.checkpoint.keep, [best[0]] if best else []
         )
+
+    def _check_weights(self) -> None:
+        """A finite gradient times a huge learning rate can still be infinite."""
+        for name, parameter in self._state.parameters.items():
+            if not bool(parameter.isfinite().all()):
+                raise DivergedError(
+                    f"step {self._state.counters.step}: {name} is not finite after the update, and "
+                    "was not saved. Usual cause: a learning rate that is too high."
+                )

@@ -5,9 +5,9 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-import tiny
 from tokenizers import Tokenizer
 
+import tiny
 from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Conversation, Message, Origin
 
@@ -26,33 +26,37 @@ MERGES = [["Ċ", "Ċ"], ["Ġ", "Ġ"], ["]", "("]]
 
 
 def template_text(name):
-    file = next(folder / f"{name}.jinja" for folder in FOLDERS if (folder / f"{name}.jinja").is_file())
-    return file.read_text(encoding="utf-8").rstrip("\n")
+    files = [folder / f"{name}.jinja" for folder in FOLDERS]
+    return next(file for file in files if file.is_file()).read_text(encoding="utf-8").rstrip("\n")
+
+
+def tokenizer_json():
+    spec = json.loads(tiny.tokenizer(None, SPECIALS).backend_tokenizer.to_str())
+    model = spec["model"]
+    model["merges"] += MERGES
+    model["vocab"] |= {a + b: len(model["vocab"]) + i for i, (a, b) in enumerate(MERGES)}
+    split = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
+    spec["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [split, spec["pre_tokenizer"] | {"use_regex": False}],
+    }
+    return spec
 
 
 @pytest.fixture(scope="session")
 def chat_tokenizer():
-    """A tokenizer with a template by name or text; `edit` may change its tokenizer.json."""
+    """A tokenizer with a template, by name or text; `edit` may change its tokenizer.json."""
 
     def make(template, edit=lambda spec: None):
-        text = template if "{" in template else template_text(template)
-        tokenizer = tiny.tokenizer(text, SPECIALS)
-        spec = json.loads(tokenizer.backend_tokenizer.to_str())
-        model = spec["model"]
-        model["merges"] += MERGES
-        model["vocab"] |= {a + b: len(model["vocab"]) + i for i, (a, b) in enumerate(MERGES)}
-        split = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated"}
-        spec["pre_tokenizer"] = {
-            "type": "Sequence",
-            "pretokenizers": [
-                split | {"invert": False},
-                spec["pre_tokenizer"] | {"use_regex": False},
-            ],
-        }
+        spec = tokenizer_json()
         edit(spec)
-        kwargs = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-        made = type(tokenizer)(tokenizer_object=Tokenizer.from_str(json.dumps(spec)), **kwargs)
-        made.chat_template = text
+        made = type(tiny.tokenizer())(
+            tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
+            bos_token="<s>",
+            eos_token="</s>",
+            pad_token="<pad>",
+        )
+        made.chat_template = template if "{" in template else template_text(template)
         return made
 
     return make
@@ -60,6 +64,7 @@ def chat_tokenizer():
 
 @pytest.fixture(scope="session")
 def chat_template(chat_tokenizer):
+    """The `ChatTemplate` of a named template."""
     made = {}
 
     def make(name):
@@ -72,13 +77,14 @@ def chat_template(chat_tokenizer):
 
 @pytest.fixture(scope="session")
 def talk():
-    """A conversation of `(role, content)` pairs, or of ready messages."""
+    """A conversation of `(role, content)` pairs, an assistant's weight as a third, or messages."""
 
     def make(*messages, line=1, tools=(), source=0):
-        made = [
-            m if isinstance(m, Message) else Message(*m, weight=float(m[0] == "assistant"))
-            for m in messages
-        ]
+        made = [m if isinstance(m, Message) else message(*m) for m in messages]
         return Conversation(tuple(made), Origin("rows.jsonl", line), tools, source)
 
     return make
+
+
+def message(role, content, weight=1.0):
+    return Message(role, content, weight=weight if role == "assistant" else 0.0)

@@ -22,12 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from sft.data.conversation import Conversation
 from sft.data.encoding import MARK_END, MARK_START, Encoded, TextEncoder
-from sft.data.tool_text import tools_as_text
+from sft.data.tool_text import tools_as_text, with_mappings
 from sft.errors import DataError, TemplateError
 
 Messages = Sequence[Mapping[str, Any]]
@@ -35,6 +34,17 @@ Messages = Sequence[Mapping[str, Any]]
 # Two answers that differ in their first and in their last character.
 _VARIANTS = ("Aa", "Bb")
 _PROBE = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"})
+_SCHEMA = {"type": "object", "properties": {}}
+_TOOL = {
+    "type": "function",
+    "function": {"name": "sft_probe", "description": "", "parameters": _SCHEMA},
+}
+_CALL = {"name": "sft_call", "arguments": {}}
+_CALLING = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"id": "call00001", "type": "function", "function": _CALL}],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +87,13 @@ class ChatTemplate:
                 "the tokenizer has no chat template; set model.template to chatml, plain or a file"
             )
         self._tokenizer = tokenizer
-        self._template: str = tokenizer.get_chat_template()
+        try:
+            self._template: str = tokenizer.get_chat_template()
+        except ValueError as error:  # several named ones, and none of them the default
+            raise TemplateError(f"{error} Set model.template to chatml, plain or a file") from None
         self._encoder = TextEncoder(tokenizer)
         self.facts = self._find_facts(tools)
+        self._takes_mappings = self._writes("sft_call", [_PROBE[0], _CALLING])
         probe = self.render(_PROBE)
         plain = self._encoder.encode(probe).ids
         self._can_encode_specials_as_text = self._encoder.encode_in_pieces(probe).ids == plain
@@ -112,7 +126,7 @@ class ChatTemplate:
                 add_generation_prompt=generation_prompt,
                 **self._tokenizer.special_tokens_map,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
+        except Exception as error:  # a template is a program: it can fail in any way
             raise TemplateError(f"the chat template refuses the conversation | {error}") from None
         return rendered[0], [tuple(span) for span in spans[0]] if markers else []
 
@@ -127,12 +141,14 @@ class ChatTemplate:
         """Messages and tools as the template is to see them."""
         if self.facts.tools_by == "text":
             messages, tools = tools_as_text(messages, tools), ()
+        elif self._takes_mappings:
+            messages = with_mappings(messages)
         if self._encoder.has_special_text([list(messages), list(tools)]):
+            messages, tools = self._encoder.mark(messages), self._encoder.mark(tools)
             if not self._can_encode_specials_as_text:
                 raise DataError(
                     "holds a special-token string, which this tokenizer cannot encode as text"
                 )
-            messages, tools = self._encoder.mark(messages), self._encoder.mark(tools)
         return messages, tools
 
     def has_special_text(self, conversation: Conversation) -> bool:
@@ -286,10 +302,13 @@ class ChatTemplate:
         return first, max(after, first)
 
     def _finish(self, encoded: Encoded, weights: list[float]) -> Rendered:
-        bos = self._tokenizer.bos_token_id
-        if bos is not None and encoded.ids[:2] == [bos, bos]:
-            raise TemplateError("the render begins with two BOS tokens")
+        self._refuse_two_bos(encoded.ids)
         return Rendered(encoded.text, encoded.ids, encoded.offsets, weights)
+
+    def _refuse_two_bos(self, ids: Sequence[int]) -> None:
+        bos = self._tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            raise TemplateError("the render begins with two BOS tokens")
 
     # ---------------------------------------------------------------- facts
 
@@ -297,44 +316,42 @@ class ChatTemplate:
         prompt = self.render(_PROBE[:1], generation_prompt=True)
         bare = self.render(_PROBE[:1])
         ids = self._encoder.encode(self.render(_PROBE)).ids
-        start = len(self._encoder.encode(prompt).ids)
+        start = _common(ids, self._encoder.encode(prompt).ids)
         stop = next((i for i in reversed(ids[start:]) if i in self._encoder.special_ids), None)
         if stop is None:
             raise TemplateError(
                 "the chat template writes no special token after an answer, so the model could "
                 "not learn to stop; set model.template to chatml or plain, or repair the template"
             )
-        bos = self._tokenizer.bos_token_id
+        self._refuse_two_bos(ids)
+        markers = bool(re.search(r"\{%-?\s*generation\s*-?%\}", self._template))
+        if markers and (spans := self._render(_PROBE[:1], (), markers=True)[1]):
+            raise TemplateError(
+                "the chat template's generation markers cover what a user wrote | "
+                f"{bare[slice(*spans[0])]!r}"
+            )
         return TemplateFacts(
             sha256=hashlib.sha256(self._template.encode()).hexdigest(),
             stop_id=stop,
             stop_token=self._encoder.special_ids[stop],
             generation_prompt=prompt[len(bare) :] if prompt.startswith(bare) else "",
-            has_generation_markers=bool(re.search(r"\{%-?\s*generation\s*-?%\}", self._template)),
-            leading_bos=bos is not None and ids[0] == bos,
+            has_generation_markers=markers,
+            leading_bos=ids[0] == self._tokenizer.bos_token_id,
             tools_by=tools if tools != "auto" else self._tools_by(),
         )
 
     def _tools_by(self) -> str:
         """`template` when it writes both tools and tool calls, otherwise `text`."""
-        function = {
-            "name": "sft_probe",
-            "description": "",
-            "parameters": {"type": "object", "properties": {}},
-        }
-        call = {
-            "id": "call00001",
-            "type": "function",
-            "function": {"name": "sft_call", "arguments": {}},
-        }
-        user, answer = _PROBE
-        calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+        shows = self._writes("sft_probe", _PROBE, [_TOOL])
+        return "template" if shows and self._writes("sft_call", [_PROBE[0], _CALLING]) else "text"
+
+    def _writes(
+        self, text: str, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> bool:
         try:
-            with_tool = self.render([user, answer], [{"type": "function", "function": function}])
-            with_call = self.render([user, calling])
+            return text in self.render(messages, tools)
         except TemplateError:
-            return "text"
-        return "template" if "sft_probe" in with_tool and "sft_call" in with_call else "text"
+            return False
 
     # ---------------------------------------------------------------- messages
 
@@ -354,7 +371,7 @@ def _clean(text: str) -> str:
     return text.replace(MARK_START, "").replace(MARK_END, "")
 
 
-def _common(a: str, b: str) -> int:
+def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
     """Length of the common prefix."""
     shorter = min(len(a), len(b))
     if a[:shorter] == b[:shorter]:

@@ -17,7 +17,6 @@ from sft.errors import DataError
 MARK_START = "\ue0f0"
 MARK_END = "\ue0f1"
 _MARKS = re.compile(f"[{MARK_START}{MARK_END}]")
-_MARKED = re.compile(f"{MARK_START}(.*?){MARK_END}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +46,11 @@ class TextEncoder:
         self._id_of = {text: index for index, text in self.special_ids.items()}
         longest_first = sorted(filter(None, self._id_of), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._marked = re.compile(f"{MARK_START}({self._special.pattern}){MARK_END}")
 
     def has_special_text(self, value: Any) -> bool:
-        """Does a string anywhere in `value` hold the characters of a special token?"""
-        return any(self._special.search(text) for text in _strings(value))
+        """Does a string anywhere in `value` hold the characters of a special token, or a mark?"""
+        return any(self._special.search(text) or _MARKS.search(text) for text in _strings(value))
 
     def mark(self, value: Any) -> Any:
         """A copy of `value` with every special-token string in it wrapped in marks."""
@@ -59,7 +59,7 @@ class TextEncoder:
                 raise DataError("holds the private-use characters U+E0F0 or U+E0F1; remove them")
             return self._special.sub(f"{MARK_START}\\g<0>{MARK_END}", value)
         if isinstance(value, Mapping):
-            return {key: self.mark(item) for key, item in value.items()}
+            return {self.mark(key): self.mark(item) for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [self.mark(item) for item in value]
         return value
@@ -75,7 +75,7 @@ class TextEncoder:
 
     def encode_in_pieces(self, rendered: str) -> Encoded:
         """Encode piece by piece: control tokens by their id, everything between them as text."""
-        text, forced = _remove_marks(rendered)
+        text, forced = self._remove_marks(rendered)
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         position = 0
@@ -94,36 +94,45 @@ class TextEncoder:
     ) -> None:
         if start == end:
             return
+        piece = text[start:end]
         out = self._tokenizer(
-            text[start:end],
+            piece,
             add_special_tokens=False,
             return_offsets_mapping=True,
             split_special_tokens=True,
             verbose=False,
         )
-        ids += out["input_ids"]
-        offsets += [(start + a, start + b) for a, b in out["offset_mapping"]]
+        for index, (a, b) in zip(out["input_ids"], out["offset_mapping"], strict=True):
+            if index in self.special_ids and self.special_ids[index] in piece[a:b]:
+                raise DataError(
+                    f"holds {self.special_ids[index]!r}, which this tokenizer cannot encode as text"
+                )
+            ids.append(index)
+            offsets.append((start + a, start + b))
+
+    def _remove_marks(self, rendered: str) -> tuple[str, list[tuple[int, int]]]:
+        """The text without marks, and the ranges in it that were marked.
+
+        A template may cut a marked string in two. The mark left over marks nothing, so that the
+        template's own tokens after it stay tokens.
+        """
+        forced: list[tuple[int, int]] = []
+        parts: list[str] = []
+        length = 0
+        for index, part in enumerate(self._marked.split(rendered)):
+            part = _MARKS.sub("", part)
+            if index % 2:
+                forced.append((length, length + len(part)))
+            parts.append(part)
+            length += len(part)
+        return "".join(parts), forced
 
 
 def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
-        value = value.values()
+        value = [*value.keys(), *value.values()]
     elif not isinstance(value, list | tuple):
         return []
     return [text for item in value for text in _strings(item)]
-
-
-def _remove_marks(rendered: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text without marks, and the ranges in it that were marked."""
-    forced: list[tuple[int, int]] = []
-    parts: list[str] = []
-    length = 0
-    for index, part in enumerate(_MARKED.split(rendered)):
-        part = _MARKS.sub("", part)  # a template may cut a marked string in two
-        if index % 2:
-            forced.append((length, length + len(part)))
-        parts.append(part)
-        length += len(part)
-    return "".join(parts), forced

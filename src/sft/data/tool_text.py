@@ -35,6 +35,29 @@ def tools_as_text(
     return shown
 
 
+def with_mappings(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`messages` with the arguments of calls as mappings, as most templates expect them.
+
+    OpenAI's format has them as JSON text, which `tojson` would quote once more. Servers parse
+    them too before they render.
+    """
+    return [
+        {**message, "tool_calls": [_with_mapping(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else dict(message)
+        for message in messages
+    ]
+
+
+def _with_mapping(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call.get("function", call)
+    arguments = _parsed(function.get("arguments"))
+    if not isinstance(arguments, Mapping):
+        return dict(call)
+    function = {**function, "arguments": arguments}
+    return {**call, "function": function} if "function" in call else function
+
+
 def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
     shown = {key: value for key, value in message.items() if key != "tool_calls"}
     if message["role"] == "tool":
@@ -47,9 +70,13 @@ def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
 
 def _call_text(call: Mapping[str, Any]) -> str:
     function = call.get("function", call)
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):  # kept as it was in the file: JSON text, not a JSON string
-        with contextlib.suppress(ValueError):
-            arguments = json.loads(arguments)
+    arguments = _parsed(function.get("arguments"))
     body = json.dumps({"name": function.get("name"), "arguments": arguments}, ensure_ascii=False)
     return f"<tool_call>\n{body}\n</tool_call>"
+
+
+def _parsed(arguments: Any) -> Any:
+    if isinstance(arguments, str):  # kept as it was in the file: JSON text, not a JSON string
+        with contextlib.suppress(ValueError):
+            return json.loads(arguments)
+    return arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -12,9 +13,11 @@ def reason_to_stop(
 
     `looks` are `(step, val_loss)` in order, the one at step 0 included. The run ends when none
     of the last `patience` looks is better, by more than `margin`, than the best before them.
+    A loss that is not a number is worse than any other.
     """
     if len(looks) <= patience:
         return None
+    looks = [(step, math.inf if math.isnan(loss) else loss) for step, loss in looks]
     before, recent = looks[:-patience], looks[-patience:]
     step, best = min(before, key=lambda look: look[1])
     if min(loss for _, loss in recent) < best - margin:
@@ -32,5 +35,5 @@ def reason_to_stop(
 
 def best_look(looks: Sequence[tuple[int, float]]) -> tuple[int, float] | None:
     """The trained look (step above 0) with the lowest val_loss; the earliest of equals."""
-    trained = [look for look in looks if look[0] > 0]
+    trained = [look for look in looks if look[0] > 0 and not math.isnan(look[1])]
     return min(trained, key=lambda look: look[1], default=None)

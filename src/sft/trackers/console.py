@@ -5,10 +5,14 @@ Written to stderr, so that stdout holds results only. When stderr is no terminal
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -48,11 +52,40 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+class _Stream:
+    """A stream whose terminal, reader or disk may go away: the run goes on without it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._lost_is_fine():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lost_is_fine():
+            self._stream.flush()
+
+    @contextmanager
+    def _lost_is_fine(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # What is still buffered goes there too, or the exit code would tell of it.
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Console:
     """Shows a run. `stream` is stderr when None."""
 
     def __init__(self, stream: Any = None) -> None:
-        self._out = RichConsole(file=stream, stderr=stream is None, highlight=False)
+        out: Any = _Stream(stream or sys.stderr or io.StringIO())  # None: closed by `2>&-`
+        self._out = RichConsole(file=out, highlight=False)
         self._live: Live | None = None
         self._losses: list[float] = []
         self._look: Mapping[str, Any] = {}

@@ -1,0 +1,129 @@
+"""Every `auto` gets a value and a reason; what was given stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from sft.config import Config, load_config
+from sft.resolve import Resolver, due
+
+AUTOS = {
+    "data.max_seq_len",
+    "optim.learning_rate",
+    "optim.warmup_steps",
+    "looks.every",
+    "checkpoint.every",
+}
+
+
+def resolve(values=None, *, limit: int | None = 8192, num_steps: int = 100) -> Resolver:
+    resolver = Resolver(load_config({}, values))
+    resolver.lengths(limit)
+    resolver.method()
+    resolver.schedule(num_steps)
+    return resolver
+
+
+def get(config: Config, key: str):
+    section, name = key.split(".")
+    return getattr(getattr(config, section), name)
+
+
+def autos(config: Config) -> set[str]:
+    return {
+        f"{section}.{name}"
+        for section in Config.model_fields
+        for name, value in getattr(config, section)
+        if value == "auto"
+    }
+
+
+def test_every_auto_is_filled_with_a_reason():
+    """Those left are decided elsewhere: by the loader, the self-check, the data."""
+    resolver = resolve()
+    decided_elsewhere = {"model.template", "model.dtype", "model.attention"}
+    decided_elsewhere |= {"data.val_fraction", "data.tools"}
+    assert autos(Config()) == AUTOS | decided_elsewhere
+    assert autos(resolver.config) == decided_elsewhere
+    assert set(resolver.reasons) == AUTOS
+    assert all(reason.strip() for reason in resolver.reasons.values())
+
+
+def test_the_values():
+    config = resolve().config
+    assert {key: get(config, key) for key in AUTOS} == {
+        "data.max_seq_len": 2048,
+        "optim.learning_rate": 2e-5,
+        "optim.warmup_steps": 3,
+        "looks.every": 17,
+        "checkpoint.every": 17,
+    }
+
+
+def test_given_values_stay_and_have_no_reason():
+    given = {
+        "data.max_seq_len": 77,
+        "optim.learning_rate": 0.5,
+        "optim.warmup_steps": 0,
+        "looks.every": 5,
+        "checkpoint.every": 9,
+    }
+    resolver = resolve(given)
+    assert {key: get(resolver.config, key) for key in given} == given
+    assert resolver.reasons == {}
+
+
+def test_nothing_else_changes():
+    given = {"optim.eps": 1e-9, "run.seed": 2**53 + 1, "data.train": ["a.jsonl"]}
+    config = resolve(given).config
+    for key, value in load_config({}, given).with_values({k: get(config, k) for k in AUTOS}):
+        assert getattr(config, key) == value
+
+
+@pytest.mark.parametrize(
+    ("limit", "length"), [(None, 2048), (512, 512), (2047, 2047), (2048, 2048), (131072, 2048)]
+)
+def test_length_is_what_the_model_can_read_at_most_2048(limit, length):
+    resolver = resolve(limit=limit)
+    assert resolver.config.data.max_seq_len == length
+    assert ("limit" in resolver.reasons["data.max_seq_len"]) == (length < 2048)
+
+
+def test_lora_takes_ten_times_the_rate():
+    values = {"method.kind": "lora"}
+    assert resolve(values).config.optim.learning_rate == 2e-4
+    assert "LoRA" in resolve(values).reasons["optim.learning_rate"]
+    frozen = {"method.kind": "frozen", "method.trainable": ["norm"]}
+    assert resolve(frozen).config.optim.learning_rate == 2e-5
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "warmup", "every"),
+    [(1, 0, 1), (2, 1, 1), (6, 1, 1), (7, 1, 2), (33, 1, 6), (34, 2, 6), (1000, 30, 167)],
+)
+def test_warmup_and_looks_follow_the_length_of_the_run(num_steps, warmup, every):
+    config = resolve(num_steps=num_steps).config
+    assert (config.optim.warmup_steps, config.looks.every) == (warmup, every)
+    assert config.optim.warmup_steps < num_steps  # the peak rate is used at least once
+    looks = sum(due(step, every, num_steps) for step in range(1, num_steps + 1))
+    assert min(num_steps, 4) <= looks <= 6
+
+
+def test_a_checkpoint_at_each_look_that_was_asked_for():
+    assert resolve({"looks.every": 4}).config.checkpoint.every == 4
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, True), (1, False), (9, False), (10, True), (11, False), (25, True)]
+)
+def test_due_at_zero_at_every_and_at_the_end(step, expected):
+    assert due(step, 10, 25) is expected
+
+
+def test_due_at_every_step():
+    assert all(due(step, 1, 5) for step in range(6))
+
+
+def test_due_once_where_the_end_falls_on_a_multiple():
+    assert [step for step in range(21) if due(step, 10, 20)] == [0, 10, 20]
+    assert [step for step in range(6) if due(step, 10, 5)] == [0, 5]
