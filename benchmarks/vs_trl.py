@@ -216,8 +216,10 @@ def summarize(engine: Engine, first: Engine) -> dict[str, Any]:
     rates = engine.rates()
     ratios = [a / b for a, b in zip(first.rates(), rates, strict=True)]
     low, _, high = quartiles(rates)
-    seconds = sum(turn["seconds"] for turn in engine.rounds)
-    cpu_seconds = sum(turn["cpu_seconds"] for turn in engine.rounds)
+
+    def spent(name: str) -> float:
+        return sum(turn[name] for turn in engine.rounds)
+
     return {
         "what": engine.what,
         "settings": engine.settings,
@@ -228,7 +230,9 @@ def summarize(engine: Engine, first: Engine) -> dict[str, Any]:
         "padding_share": 1 - engine.sum("num_tokens") / engine.sum("num_processed"),
         "trained_share": engine.sum("num_trained_tokens") / engine.sum("num_tokens"),
         "peak_rss_bytes": engine.rounds[-1]["peak_rss_bytes"],
-        "busy_cores": cpu_seconds / seconds,
+        "busy_cores": spent("cpu_seconds") / spent("seconds"),
+        "stolen_cores": spent("steal_seconds") / spent("seconds"),
+        "system_share": spent("system_seconds") / spent("cpu_seconds"),
         "facts": engine.facts,
         "warm_up": engine.warm_up,
         "rounds": engine.rounds,

@@ -113,7 +113,7 @@ def check(source: str | None, rows: int, row: str | None, **flags: Any) -> None:
 @click.argument("run", type=click.Path())
 @click.option("--data", multiple=True, required=True, help="Rows with answers; repeatable.")
 @click.option("--task", default="auto", show_default=True, help="auto, json, exact or overlap.")
-@click.option("--max-rows", type=click.IntRange(1), help="Use only the first rows.")
+@click.option("--max-rows", type=click.IntRange(1), help="Use so many rows, evenly spaced.")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Longest answer to generate.")
 def evaluate(
     run: str, data: Sequence[str], task: str, max_rows: int | None, max_new_tokens: int | None

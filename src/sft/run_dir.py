@@ -51,6 +51,10 @@ class RunDir:
         self.adapter = self.path / "adapter"
         self.lock = self.path / "run.lock"
 
+    def evaluation(self, name: str) -> Path:
+        """Where `sft eval` writes what it found on the data called `name`."""
+        return self.path / f"eval-{name}.json"
+
     @classmethod
     @contextmanager
     def open(cls, path: str | Path) -> Iterator[RunDir]:

@@ -100,11 +100,11 @@ MARKERS = [
     ),
     (
         f"{ASSISTANT}{{{{ m.content[:3] }}}}{START}{{{{ m.content[3:] }}}}<|im_end|>{STOP}",
-        "[15:21] ' ' 'i' 't' ' ' 'is' '<|im_end|>'",
+        "[15:18] ' fox' ' two' '<|im_end|>'",
     ),
     (
         f"{START}{ASSISTANT}{ANSWER}{STOP}",
-        "[7:21] '<|im_start|>' 'as' 'sistan' 't' ... 't' ' ' 'is' '<|im_end|>'",
+        "[7:18] '<|im_start|>' 'as' 'sistan' 't' ... 's' ' fox' ' two' '<|im_end|>'",
     ),
     (f"{ASSISTANT}{START}{STOP}{ANSWER}", "nothing"),
     (f"{START}{STOP}{ASSISTANT}{ANSWER}", "nothing"),
@@ -120,11 +120,11 @@ def test_generation_markers_must_be_right(answer, found, chat_tokenizer, talk):
         assert error_of(template.encode, talk(*ROW)) == (
             TemplateError,
             "two methods disagree on the trained tokens of messages[1] | prefix difference "
-            f"[12:21] 'Y' 'e' 's' ' ' 'i' 't' ' ' 'is' '<|im_end|>', spans {found}",
+            f"[12:18] 'Y' 'e' 's' ' fox' ' two' '<|im_end|>', spans {found}",
         )
     else:
         (part,) = template.encode(talk(*ROW))
-        assert [t for t, weight in enumerate(part.weights) if weight] == list(range(12, 21))
+        assert [t for t, weight in enumerate(part.weights) if weight] == list(range(12, 18))
 
 
 def test_generation_markers_around_a_user(chat_tokenizer, talk):
@@ -142,9 +142,9 @@ def test_generation_markers_around_a_user(chat_tokenizer, talk):
 UNPROVABLE = {
     # Serving sends no header, the training text has one: is it to be learnt?
     f"{TURNS}{{% else %}}{ASSISTANT}{ANSWER}{{% endif %}}{{% endfor %}}": (
-        "two methods disagree on the trained tokens of messages[1] | prefix difference [6:19] "
-        "'<|im_start|>' 'as' 'sistan' 't' ... 't' ' ' 'is' '<|im_end|>', "
-        "spans [9:19] '\\n' 'Y' 'e' 's' ... 't' ' ' 'is' '<|im_end|>'"
+        "two methods disagree on the trained tokens of messages[1] | prefix difference [6:17] "
+        "'<|im_start|>' 'as' 'sistan' 't' ... 's' ' fox' ' two' '<|im_end|>', "
+        "spans [10:17] '\\n' 'Y' 'e' 's' ' fox' ' two' '<|im_end|>'"
     ),
     # Serving begins a thought, which the training text leaves out.
     f"{TURNS}{{% else %}}{ASSISTANT}{ANSWER}{{% endif %}}{END[:-11]}<think>{{% endif %}}": (
@@ -155,13 +155,13 @@ UNPROVABLE = {
     # The prompt ends with a line break, and the answer begins with one of the template's.
     f"{TURNS}{{% else %}}{ASSISTANT}\n{ANSWER}{{% endif %}}{END}": (
         "the answer changes how its prompt is split into tokens, so serving would see other "
-        "tokens (does it begin with white space?) | sent '\\n', rendered '\\n\\n' 'Y' 'e' 's' ' ' "
-        "'i'"
+        "tokens (does it begin with white space?) | sent '\\n', rendered '\\n\\n' 'Y' 'e' 's' "
+        "' fox' ' two'"
     ),
     # The stop token of the probe comes only after short answers.
     f"{TURNS}{{% else %}}{ASSISTANT}{{{{ m.content }}}}"
     f"{{{{ '<|im_end|>' if m.content == 'Yes' else '.' }}}}{{% endif %}}{END}": (
-        "the turn does not end with the stop token '<|im_end|>' | 'e' 's' ' ' 'i' 't' ' ' 'is' '.'"
+        "the turn does not end with the stop token '<|im_end|>' | 'Y' 'e' 's' ' fox' ' two' '.'"
     ),
 }
 

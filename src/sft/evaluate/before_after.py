@@ -109,7 +109,7 @@ def evaluate(
         measures={n: _compare(m, measures["tuned"][n]) for n, m in measures["base"].items()},
         rows=_side_by_side(job, answers["base"], answers["tuned"], references),
     )
-    write_json(folder.path / f"eval-{_name(data)}.json", asdict(result))
+    write_json(folder.evaluation(_name(data)), asdict(result))
     return result
 
 

@@ -68,7 +68,8 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
         if isinstance(module, nn.Linear | Conv1D):
             matmul += module.weight.numel()
             trained += module.weight.numel() * module.weight.requires_grad
-    if head is not None and not isinstance(head, nn.Linear):
+    # A head that peft wraps holds a Linear, which the loop has met; one of another make is added.
+    if head is not None and not any(isinstance(m, nn.Linear | Conv1D) for m in head.modules()):
         matmul += sum(p.numel() for p in head.parameters() if p.dim() == 2)
     return ModelShape(matmul, trained, _layers(model))
 

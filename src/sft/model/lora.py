@@ -19,8 +19,8 @@ def prepare_method(
     """Insert LoRA layers or freeze parameters, in place.
 
     Returns the peft model that wraps `model` for LoRA, else `model` itself. The rows of
-    `new_tokens` in the embedding are trained under every method, because nobody else has
-    trained them.
+    `new_tokens` in the embedding and the head are trained under every method, because nobody
+    else has trained them (`frozen` trains both matrices whole for that).
 
     Raises:
         ConfigError: a target module or pattern matches nothing.
@@ -39,17 +39,19 @@ def prepare_method(
 def _insert_lora(model: PreTrainedModel, method: MethodConfig, new_tokens: Sequence[int]) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    if isinstance(method.target_modules, list):
-        _check_targets(model, method.target_modules)
+    targets = method.target_modules
+    if targets != "all-linear":
+        targets = [targets] if isinstance(targets, str) else targets
+        _check_targets(model, targets)
     config = LoraConfig(
         r=method.lora_rank,
         lora_alpha=method.lora_alpha,
         lora_dropout=method.lora_dropout,
-        target_modules=method.target_modules,
+        target_modules=targets,
         use_dora=method.dora,
         use_rslora=method.rslora,
         task_type="CAUSAL_LM",
-        trainable_token_indices=list(new_tokens) or None,
+        trainable_token_indices=_token_rows(model, new_tokens) if new_tokens else None,
     )
     try:
         return get_peft_model(model, config)
@@ -58,17 +60,42 @@ def _insert_lora(model: PreTrainedModel, method: MethodConfig, new_tokens: Seque
 
 
 def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
-    known = {
-        name.rsplit(".", 1)[-1]
+    """Every target is the name of a module with a weight, or the end of such a name."""
+    names = [
+        name
         for name, m in model.named_modules()
         if name and isinstance(getattr(m, "weight", None), torch.nn.Parameter)
-    }
+    ]
+    known = {name.rsplit(".", 1)[-1] for name in names}
     for target in targets:
-        if target.rsplit(".", 1)[-1] not in known:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ConfigError(
                 f"method.target_modules: this model has no module '{target}'."
                 f"{did_you_mean(target, known)} It has {', '.join(sorted(known))}."
             )
+
+
+def _token_rows(
+    model: PreTrainedModel, new_tokens: Sequence[int]
+) -> list[int] | dict[str, list[int]]:
+    """The rows peft trains: of the embedding, and of the head where it is a matrix of its own.
+
+    Without its row in the head, a new token that ends answers could be read, but not written.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(head, "bias", None) is not None:
+        raise ConfigError(
+            "method.kind: lora cannot train the tokens that model.template adds, because this "
+            "model's head has a bias, which peft would leave out; use model.template=plain or "
+            "method.kind=full"
+        )
+    if head.weight is embedding.weight:
+        return list(new_tokens)
+    return {
+        name: list(new_tokens)
+        for name, module in model.named_modules()
+        if module is embedding or module is head
+    }
 
 
 def _freeze(model: PreTrainedModel, patterns: Sequence[str], new_tokens: Sequence[int]) -> None:
@@ -85,9 +112,9 @@ def _freeze(model: PreTrainedModel, patterns: Sequence[str], new_tokens: Sequenc
                 f" The names look like {names[0]} and {names[-1]}."
             )
         chosen |= found
-    embedding = model.get_input_embeddings().weight
+    ends = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     for name, parameter in model.named_parameters():
-        is_new = bool(new_tokens) and parameter is embedding
+        is_new = bool(new_tokens) and any(parameter is weight for weight in ends)
         parameter.requires_grad_(name in chosen or is_new)
 
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
+WIDE = 80  # columns; the line of a narrower terminal has no sparkline
 # Control and bidirectional-override characters, which text from data must not send to a terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -154,9 +155,10 @@ class Console:
         if self._phase or not self._last:
             return Text(self._phase, style="dim")
         record = self._last
+        spark = sparkline(self._losses) if self._out.width >= WIDE else ""
         parts = [
             f"step {record['step']:,}/{self._num_steps:,}",
-            f"loss {record['loss']:.4f} {sparkline(self._losses)}",
+            f"loss {record['loss']:.4f} {spark}".rstrip(),
             f"lr {record['learning_rate']:.2g}",
             f"{record['tokens_per_second']:,.0f} tok/s",
         ]
@@ -166,7 +168,7 @@ class Console:
         if left > 0:
             each = sum(self._step_seconds) / len(self._step_seconds)
             parts.append(f"ETA {duration(left * each)}")
-        return Text("  ".join(parts))
+        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
     def _refresh(self, force: bool) -> None:
         if self._live is None:
