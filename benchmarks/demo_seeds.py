@@ -59,7 +59,7 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     sft("train", args.config, "--seed", str(seed), "--run", str(run), *args.extra)
     found = run / f"eval-{Path(args.data).stem}.json"
     limit = ["--max-rows", str(args.eval_rows)] if args.eval_rows else []
-    if not is_current(found, run, args.eval_rows):
+    if not is_current(found, run, args):
         sft("eval", str(run), "--data", args.data, *limit)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     evaluation = json.loads(found.read_text(encoding="utf-8"))
@@ -75,11 +75,13 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     }
 
 
-def is_current(found: Path, run: Path, rows: int | None) -> bool:
+def is_current(found: Path, run: Path, args: argparse.Namespace) -> bool:
     """Is there an evaluation of this model, on as many rows as asked for?"""
     if not found.is_file() or found.stat().st_mtime < (run / "summary.json").stat().st_mtime:
         return False
-    return rows is None or json.loads(found.read_text(encoding="utf-8"))["num_rows"] == rows
+    lines = Path(args.data).read_text(encoding="utf-8").splitlines()
+    wanted = args.eval_rows or sum(bool(line.strip()) for line in lines)
+    return json.loads(found.read_text(encoding="utf-8"))["num_rows"] == wanted
 
 
 def spread(seeds: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

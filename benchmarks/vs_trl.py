@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -344,6 +345,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that workers end too
     args = arguments()
     chosen: list[Engine] = args.engines
     job = make_job(args)

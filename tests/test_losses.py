@@ -41,8 +41,8 @@ def assert_same(found: LossSums, wanted: LossSums, *tensors: torch.Tensor | None
     for name in ("objective", "nll", "correct"):
         ours, theirs = getattr(found, name).item(), getattr(wanted, name).item()
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6), name
-    pairs = zip(gradients(found.objective, *tensors), gradients(wanted.objective, *tensors))
-    for ours, theirs in pairs:
+    both = (gradients(sums.objective, *tensors) for sums in (found, wanted))
+    for ours, theirs in zip(*both, strict=True):
         torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-4, atol=1e-6)
 
 
@@ -120,7 +120,7 @@ def test_what_is_frozen_gets_no_gradient(frozen):
     for tensor in [hidden] if frozen == "hidden" else [weight, bias]:
         tensor.requires_grad_(False)
     linear_loss(hidden, weight, bias, labels, weights).objective.backward()
-    for tensor, gradient in zip((hidden, weight, bias), wanted):
+    for tensor, gradient in zip((hidden, weight, bias), wanted, strict=True):
         if tensor.requires_grad:
             torch.testing.assert_close(tensor.grad, gradient.float(), rtol=1e-4, atol=1e-6)
         else:
@@ -135,7 +135,7 @@ def test_an_upstream_gradient_scales_all():
     scaled = gradients(
         -linear_loss(hidden, weight, bias, labels, weights).objective / 4, hidden, weight, bias
     )
-    for ours, theirs in zip(scaled, plain):
+    for ours, theirs in zip(scaled, plain, strict=True):
         assert torch.equal(ours, -theirs / 4)
 
 
@@ -183,7 +183,8 @@ def test_autocast_computes_in_its_dtype_and_keeps_fp32_gradients():
         sums = linear_loss(hidden, weight, bias, labels, weights)
     assert sums.objective.item() != pytest.approx(exact.objective.item(), rel=1e-6)
     wanted = gradients(exact.objective, hidden, weight, bias)
-    for ours, theirs in zip(gradients(sums.objective, hidden, weight, bias), wanted):
+    found = gradients(sums.objective, hidden, weight, bias)
+    for ours, theirs in zip(found, wanted, strict=True):
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < 0.02 * theirs.norm()
 

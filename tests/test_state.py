@@ -26,9 +26,7 @@ def example(row: int) -> Example:
     rng = np.random.default_rng(row)
     ids = rng.integers(5, 400, 6 + row % 5)
     labels = np.append(ids[1:], -100)
-    return Example(
-        f"row:{row}", None, 0, ids, labels, (labels >= 0).astype(np.float32), 0
-    )
+    return Example(f"row:{row}", None, 0, ids, labels, (labels >= 0).astype(np.float32), 0)
 
 
 EXAMPLES = [example(row) for row in range(11)]  # not a multiple of the 4 of a step

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Message
 from sft.data.encoding import TextEncoder
-from sft.errors import TemplateError
+from sft.errors import DataError, TemplateError
 
 NAMES = ("chatml", "plain", "llama2", "llama3", "mistral", "gemma", "qwen3", "generation")
 SINGLE = [("user", "Hi"), ("assistant", "Yes")]
@@ -160,6 +160,47 @@ def test_a_stop_token_that_is_also_the_padding_token_is_trained(chat_tokenizer, 
     assert views(template, talk(*SINGLE)) == [GOLDEN["plain"][0]]
 
 
+def test_special_tokens_that_absorb_white_space(chat_tokenizer, talk):
+    """As Phi 3's do: the line break after the stop token is inside it."""
+
+    def absorbing(spec):
+        for token in spec["added_tokens"]:
+            token["rstrip"] = True
+
+    template = ChatTemplate(chat_tokenizer("llama3", absorbing))
+    golden = GOLDEN["llama3"][1].replace(" ĊĊ", "")
+    assert views(template, talk(SYSTEM, *MULTI)) == [" ".join(golden.split())]
+    with pytest.raises(DataError, match="which this tokenizer cannot encode as text"):
+        template.encode(talk(("user", "</s>"), ("assistant", "Yes")))
+    # Nor may the answer's own white space be lost in the prompt.
+    text = "{% for m in messages %}{{ m.role }}<s>{{ m.content }}</s>{% endfor %}"
+    prompt = "{% if add_generation_prompt %}assistant<s>{% endif %}"
+    template = ChatTemplate(chat_tokenizer(text + prompt, absorbing))
+    (seen,) = views(template, talk(*SINGLE))
+    assert seen.endswith("as sistan t <s> 1[ Y e s </s> ]")
+    with pytest.raises(
+        TemplateError, match=r"prefix difference .* 'Y' 'e' 's' '</s>', spans .*<s>"
+    ):
+        template.encode(talk(("user", "Hi"), ("assistant", " Yes")))
+
+
+def test_a_model_that_begins_with_a_thought(chat_tokenizer, talk):
+    """The generation prompt opens the thought; what is trained goes on from there."""
+    template = ChatTemplate(
+        chat_tokenizer(
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}<think>"
+            "{{ m.reasoning_content or '' }}</think>{% endif %}{{ m.content }}<|im_end|>\n"
+            "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>{% endif %}"
+        )
+    )
+    thinking = Message("assistant", "Yes", weight=1.0, extra={"reasoning_content": "two"})
+    (seen,) = views(template, talk(("user", "Hi"), thinking))
+    end = "< / t h i n k > Y e s <|im_end|> ] Ċ"
+    assert seen.endswith(f"as sistan t Ċ < t h i n k > 1[ t wo {end}")
+    (seen,) = views(template, talk(*SINGLE))
+    assert seen.endswith(f"as sistan t Ċ < t h i n k > 1[ {end}")
+
+
 # What the answer is, and the template: the tokens trained, or the tokens shown by the refusal.
 WHITE_SPACE = [
     ("chatml", " Yes", "1[ Ġ Y e s <|im_end|> ] Ċ"),
@@ -273,3 +314,28 @@ def test_who_shows_the_tools(tools, shown, chat_tokenizer, talk):
     assert part.text.count("weather") == 1
     sent = template.prompt_ids([{"role": "user", "content": "Hi"}], listed)
     assert part.ids[: len(sent)] == sent and not any(part.weights[: len(sent)])
+
+
+LISTS = "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}"
+CALLS = "{% for c in m.tool_calls or [] %}{{ c.function.name + c.function.arguments }}{% endfor %}"
+CALLS_AS_JSON = CALLS.replace("arguments", "arguments | tojson")
+
+
+def test_a_template_must_show_both_tools_and_calls(chat_tokenizer):
+    for lists, calls, by in (
+        (LISTS, CALLS_AS_JSON, "template"),
+        (LISTS, "", "text"),
+        ("", CALLS_AS_JSON, "text"),
+        (LISTS, CALLS, "text"),  # fails on an object
+    ):
+        text = f"{lists}{{% for m in messages %}}{{{{ m.content }}}}{calls}</s>{{% endfor %}}"
+        assert ChatTemplate(chat_tokenizer(text)).facts.tools_by == by
+
+
+def test_a_template_that_takes_arguments_as_text_only(chat_tokenizer, talk):
+    """As DeepSeek's: it adds them to a text. They stay as they are in the file."""
+    text = f"{{% for m in messages %}}{{{{ m.content }}}}{CALLS}</s>{{% endfor %}}"
+    template = ChatTemplate(chat_tokenizer(text), tools="template")
+    call = {"type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    (part,) = template.encode(talk(("user", "Hi"), Message("assistant", "", (call,), weight=1.0)))
+    assert part.text == 'Hi</s>f{"a":1}</s>'

@@ -11,8 +11,8 @@ from sft.errors import TemplateError
 
 NAMES = ("chatml", "plain", "llama2", "llama3", "mistral", "gemma", "qwen3", "generation")
 NO_SYSTEM = ("mistral", "gemma")
-WORDS = """fox Paris ö e\u0301 ß 中文 日本 שלום العربية 🎉 👩\u200d👧 🇫🇷 👍🏽 \u200b \\ " ' { } {{x}} {%
-raw %} {# < > ( : [INST] [/INST] ### Response: <think> </think> assistant"""
+WORDS = """fox Paris ö e\u0301 ß 中文 日本 שלום العربية 🎉 👩\u200d👧 🇫🇷 👍🏽 \u200b \\ " '
+{ } {{x}} {% raw %} {# < > ( : [INST] [/INST] ### Response: <think> </think> assistant"""
 SPACES = [
     "\n",
     "\n\n",
@@ -116,7 +116,7 @@ def test_the_mask_is_exactly_the_answers(name, chat_template, talk):
     for _ in range(300):
         row = conversation(rng, talk, system=name not in NO_SYSTEM)
         results.append(check(template, name, row))
-    assert results.count(0) < 100
+    assert results.count(0) < 40
     assert (max(results) > 1) == (name == "qwen3")
 
 

@@ -52,9 +52,7 @@ def test_adamw_is_the_reference_update(shape):
         w = w * (1 - 0.01 * decay)
         m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
         w = w - 0.01 * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)).sqrt() + eps)
-    found = run(
-        "adamw", gradients, start, beta1=beta1, beta2=beta2, eps=eps, weight_decay=0.1
-    )
+    found = run("adamw", gradients, start, beta1=beta1, beta2=beta2, eps=eps, weight_decay=0.1)
     torch.testing.assert_close(found, w.float())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -12,9 +13,7 @@ from sft.optim.schedules import SCHEDULES, lr_multiplier
 def curve(schedule: str, num_steps: int = 100, warmup_steps: int = 10, **more) -> list[float]:
     """The shares of steps 1 to `num_steps`; index 0 is step 1."""
     return [
-        lr_multiplier(
-            step, num_steps, schedule=schedule, warmup_steps=warmup_steps, **more
-        )
+        lr_multiplier(step, num_steps, schedule=schedule, warmup_steps=warmup_steps, **more)
         for step in range(1, num_steps + 1)
     ]
 
@@ -53,7 +52,7 @@ def test_no_update_has_rate_zero_and_none_exceeds_the_peak(schedule, warmup_step
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_after_warmup_it_never_rises(schedule):
     shares = curve(schedule)[9:]
-    assert all(later <= earlier for earlier, later in zip(shares, shares[1:]))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(shares))
     assert (shares[-1] < shares[0]) == (schedule != "constant")
 
 

@@ -54,16 +54,18 @@ class Batches:
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            # A uniform tie-break, then the largest fractional parts: copies of example i differ
-            # from weight i by less than one, and the epoch has exactly epoch_size of them.
+            # Examples of one fraction are drawn in a random order, and a number of them in
+            # proportion to it: copies of example i differ from weight i by less than one, and
+            # the epoch has exactly epoch_size of them.
             whole = np.floor(self._weights)
             fraction = self._weights - whole
             extra = self.epoch_size - int(whole.sum())
-            keys = np.where(
-                fraction > 0, rng.random(len(fraction)) ** (1 / np.maximum(fraction, 1e-9)), -1.0
-            )
+            turn = np.full(len(fraction), np.inf)
+            for part in np.unique(fraction[fraction > 0]):
+                same = np.flatnonzero(fraction == part)
+                turn[same] = (rng.permutation(len(same)) + rng.random()) / (len(same) * part)
             copies = whole.astype(np.int64)
-            copies[np.argsort(-keys, kind="stable")[:extra]] += 1
+            copies[np.argsort(turn, kind="stable")[:extra]] += 1
             self._order = (epoch, rng.permutation(np.repeat(np.arange(len(copies)), copies)))
         return self._order[1]
 

@@ -100,8 +100,15 @@ def _account(
     unread = [row for part in (loaded, loaded_val) if part for row in part.bad_rows]
     special = {fate.origin: fate for fate in (*train.fates, *val.fates)}
     special |= {row.origin: RowFate(row.origin, "bad", row.reason) for row in (*unread, *bad.rows)}
-    fates = [special.get(c.origin, RowFate(c.origin, "used")) for c in split.train]
-    fates += [special.get(c.origin, RowFate(c.origin, "val")) for c in split.val]
+    fates = []
+    for rows, part, status in ((split.train, train, "used"), (split.val, val, "val")):
+        usable = {example.origin for example in part.examples}
+        # Neither usable nor special is a bad row beyond those that are listed.
+        fates += [
+            special.get(c.origin, RowFate(c.origin, status))
+            for c in rows
+            if c.origin in special or c.origin in usable
+        ]
     fates += [
         RowFate(c.origin, "dropped", "its prompt is also in data.train") for c in split.leaked
     ]
@@ -115,11 +122,11 @@ def _account(
         num_rows=good + num_bad,
         num_bad=num_bad,
         files=loaded.files | (loaded_val.files if loaded_val else {}),
-        notes=_notes(train, val, num_bad),
+        notes=_notes(train, val, num_bad, bool(split.val)),
     )
 
 
-def _notes(train: Tokenized, val: Tokenized, num_bad: int) -> list[str]:
+def _notes(train: Tokenized, val: Tokenized, num_bad: int, has_val: bool) -> list[str]:
     notes = []
     both: Sequence[Tokenized] = (train, val)
     if num_bad:
@@ -135,16 +142,20 @@ def _notes(train: Tokenized, val: Tokenized, num_bad: int) -> list[str]:
         if num := sum(fate.status == status for part in both for fate in part.fates):
             notes.append(f"{num:,} over-long rows were {status} (data.overflow)")
     if not val.examples:
-        notes.append("no validation: there are too few rows to split some off")
+        why = "none of its rows can be used" if has_val else "no rows are split off for it"
+        notes.append(f"no validation: {why}")
     return notes
 
 
 def _nothing_left(train: Tokenized, bad: BadRows, max_seq_len: int) -> str:
     if train.fates:
         lengths = [int(fate.reason.split()[0]) for fate in train.fates]
+        which, others = "row", ""
+        if bad.count:
+            which, others = "usable row", f"; and {bad.count:,} cannot be used:\n{bad.table()}"
         return (
-            f"every row is longer than data.max_seq_len = {max_seq_len}: the shortest has "
-            f"{min(lengths)} tokens; raise it with --set data.max_seq_len={max(lengths)}"
+            f"every {which} is longer than data.max_seq_len = {max_seq_len}: the shortest has "
+            f"{min(lengths)} tokens; raise it with --set data.max_seq_len={max(lengths)}{others}"
         )
     return f"no usable row is left to train on:\n{bad.table()}"
 

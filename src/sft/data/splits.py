@@ -35,9 +35,12 @@ def prompt_key(conversation: Conversation) -> str:
 
 
 def num_val(num_rows: int, fraction: float | str) -> int:
-    """Rows to split off; `auto` is 5 %, at least 16 and at most 128, never above a fifth."""
+    """Rows to split off; `auto` is 5 %, at least 16 and at most 128, never above a fifth.
+
+    One row at least is left to train on.
+    """
     if fraction != "auto":
-        return round(num_rows * float(fraction))
+        return max(0, min(round(num_rows * float(fraction)), num_rows - 1))
     wanted = min(max(round(num_rows * AUTO_FRACTION), AUTO_MIN), AUTO_MAX)
     return min(wanted, num_rows // 5)
 

@@ -89,27 +89,35 @@ def tokenize(
         except DataError as error:
             bad_rows.add(conversation.origin, str(error))
             continue
+        length = max(len(part.ids) for part in parts)
+        reason = f"{length} tokens, max_seq_len is {max_seq_len}"
+        if length > max_seq_len and overflow == "error":
+            bad_rows.add(conversation.origin, reason)
+            continue
         num_text_specials += template.has_special_text(conversation)
         num_split += len(parts) > 1
+        kept = 0
         for turn, part in enumerate(parts, start=1):
             name = str(conversation.origin) + (f"#{turn}" if len(parts) > 1 else "")
-            length = len(part.ids)
-            if length > max_seq_len:
-                reason = f"{length} tokens, max_seq_len is {max_seq_len}"
-                if overflow == "error":
-                    bad_rows.add(conversation.origin, reason)
-                    break
+            if len(part.ids) > max_seq_len:
                 if overflow == "drop" or not any(part.weights[1:max_seq_len]):
-                    if overflow == "truncate":
-                        reason += "; the prompt alone fills it"
-                    fates.append(RowFate(conversation.origin, "dropped", reason))
                     continue
                 # Cut at the end, and append nothing: a stop token put after a cut answer
                 # would teach the model to stop in mid-sentence.
-                fates.append(RowFate(conversation.origin, "truncated", reason))
                 part = _cut(part, max_seq_len)
             examples.append(_example(name, conversation, part, prompt_weight))
+            kept += 1
+        if length > max_seq_len:
+            fates.append(_overlong(conversation.origin, reason, overflow, kept, len(parts)))
     return Tokenized(examples, fates, num_text_specials, num_split)
+
+
+def _overlong(origin: Origin, reason: str, overflow: str, kept: int, num_parts: int) -> RowFate:
+    if kept:
+        left_out = "; its longer turns are left out" if kept < num_parts else ""
+        return RowFate(origin, "truncated", reason + left_out)
+    filled = "; the prompt alone fills it" if overflow == "truncate" else ""
+    return RowFate(origin, "dropped", reason + filled)
 
 
 def _cut(part: Rendered, length: int) -> Rendered:
@@ -121,8 +129,11 @@ def _example(
 ) -> Example:
     ids = np.asarray(part.ids, dtype=np.int64)
     weights = np.asarray(part.weights, dtype=np.float32)
-    trained = [part.offsets[t] for t in np.flatnonzero(weights)]
-    num_bytes = sum(len(part.text[a:b].encode()) for a, b in trained)
+    num_bytes = seen = 0
+    for start, end in (part.offsets[t] for t in np.flatnonzero(weights)):
+        # One character can be several tokens, each of which covers all of it.
+        num_bytes += len(part.text[max(start, seen) : end].encode())
+        seen = max(seen, end)
     if prompt_weight:
         weights = np.where(weights == 0, np.float32(prompt_weight), weights)
     # Shift: position t predicts token t + 1; the last position predicts nothing.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from sft.config import ModelConfig
@@ -109,12 +110,25 @@ def load_model(
         ConfigError: there is no such model, or it is not a causal language model.
     """
     _quiet()
-    model: PreTrainedModel = _from_hub(
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = _from_hub(
         config,
         lambda: AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, **_hub_options(config)
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **_hub_options(config),
         ),
     )
+    model, found = loaded
+    # Transformers fills these with random numbers and goes on.
+    broken = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    if broken:
+        raise ConfigError(
+            f"model.name: '{config.name}' has no weights, or weights of another shape, for "
+            f"{len(broken)} parameters of its architecture, such as {broken[0]}"
+        )
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer.tokenizer) > rows:
         # New rows start at the mean of the old ones, so that no logit sticks out at step 0.
@@ -157,7 +171,7 @@ def fingerprint(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         values = parameter.detach().flatten()
-        sample = values[:: max(1, len(values) // 1024)].float().cpu().numpy()
+        sample = values[:: -(-len(values) // 1024)].float().cpu().numpy()
         digest.update(json.dumps([name, list(parameter.shape)]).encode())
         digest.update(sample.tobytes())
     return digest.hexdigest()
@@ -171,11 +185,11 @@ def _from_hub(config: ModelConfig, load: Callable[[], Any]) -> Any:
     """Run `load`, turning what goes wrong with a model's files into one sentence."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         near = (
             [path.name for path in Path(config.name).parent.glob("*/")]
-            if ("/" in config.name)
+            if "/" in config.name and not Path(config.name).exists()
             else []
         )
         raise ConfigError(

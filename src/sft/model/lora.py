@@ -42,7 +42,7 @@ def _insert_lora(model: PreTrainedModel, method: MethodConfig, new_tokens: Seque
     targets = method.target_modules
     if targets != "all-linear":
         targets = [targets] if isinstance(targets, str) else targets
-        _check_targets(model, targets)
+        _check_targets(model, targets, new_tokens)
     config = LoraConfig(
         r=method.lora_rank,
         lora_alpha=method.lora_alpha,
@@ -59,19 +59,30 @@ def _insert_lora(model: PreTrainedModel, method: MethodConfig, new_tokens: Seque
         raise ConfigError(f"method.target_modules: {error}") from None
 
 
-def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+def _check_targets(
+    model: PreTrainedModel, targets: Sequence[str], new_tokens: Sequence[int]
+) -> None:
     """Every target is the name of a module with a weight, or the end of such a name."""
-    names = [
-        name
+    modules = {
+        name: m
         for name, m in model.named_modules()
         if name and isinstance(getattr(m, "weight", None), torch.nn.Parameter)
-    ]
-    known = {name.rsplit(".", 1)[-1] for name in names}
+    }
+    known = {name.rsplit(".", 1)[-1] for name in modules}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = head.weight is embedding.weight
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in names):
+        found = [m for name, m in modules.items() if f".{name}".endswith(f".{target}")]
+        if not found:
             raise ConfigError(
                 f"method.target_modules: this model has no module '{target}'."
                 f"{did_you_mean(target, known)} It has {', '.join(sorted(known))}."
+            )
+        if (tied or new_tokens) and any(m is embedding or m is head for m in found):
+            why = "its weight is that of embedding and head in one, so merging would change both"
+            raise ConfigError(
+                f"method.target_modules: '{target}' cannot have LoRA matrices: "
+                + (why if tied else "its rows for the new tokens of model.template are trained")
             )
 
 
