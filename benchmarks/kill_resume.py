@@ -36,12 +36,12 @@ WORDS = ["fox", "dog", "Paris", "France", "quick", "brown", "lazy", "one", "two"
 SETTINGS = [
     "optim.learning_rate=3e-3",
     "optim.neftune_alpha=5",  # draws random numbers in every step
-    "looks.every=10",
+    "looks.every=15",
     "looks.early_stopping=off",
     "checkpoint.every=3",
 ]
 COMMAND = ["train", "--model", "../llama", "--data", "../rows.jsonl", "--run", "run"]
-COMMAND += ["--max-steps", "90", *(word for text in SETTINGS for word in ("--set", text))]
+COMMAND += ["--max-steps", "150", *(word for text in SETTINGS for word in ("--set", text))]
 KILLED_AGAIN = 1 / 3  # of the resumed runs
 
 
@@ -126,9 +126,7 @@ def trial(
             if killed:
                 kills.append({"after_seconds": round(moment, 3), "phase": phase(folder / "run")})
                 continue
-        if process.wait() != 0:
-            break
-        if kills:
+        if process.wait() != 0 or kills:
             break
         remove(folder)  # it was faster than the moment chosen: not a trial
     found = trained.left_behind(folder / "run") if process.returncode == 0 else {}
@@ -162,6 +160,8 @@ def remove(folder: Path) -> None:
 
 def phase(run: Path) -> str:
     """What the killed process was doing, by what lies on the disk."""
+    if (run / "summary.json").exists():
+        return "ending"
     if any(run.glob(".tmp-*model*")):
         return "exporting the model"
     if (run / "model").exists():
@@ -216,8 +216,9 @@ def verdict(trials: list[dict[str, Any]]) -> str:
 def line(done: dict[str, Any]) -> str:
     kills = "; ".join(f"{k['phase']} ({k['after_seconds']:.1f} s)" for k in done["kills"])
     outcome = f"DIFFERENT: {', '.join(done['different'])}" if done["different"] else "identical"
-    steps = ", ".join(map(str, done["resumed_after_steps"])) or "the start"
-    return f"{done['trial'] + 1:>3}  killed while {kills}; resumed from {steps}: {outcome}"
+    ended = done["kills"][-1]["phase"] == "ending"
+    steps = ", ".join(map(str, done["resumed_after_steps"])) or ("its end" if ended else "0")
+    return f"{done['trial'] + 1:>3}  killed while {kills}; resumed from step {steps}: {outcome}"
 
 
 def report(result: dict[str, Any]) -> None:

@@ -119,7 +119,14 @@ def test_what_is_frozen_gets_no_gradient(frozen):
     )
     for tensor in [hidden] if frozen == "hidden" else [weight, bias]:
         tensor.requires_grad_(False)
-    linear_loss(hidden, weight, bias, labels, weights).objective.backward()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: (saved.append(tuple(t.shape)), t)[1], lambda t: t
+    ):
+        objective = linear_loss(hidden, weight, bias, labels, weights).objective
+    # Nor is one computed.
+    assert sorted(saved) == ([(VOCAB,), (VOCAB, DIM)] if frozen == "hidden" else [(5, DIM)])
+    objective.backward()
     for tensor, gradient in zip((hidden, weight, bias), wanted, strict=True):
         if tensor.requires_grad:
             torch.testing.assert_close(tensor.grad, gradient.float(), rtol=1e-4, atol=1e-6)

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-import tiny
 from sft.records.store import read_records
-from trained import contents, left_behind, make_world, write_rows
+from trained import contents, left_behind, make_world
 from zygote import Zygote
 
 STEPS = 12
@@ -118,7 +117,7 @@ def resume(zygote, folder, settings=SETTINGS):
     return shown
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_killed_at_a_random_moment(zygote, folder, whole, seed):
     rng = random.Random(seed)
     assert stop_at_random(zygote, folder, signal.SIGKILL, rng)[0] == -9
@@ -128,7 +127,7 @@ def test_killed_at_a_random_moment(zygote, folder, whole, seed):
     assert steps == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("save", [1, 3, 5])
+@pytest.mark.parametrize("save", [1, 4])
 def test_killed_during_a_save(zygote, folder, whole, save):
     checkpoints = folder / "run" / "checkpoints"
 
@@ -180,7 +179,7 @@ def test_killed_twice_with_other_methods(zygote, folder, whole, settings):
     assert left_behind(folder / "run") == whole(settings)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_at_a_random_moment(zygote, folder, whole, number, seed):
     code, shown = stop_at_random(zygote, folder, number, random.Random(seed))
@@ -238,13 +237,15 @@ def change_model(world):
 def change_template(world):
     shutil.copytree(world / "llama", world / "llama-old")
     path = world / "llama" / "chat_template.jinja"
-    path.write_text(path.read_text().replace("assistant\\n", "assistant: "))
+    path.write_text(path.read_text().replace("<|im_end|>\n", "<|im_end|>\n\n"))
 
 
 def add_a_row(world):
     shutil.copy(world / "rows.jsonl", world / "rows-old.jsonl")
     with (world / "rows.jsonl").open("a") as file:
-        file.write(json.dumps({"prompt": "one more?", "completion": "yes"}) + "\n")
+        roles = (("user", "one more?"), ("assistant", "yes"))
+        messages = [{"role": role, "content": content} for role, content in roles]
+        file.write(json.dumps({"messages": messages}) + "\n")
 
 
 def change_a_letter(world):
@@ -330,7 +331,10 @@ def test_when_no_checkpoint_is_whole_it_never_starts_again_from_zero(zygote, cop
     before = contents(copied / "run")
     code, shown = zygote.run(command(**SETTINGS), copied)
     assert code == 4 and "none of the" in shown and "Traceback" not in shown
-    assert contents(copied / "run") == before
+    after = contents(copied / "run")
+    assert {name: data for name, (data, _) in after.items()} == {
+        name: data for name, (data, _) in before.items()
+    }
 
 
 def test_records_after_the_checkpoint_are_kept_aside(zygote, copied):

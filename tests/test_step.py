@@ -218,6 +218,20 @@ def test_memory_of_a_gpu_that_is_not_there_becomes_advice():
         run.step([pack(EXAMPLES)])
 
 
+class Greedy(torch.optim.SGD):
+    """Asks for more memory than there is, as moments may in the first update."""
+
+    def step(self, closure=None):
+        torch.empty(2**52, dtype=torch.uint8)
+
+
+def test_memory_that_is_not_there_for_the_moments_becomes_advice():
+    run = Run()
+    run.optimizer = Greedy(run.parameters.values())
+    with pytest.raises(OutOfMemoryError, match=r"^step 5: out of memory in the update.*lora"):
+        run.step([pack(EXAMPLES)], step=5)
+
+
 def test_other_errors_of_the_model_stay_what_they_are():
     run = Run()
 

@@ -1,10 +1,12 @@
 """Whole runs in this process: a tiny Llama on sixty rows."""
 
+import gc
 import hashlib
 import io
 import json
 import random
 import shutil
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
 from sft import load_config, train
+from sft.cli import main
 from sft.records.record import deterministic
 from sft.records.store import read_records
 from sft.trackers.console import Console
@@ -27,6 +30,9 @@ OVERFIT = {
     "looks__patience": 8,
     "looks__margin": 0.0,
 }
+
+
+gc.freeze()  # each run collects garbage once; what is imported need not be walked for it
 
 
 def write_rows(path, num_rows, answer, seed=0):
@@ -151,3 +157,24 @@ def contents(folder):
         for path in folder.rglob("*")
         if path.is_file() and path.name != "run.lock"
     }
+
+
+class Outcome:
+    """What the command line did with `args`: exit code, stdout and stderr."""
+
+    def __init__(self, *args):
+        out, err = io.StringIO(), io.StringIO()
+        self.code = 0
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main(list(args))
+            except SystemExit as end:
+                self.code = end.code
+        self.out, self.err = out.getvalue(), err.getvalue()
+
+    def error(self):
+        """The message of the one error there is."""
+        assert "Traceback" not in self.err
+        assert self.err.count("error: ") == 1, self.err
+        assert self.out == ""
+        return self.err[self.err.index("error: ") :].removeprefix("error: ")

@@ -11,6 +11,7 @@ and stdout goes to files in `folder`, which is also where it runs.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -109,6 +110,8 @@ def serve() -> None:
     import sft.train  # noqa: F401
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what is imported need not be walked, nor copied, by every run
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:

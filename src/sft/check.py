@@ -125,9 +125,9 @@ def token_view(example: Example, tokenizer: Any) -> Text:
 
     A token's colour is that of its own prediction: green when the model learns to write it.
     """
-    text = Text(
+    text = Text().append(
         f"\n{printable(example.id)}  {example.num_tokens} tokens, {example.num_trained} trained\n",
-        style="bold",
+        style="bold",  # of the heading only
     )
     weights = np.append(np.float32(0), example.weights[:-1])
     targets = np.append(IGNORE_INDEX, example.labels[:-1])

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, or the code of the error's class (see `sft.errors`)."""
     # Large activations in huge pages: fewer page faults. Read when torch is first imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale without bars and boxes is no error
     try:
         cli(args=arguments, prog_name="sft", standalone_mode=False)
     except SFTError as error:

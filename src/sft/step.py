@@ -50,7 +50,7 @@ def train_step(
 
     Raises:
         DivergedError: loss or gradient is not finite; nothing was updated.
-        OutOfMemoryError: a micro-batch did not fit.
+        OutOfMemoryError: a micro-batch, or the optimizer's moments, did not fit.
         StopRequested: `stop_requested` became true before the update.
     """
     total = sum(float(batch.weights.sum(dtype=torch.float64)) for batch in batches)
@@ -77,9 +77,7 @@ def train_step(
         raise _diverged("gradient norm", grad_norm, step, batches, parameters)
     if 0 < max_grad_norm < grad_norm:  # else clipping would rewrite every gradient unchanged
         torch.nn.utils.clip_grads_with_norm_(parameters.values(), max_grad_norm, norm, foreach=True)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
+    _update(optimizer, learning_rate, step)
     return StepResult(
         loss=nll / total,
         accuracy=correct / total,
@@ -87,6 +85,20 @@ def train_step(
         num_tokens=sum(batch.num_tokens for batch in batches),
         num_trained_tokens=sum(int((batch.weights > 0).sum()) for batch in batches),
     )
+
+
+def _update(optimizer: torch.optim.Optimizer, learning_rate: float, step: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"step {step}: out of memory in the update, where AdamW keeps two more numbers per "
+            "trained weight. Try one of: --method lora, --set optim.name=sgd"
+        ) from error
 
 
 def _diverged(

@@ -150,6 +150,23 @@ def test_every_matrix_is_counted_once_with_and_without_wrappers(tied, targets, n
     assert shape.num_trained == adapter > 0
 
 
+class Head(torch.nn.Module):
+    """A head of another make: neither Linear nor wrapped by peft."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1000, 128))
+        self.bias = torch.nn.Parameter(torch.zeros(1000))
+
+
+def test_a_head_of_another_make_counts_too():
+    model = build("llama", False)
+    plain = model_shape(model)
+    model.set_output_embeddings(Head())
+    assert model_shape(model).num_matmul == plain.num_matmul
+    assert model_shape(model).num_trained == plain.num_trained
+
+
 @pytest.mark.parametrize("window", [None, 1, 2, 7, 8, 9, 50])
 @pytest.mark.parametrize("length", [1, 2, 8, 9, 30])
 def test_attended_pairs_by_brute_force(length, window):

@@ -115,6 +115,8 @@ def test_a_step_changes_adapters_and_nothing_else(kind, variant):
     model = tiny.model(kind)
     prepare_method(model, lora(**VARIANTS[variant]))
     assert all("lora_" in name for name in trained_parameters(model))
+    magnitudes = [name for name in trained_parameters(model) if "magnitude" in name]
+    assert bool(magnitudes) == (variant == "dora")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     train(model)
     for name, parameter in model.named_parameters():

@@ -5,14 +5,26 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, GptOssConfig, LlamaForCausalLM, MambaConfig
 
 import tiny
+from sft.data.packing import pack
 from sft.data.tokenize import Example
 from sft.errors import ConfigError
+from sft.model.forward import Forward
 from sft.model.self_check import check_layout
 
 CPU = torch.device("cpu")
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 400,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 
 
 def example(row: int, length: int) -> Example:
@@ -89,6 +101,22 @@ def test_a_model_that_cannot_run_flat_runs_padded():
     assert check.reason.startswith("NoFlat cannot run flat (")
     with pytest.raises(ConfigError, match="flat was asked for, but NoFlat cannot run flat"):
         check_layout(model, EXAMPLES, CPU, torch.float32, "flat")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GptOssConfig(**SMALL, num_key_value_heads=2, head_dim=16, num_local_experts=4),
+        MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=400, state_size=8),
+    ],
+    ids=["attention with sinks", "no attention"],
+)
+def test_architectures_without_fused_attention_run_padded(config):
+    model = AutoModelForCausalLM.from_config(config)
+    assert check_layout(model, EXAMPLES, CPU, torch.float32, "auto").layout == "padded"
+    sums = Forward(model, layout="padded").loss(pack(EXAMPLES))
+    sums.objective.backward()
+    assert float(sums.nll) > 0
 
 
 def test_padded_that_was_asked_for_is_not_checked():

@@ -153,6 +153,9 @@ def use_attention(model: PreTrainedModel, name: str) -> None:
 
 
 def padded_implementation(model: PreTrainedModel) -> str:
-    """The attention to use with padding: SDPA, or eager where scores are soft-capped."""
-    text_config = model.config.get_text_config()
-    return "eager" if getattr(text_config, "attn_logit_softcapping", None) else "sdpa"
+    """The attention to use with padding: SDPA, or eager where SDPA cannot do what is asked.
+
+    It cannot cap scores, and architectures with sinks or without attention do not offer it.
+    """
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return "eager" if capped or not model._supports_sdpa else "sdpa"
