@@ -7,7 +7,6 @@ import shutil
 import subprocess
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from sft.checkpoint import find_checkpoints, verify_checkpoint
@@ -27,7 +26,7 @@ def here(world, monkeypatch):
     monkeypatch.chdir(world)
 
 
-def run(*args, **files):
+def run(*args):
     """Train on `rows.jsonl` with `args`, which win."""
     names = {"--model": "llama", "--data": "rows.jsonl", "--run": "run", "--max-steps": "2"}
     given = [word for name, value in names.items() if name not in args for word in (name, value)]
@@ -312,5 +311,3 @@ def test_the_weights_of_a_good_run_are_what_these_tests_look_at(whole):
     tensors = dict(saved_tensors(whole.path))
     assert any(name.endswith("embed_tokens.weight") for name in tensors)
     assert all_finite(whole.path)
-    name = next(iter(tensors))
-    assert not (tensors[name] * torch.inf).isfinite().all()

@@ -97,8 +97,9 @@ def test_the_numbers_are_those_of_transformers(tmp_path, rows):
             answer = tokenizer(reply + "<|im_end|>")["input_ids"]
             with torch.no_grad():
                 logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-            nll += float(torch.nn.functional.cross_entropy(
-                logits, torch.tensor(answer), reduction="sum"))
+            nll += float(
+                torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum")
+            )
             hits += int((logits.argmax(-1) == torch.tensor(answer)).sum())
             tokens += len(answer)
             (said,) = generate(model, [prompt], max_new_tokens=6, stop_ids=[4, 2], pad_id=0)

@@ -10,6 +10,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 import tiny
@@ -315,3 +316,18 @@ def test_a_config_without_dtype_is_fp32(folder):
     config.pop("dtype", None)
     (folder / "config.json").write_text(json.dumps(config))
     assert weights_dtype(ModelConfig(name=str(folder)), str(folder)) == torch.float32
+
+
+@pytest.mark.parametrize("name", ["chatml", "plain"])
+def test_a_named_template_begins_with_bos_where_the_model_is_used_to_it(tmp_path, name):
+    tokenizer = tiny.tokenizer(None)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    tiny.model().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    _, info = load(tmp_path, name)
+    ids = info.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_dict=False
+    )
+    assert ids.count(tokenizer.bos_token_id) == 1 and ids[0] == tokenizer.bos_token_id

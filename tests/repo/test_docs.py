@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from sft.cli import cli
 from sft.config import Config, SourceConfig
 from sft.records.record import METRICS
@@ -17,9 +18,9 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 
 def settings_table() -> str:
     """The table of docs/training.md, made from the config classes."""
-    sections = {
-        name: field.annotation for name, field in Config.model_fields.items()
-    } | {"data.train[]": SourceConfig}
+    sections = {name: field.annotation for name, field in Config.model_fields.items()} | {
+        "data.train[]": SourceConfig
+    }
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for section, model in sections.items():
         for name, field in model.model_fields.items():

@@ -70,7 +70,9 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
             trained += module.weight.numel() * module.weight.requires_grad
     # A head that peft wraps holds a Linear, which the loop has met; one of another make is added.
     if head is not None and not any(isinstance(m, nn.Linear | Conv1D) for m in head.modules()):
-        matmul += sum(p.numel() for p in head.parameters() if p.dim() == 2)
+        matrices = [p for p in head.parameters() if p.dim() == 2]
+        matmul += sum(p.numel() for p in matrices)
+        trained += sum(p.numel() for p in matrices if p.requires_grad)
     return ModelShape(matmul, trained, _layers(model))
 
 

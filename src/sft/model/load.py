@@ -76,7 +76,11 @@ def load_tokenizer(config: ModelConfig, folder: str, method_kind: str) -> Tokeni
         source = f"{choice}, because the model has none"
     else:
         source = choice
-    tokenizer.chat_template = _template_text(choice)
+    text = _template_text(choice)
+    bos = tokenizer.bos_token_id
+    if choice in NAMED_TEMPLATES and bos is not None and tokenizer("")["input_ids"][:1] == [bos]:
+        text = "{{- bos_token -}}" + text  # the model was pre-trained with one at the start
+    tokenizer.chat_template = text
     new_tokens: tuple[str, ...] = ()
     if choice == "chatml":
         vocabulary = tokenizer.get_vocab()
