@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny
+from sft import load_config
 from sft.errors import CheckpointError
+from sft.finish import run_folder
 from trained import OVERFIT, Trained, contents, loss_of, make_world, overfit_run, write_rows
 
 
@@ -103,6 +105,20 @@ def test_a_finished_run_is_reported_and_not_touched(plain, world):
     assert again.summary == plain.summary
     assert "this run is finished; nothing to do" in again.shown
     assert f"model: {plain.path / 'model'}" in again.shown
+
+
+@pytest.mark.parametrize(
+    ("values", "folder"),
+    [
+        ({"run.dir": "~/x"}, "/home/me/x"),
+        ({"data.train": ["a/rows.v2.jsonl"]}, "runs/starter-rows.v2"),
+        ({"data.train": ["org/set"], "model.name": "org/a model"}, "runs/a-model-set"),
+        ({"data.train": ["../.."], "model.name": ".."}, "runs/run"),
+    ],
+)
+def test_where_a_run_lives(values, folder, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(run_folder(load_config({}, values))) == folder
 
 
 def test_a_finished_run_may_be_moved(plain, world):

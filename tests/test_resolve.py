@@ -109,6 +109,16 @@ def test_warmup_and_looks_follow_the_length_of_the_run(num_steps, warmup, every)
     assert min(num_steps, 4) <= looks <= 6
 
 
+@pytest.mark.parametrize(
+    ("look_cost", "every"), [(0.0, 4), (0.03, 4), (0.05, 5), (0.07, 10), (0.9, 10)]
+)
+def test_dear_looks_are_fewer_but_at_least_two(look_cost, every):
+    resolver = Resolver(load_config({}))
+    resolver.schedule(20, look_cost)
+    assert resolver.config.looks.every == every
+    assert ("costs" in resolver.reasons["looks.every"]) == (every > 4)
+
+
 def test_a_checkpoint_at_each_look_that_was_asked_for():
     assert resolve({"looks.every": 4}).config.checkpoint.every == 4
 

@@ -201,7 +201,7 @@ class OptimConfig(Section):
 class LooksConfig(Section):
     """When validation is scored, and when it ends the run."""
 
-    every: int | Auto = Field("auto", description="Steps between looks; `auto`: about 6 a run.")
+    every: int | Auto = Field("auto", description="Steps between looks; `auto`: up to 6 a run.")
     early_stopping: Literal["off", "stop"] = Field("stop", description="End the run early?")
     margin: float = Field(
         0.01, ge=0, description="A change of val_loss smaller than this is no change."

@@ -50,7 +50,7 @@ class RunSummary:
 def run_folder(config: Config) -> Path:
     """`run.dir`, or `runs/<model>-<data>`."""
     if config.run.dir:
-        return Path(config.run.dir)
+        return Path(config.run.dir).expanduser()
     data = Path(config.data.train[0].path).stem if config.data.train else "run"
     name = f"{Path(config.model.name).name}-{data}"
     return Path("runs") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "run")

@@ -107,7 +107,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
 
     batches = build_batches(resolver.config, data)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
-    resolver.schedule(num_steps)
+    resolver.schedule(num_steps, _look_cost(data, config.batch.examples * num_steps))
     resolved = resolver.config
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
@@ -136,6 +136,13 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         weights_dtype=load.weights_dtype(config.model, tokens.folder),
         device=device,
     )
+
+
+def _look_cost(data: DataSet, num_examples: int) -> float:
+    """Tokens of a look to tokens trained on; scoring is about a third of a step's work."""
+    val = sum(example.num_tokens for example in data.val)
+    mean = sum(example.num_tokens for example in data.train) / len(data.train)
+    return val / (3 * mean * num_examples)
 
 
 def _needed_bytes(
