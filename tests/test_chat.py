@@ -139,8 +139,8 @@ class PressesCtrlC(io.StringIO):
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(folder, monkeypatch):
-    out, err = talk(folder, monkeypatch, ["Hi", "/reset", "Hi"], PressesCtrlC(), max_new_tokens=60)
-    whole = shown(answer_to("Hi", num_tokens=60))
+    out, err = talk(folder, monkeypatch, ["Hi", "/reset", "Hi"], PressesCtrlC(), max_new_tokens=220)
+    whole = shown(answer_to("Hi", num_tokens=220))
     cut, _, rest = out.partition("\n" + whole[:1])
     assert rest.endswith(whole[1:] + "\n")
     assert whole.startswith(cut.rstrip("\n")) and len(cut) < len(whole)

@@ -1,3 +1,5 @@
+"""The flag that a signal raises, and where a run stops for it."""
+
 import os
 import signal
 import subprocess
@@ -8,6 +10,8 @@ import pytest
 
 from sft.errors import Interrupted
 from sft.interrupt import catch_signals
+from sft.trackers.console import Console
+from trained import Trained, contents, left_behind, make_world
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -92,3 +96,99 @@ def test_in_another_thread_nothing_is_caught_and_nothing_breaks():
     thread.start()
     thread.join()
     assert found == [(False, signal.SIG_DFL)]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+# So small that a look takes several forward passes.
+SETTINGS = {"batch__micro_batch_tokens": 64, "optim__neftune_alpha": 5, "checkpoint__every": 4}
+
+
+def train(world, name):
+    return Trained(world, name, **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    train(world, "whole")
+    return left_behind(world / "whole")
+
+
+class Stopper(Console):
+    """Sends a signal to this process when the run comes to `moment`."""
+
+    moment = ""
+
+    def note(self, text, style=""):
+        super().note(text, style)
+        self._maybe(text)
+
+    def progress(self, what, done=0, total=0):
+        super().progress(what, done, total)
+        self._maybe(f"{what} {done}")
+
+    def step(self, record, seconds):
+        super().step(record, seconds)
+        self._maybe(f"step {record['step']}")
+
+    def _maybe(self, moment):
+        if moment == self.moment:
+            Stopper.moment = ""
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def without_run_dir(digests):
+    return {name: digest for name, digest in digests.items() if name != "config.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("moment", "newest"),
+    [
+        ("step 1", 1),
+        ("step 5", 5),  # no checkpoint and no look is due
+        ("step 8", 8),  # a look is due and not begun
+        ("validating 4", None),  # in the middle of a look
+        ("step 11", 11),
+    ],
+)
+def test_a_run_stops_after_the_step_and_saves_it(world, whole, moment, newest, monkeypatch):
+    folder = world / f"stopped-{moment}"
+    monkeypatch.setattr(Stopper, "moment", moment)
+    monkeypatch.setattr("trained.Console", Stopper)
+    with pytest.raises(Interrupted) as caught:
+        train(world, folder.name)
+    if newest is None:
+        assert len((folder / "scores.jsonl").read_bytes()) == 0  # half a look is none
+        newest = 0
+    assert f"stopped by SIGTERM after step {newest} of 12; saved in " in str(caught.value)
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names[-1] == f"step-{newest:06d}"
+    again = train(world, folder.name)
+    assert f"resuming after step {newest} of 12" in again.shown
+    assert without_run_dir(left_behind(folder)) == without_run_dir(whole)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["reading 0", "tokenising 50", "loading the model 0", "checking that flat equals padded 0"],
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_before_training_nothing_is_changed(world, whole, moment, begun, monkeypatch):
+    folder = world / f"before-{moment}-{begun}"
+    monkeypatch.setattr("trained.Console", Stopper)
+    if begun:
+        monkeypatch.setattr(Stopper, "moment", "step 6")
+        with pytest.raises(Interrupted):
+            train(world, folder.name)
+    before = contents(folder)
+    monkeypatch.setattr(Stopper, "moment", moment)
+    with pytest.raises(Interrupted) as caught:
+        train(world, folder.name)
+    assert caught.value.exit_code == 143
+    assert "stopped by SIGTERM before training began; nothing was changed" in str(caught.value)
+    assert contents(folder) == before
+    train(world, folder.name)
+    assert without_run_dir(left_behind(folder)) == without_run_dir(whole)

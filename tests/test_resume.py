@@ -322,6 +322,7 @@ def test_a_damaged_checkpoint_is_skipped_aloud(zygote, copied, whole, damage):
     steps = [int(path.name.removeprefix("step-")) for path in found]
     assert f"The checkpoint of step {steps[-1]} is skipped: " in shown
     assert f"resuming after step {steps[-2]} of {STEPS}" in shown
+    assert [*found[-1].parent.glob(f"discarded-{found[-1].name}-*")]  # set aside, not deleted
     assert left_behind(copied / "run") == whole(SETTINGS)
 
 

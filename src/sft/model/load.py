@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -206,3 +207,5 @@ def _quiet() -> None:
     """One progress display is ours; transformers' own bars would break into it."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
+    # peft still calls what transformers is about to rename; users can do nothing about it.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -26,7 +26,9 @@ def prepare_method(
         ConfigError: a target module or pattern matches nothing.
     """
     if method.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Its name since transformers 5.2x, and the one before.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         if method.kind == "lora":
             model.enable_input_require_grads()
     if method.kind == "lora":
