@@ -1,5 +1,6 @@
 """Stop a run at any moment, in any way: the same command continues it, to the last bit."""
 
+import itertools
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from sft.records.store import read_records
 from trained import contents, left_behind, make_world
 from zygote import Zygote
 
+NUMBERS = itertools.count()
 STEPS = 12
 LINES = STEPS + 4  # records of a whole run: looks at 0, 4, 8, 12
 BASE = ["train", "--model", "../llama", "--data", "../rows.jsonl", "--run", "run"]
@@ -67,9 +69,9 @@ def whole(world, zygote):
 @pytest.fixture
 def folder(world):
     """Where a run of this test lives; data and model are next to it."""
-    name = f"trial-{len(list(world.iterdir()))}"
-    (world / name).mkdir()
-    return world / name
+    path = world / f"trial-{next(NUMBERS)}"
+    path.mkdir()
+    return path
 
 
 def num_records(run):

@@ -86,8 +86,9 @@ def test_a_full_model_loads_in_plain_transformers_with_the_same_logits(tmp_path,
     wanted = logits(model)
     losses(model)  # switches the flat attention on, as training does
     assert model.config._attn_implementation == FLAT
-    save(tmp_path, wrapper, is_lora=False)
+    returned = save(tmp_path, wrapper, is_lora=False)
     assert entries(tmp_path) == ["model"]
+    torch.testing.assert_close(logits(returned), wanted)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(logits(loaded), wanted)
     assert "sft" not in (tmp_path / "model" / "config.json").read_text()

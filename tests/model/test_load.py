@@ -125,6 +125,8 @@ def test_a_config_that_cannot_be_read(folder, content):
     text = problem(folder)
     assert text.startswith(f"model.name: '{folder}' cannot be loaded")
     assert "Did you mean" not in text  # it is there; another name will not help
+    with pytest.raises(ConfigError, match="cannot be loaded"):  # chat reads this first
+        load_tokenizer(ModelConfig(name=str(folder)), str(folder), "full")
 
 
 def test_an_architecture_that_does_not_write_text(folder):
