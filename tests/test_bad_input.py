@@ -269,7 +269,8 @@ def all_finite(folder):
 
 
 def test_a_rate_that_is_far_too_high_is_exit_5_and_saves_no_nan(world):
-    done = run("--set", "optim.learning_rate=1e30", "--max-steps", "5", "--run", "nan")
+    flags = ["--set", "optim.learning_rate=1e30", "--set", "checkpoint.every=1"]
+    done = run(*flags, "--max-steps", "5", "--run", "nan")
     assert done.code == 5
     error = done.error()
     assert error.startswith("step 2: the ")
@@ -278,7 +279,7 @@ def test_a_rate_that_is_far_too_high_is_exit_5_and_saves_no_nan(world):
     assert len(list(saved_tensors(world / "nan"))) > 20
     assert all_finite(world / "nan")
     assert not (world / "nan" / "model").exists()
-    again = run("--set", "optim.learning_rate=1e30", "--max-steps", "5", "--run", "nan")
+    again = run(*flags, "--max-steps", "5", "--run", "nan")
     assert again.code == 5  # and it does not get better by itself
 
 

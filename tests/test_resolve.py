@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sft.config import Config, load_config
+from sft.errors import ConfigError
 from sft.resolve import Resolver, due
 
 AUTOS = {
@@ -87,6 +88,12 @@ def test_length_is_what_the_model_can_read_at_most_2048(limit, length):
     resolver = resolve(limit=limit)
     assert resolver.config.data.max_seq_len == length
     assert ("limit" in resolver.reasons["data.max_seq_len"]) == (length < 2048)
+
+
+def test_a_length_beyond_the_positions_of_the_model_is_refused():
+    assert resolve({"data.max_seq_len": 512}, limit=512).config.data.max_seq_len == 512
+    with pytest.raises(ConfigError, match=r"data.max_seq_len: 513 is more than the 512 positions"):
+        resolve({"data.max_seq_len": 513}, limit=512)
 
 
 def test_lora_takes_ten_times_the_rate():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,8 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         cli(args=arguments, prog_name="sft", standalone_mode=False)
     except SFTError as error:
-        with suppress(OSError):  # the terminal may be gone
+        try:
             click.secho(f"error: {error}", fg="red", err=True)
+        except OSError:  # the terminal is gone; Python would fail once more on flushing it
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.table import Table
 
 from sft import checkpoint
@@ -144,8 +145,13 @@ def finish(setup: Setup, run: RunDir, show: Console) -> RunSummary:
         if record["step"] == best_step and record["probe"] == "val"
     }
     show.progress("verifying the model")
+    computed_in_fp32 = setup.config.model.dtype == "float32"
     verified = verify_model(
-        run.model, setup.data.val, expected, setup.model.num_parameters(), setup.weights_dtype
+        run.model,
+        setup.data.val,
+        expected,
+        setup.model.num_parameters(),
+        setup.weights_dtype if computed_in_fp32 else torch.bfloat16,
     )
     summary = RunSummary(
         run_dir=str(run.path),

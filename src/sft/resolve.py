@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from sft.config import Config
+from sft.errors import ConfigError
 
 LOOKS_PER_RUN = 6
 LOOKS_SHARE = 0.2
@@ -27,10 +28,19 @@ class Resolver:
             self.reasons[key] = reason
 
     def lengths(self, model_limit: int | None) -> None:
-        """`data.max_seq_len`, from how many positions the model has."""
+        """`data.max_seq_len`, from how many positions the model has.
+
+        Raises:
+            ConfigError: it is larger than the model's limit.
+        """
         limit = model_limit or LONGEST_AUTO
         why = f"the model's limit of {limit}" if limit < LONGEST_AUTO else "enough for most data"
         self.fill("data.max_seq_len", min(limit, LONGEST_AUTO), why)
+        if model_limit and int(self.config.data.max_seq_len) > model_limit:
+            raise ConfigError(
+                f"data.max_seq_len: {self.config.data.max_seq_len} is more than the "
+                f"{model_limit} positions of the model"
+            )
 
     def method(self) -> None:
         """`optim.learning_rate`, from what is trained."""

@@ -125,7 +125,12 @@ def test_a_config_that_cannot_be_read(folder, content):
     text = problem(folder)
     assert text.startswith(f"model.name: '{folder}' cannot be loaded")
     assert "Did you mean" not in text  # it is there; another name will not help
-    with pytest.raises(ConfigError, match="cannot be loaded"):  # chat reads this first
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_config_that_the_tokenizer_meets_first(folder, content):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match="cannot be loaded"):
         load_tokenizer(ModelConfig(name=str(folder)), str(folder), "full")
 
 
