@@ -124,6 +124,7 @@ def evaluate(
     from sft.config import SourceConfig
     from sft.evaluate.before_after import evaluate as compare
     from sft.evaluate.before_after import render
+    from sft.run_dir import RunDir
     from sft.trackers.console import Console
 
     with Console() as show:
@@ -136,6 +137,8 @@ def evaluate(
             on_progress=show.progress,
         )
     RichConsole(highlight=False).print(render(result))
+    click.echo(f"model: {RunDir(run).model}")
+    click.echo(f'next:  sft chat {run}    or    sft chat {run} "a prompt of yours"')
 
 
 @cli.command()

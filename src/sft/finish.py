@@ -221,4 +221,4 @@ def report(summary: RunSummary, run: RunDir, show: Console) -> None:
         show.note(f"ended early: {summary.stopped}", style="yellow")
     style = "red" if summary.verified.startswith("DIFFERENT") else ""
     show.note(f"model: {summary.model_dir} (step {summary.best_step}; {summary.verified})", style)
-    show.note(f"next:  sft chat {summary.run_dir}")
+    show.note(f"next:  sft eval {summary.run_dir} --data FILE, or sft chat {summary.run_dir}")
