@@ -11,7 +11,8 @@ from sft.data.problems import MAX_KEPT, BadRows
 from sft.data.read import read_conversations
 from sft.errors import ConfigError, DataError
 
-SHARED = Path("/work/shared/data")
+# Real data sets beside the project, where there are some.
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 PAIR = {"prompt": "q", "completion": "a"}
 TURNS = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 
