@@ -2,8 +2,8 @@
 
 Layers: a module imports from layers to its right only, never from its own or to its left.
 
-    cli > train, chat, check, dashboard > finish > setup
-        > step, checkpoint, evaluate, export, remedies
+    cli > train, chat, check, dashboard > finish, looks > setup
+        > step, checkpoint, evaluate, export, remedies, verdicts
         > probes, curate, guards, trackers, report > model, optim
         > losses, data, records, distributed, state, resolve
         > config, run_dir, interrupt > errors

@@ -22,7 +22,7 @@ from sft.errors import CheckpointError
 from sft.export.model_card import model_card
 from sft.export.weights import save_model, verify_model
 from sft.guards.early_stopping import best_look
-from sft.records.store import read_records
+from sft.records.store import RecordStore, read_records
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup, saved_identity, without_dir
 from sft.trackers.console import Console, sparkline
@@ -113,11 +113,21 @@ def _known(
     }
 
 
-def finish(setup: Setup, run: RunDir, show: Console) -> RunSummary:
+def chosen_step(setup: Setup) -> int:
+    """The step whose weights the run hands back, by `checkpoint.choose` and what guards did."""
+    counters, choose = setup.state.counters, setup.config.checkpoint.choose
+    if counters.keep_last or (choose == "last" and not counters.restore_best):
+        return counters.step
+    best = best_look(counters.looks, counters.over_budget)
+    return best[0] if best else counters.step
+
+
+def finish(
+    setup: Setup, run: RunDir, stores: Mapping[str, RecordStore], show: Console
+) -> RunSummary:
     """Put the best weights into `model/`, prove them, and write `summary.json`."""
     counters = setup.state.counters
-    best = best_look(counters.looks)
-    best_step = best[0] if best else counters.step
+    best_step = chosen_step(setup)
     if best_step != counters.step:
         path = dict(checkpoint.find_checkpoints(run.checkpoints)).get(best_step)
         if path is None:

@@ -8,8 +8,8 @@ from typing import Any
 from sft.config import Config
 from sft.errors import ConfigError
 
-LOOKS_PER_RUN = 6
-LOOKS_SHARE = 0.2
+LOOKS_PER_RUN = 6  # at least, besides the one before training
+MOST_LOOKS = 12
 LONGEST_AUTO = 2048
 
 
@@ -56,15 +56,15 @@ class Resolver:
     def schedule(self, num_steps: int, look_cost: float = 0.0) -> None:
         """Warm-up, looks and checkpoints, from the length of the run.
 
-        `look_cost` is the time of one look as a share of the time of all steps. Looks may take
-        a fifth of the training time together, but there are always two.
+        `look_cost` is the time of one look as a share of the time of all steps. There are six
+        looks, and up to twelve where they fit into `looks.budget`.
         """
         warmup = min(math.ceil(0.03 * num_steps), num_steps - 1)
         self.fill("optim.warmup_steps", warmup, f"3 % of {num_steps} steps")
-        looks, why = LOOKS_PER_RUN, ""
-        if look_cost * looks > LOOKS_SHARE:
-            looks = max(2, int(LOOKS_SHARE / look_cost))
-            why = f", each of which costs {look_cost:.0%} of the training time"
+        budget = self.config.looks.budget
+        fitting = int(budget / look_cost) - 1 if look_cost else MOST_LOOKS
+        looks = min(max(fitting, LOOKS_PER_RUN), MOST_LOOKS)
+        why = f", each of which takes about {look_cost:.1%} of the training time"
         every = max(1, math.ceil(num_steps / looks))
         self.fill("looks.every", every, f"about {looks} looks in {num_steps} steps{why}")
         self.fill("checkpoint.every", self.config.looks.every, "one at each look")

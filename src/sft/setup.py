@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sft.config import Config, dump_yaml, parse_yaml
 from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
+from sft.data.held_out import HeldOut, load_held_out
 from sft.data.tokenize import fingerprint as data_fingerprint
 from sft.errors import CheckpointError, ConfigError
 from sft.interrupt import StopFlag
@@ -25,6 +26,9 @@ from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
 from sft.model.self_check import check_layout
 from sft.optim.optimizers import build_optimizer
+from sft.probes.build import ProbeSource, build_probes
+from sft.probes.look import Looker
+from sft.probes.pack import SCORING_COST, Probe
 from sft.resolve import Resolver
 from sft.run_dir import RunDir, write_json, write_text
 from sft.state import TrainState, seed_everything
@@ -40,11 +44,16 @@ class Tokens:
     tokenizer: load.TokenizerInfo
     template: ChatTemplate
     data: DataSet
+    held_out: HeldOut
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The parts of one run. `trained` is the peft model for LoRA, else `model`."""
+    """The parts of one run. `trained` is the peft model for LoRA, else `model`.
+
+    `objective` names the metric that the best weights have the lowest value of: the loss on
+    `usage` where it has answers, else on `val`, else None.
+    """
 
     config: Config
     tokenizer: Any
@@ -56,6 +65,9 @@ class Setup:
     shape: ModelShape
     batches: Batches
     state: TrainState
+    looker: Looker
+    objective: str | None
+    stop_ids: list[int]
     num_steps: int
     weights_dtype: torch.dtype
     device: torch.device
@@ -78,7 +90,8 @@ def prepare_data(
         show.progress(what, done, total)
 
     data = load_data(resolver.config.data, template, config.run.seed, progress)
-    return Tokens(resolver, folder, tokenizer, template, data)
+    held_out = load_held_out(resolver.config.data, template)
+    return Tokens(resolver, folder, tokenizer, template, data, held_out)
 
 
 def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup:
@@ -96,7 +109,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     show.progress("loading the model")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _dtype(resolver, device)
-    model, trained, base = _build_model(tokens, dtype)
+    model, trained, base, stops = _build_model(tokens, dtype)
     model.to(device)
     stop.raise_before_training()
     show.progress("checking that flat equals padded")
@@ -107,11 +120,16 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
 
     batches = build_batches(resolver.config, data)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
-    resolver.schedule(num_steps, _look_cost(data, config.batch.examples * num_steps))
+    source = ProbeSource(
+        resolver.config, data, tokens.held_out, tokens.template, tokens.tokenizer.tokenizer
+    )
+    show.progress("building the probes")
+    probes = build_probes(source, model, run, num_steps)
+    resolver.schedule(num_steps, _look_cost(data, probes, config.batch.examples * num_steps))
     resolved = resolver.config
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
-    _same_run(run, _identity(resolver, tokens, base), show)
+    _same_run(run, _identity(resolver, tokens, base, num_steps), show)
     write_json(run.account, account(data))
     run.check_space(_needed_bytes(model, parameters, resolved.checkpoint.keep))
     forward = Forward(
@@ -132,17 +150,25 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         shape=model_shape(model),
         batches=batches,
         state=TrainState(parameters, optimizer, batches),
+        looker=Looker(forward, probes, config.batch.micro_batch_tokens),
+        objective=_objective(probes),
+        stop_ids=stops,
         num_steps=num_steps,
         weights_dtype=load.weights_dtype(config.model, tokens.folder),
         device=device,
     )
 
 
-def _look_cost(data: DataSet, num_examples: int) -> float:
-    """Tokens of a look to tokens trained on; scoring is about a third of a step's work."""
-    val = sum(example.num_tokens for example in data.val)
+def _look_cost(data: DataSet, probes: Sequence[Probe], num_examples: int) -> float:
+    """The work of a look as a share of that of all steps."""
+    tokens = sum(probe.num_tokens for probe in probes if probe.name != "test")
     mean = sum(example.num_tokens for example in data.train) / len(data.train)
-    return val / (3 * mean * num_examples)
+    return tokens / (SCORING_COST * mean * num_examples)
+
+
+def _objective(probes: Sequence[Probe]) -> str | None:
+    scored = {probe.name for probe in probes if probe.examples}
+    return next((f"{name}_loss" for name in ("usage", "val") if name in scored), None)
 
 
 def _needed_bytes(
@@ -159,16 +185,16 @@ def build_batches(config: Config, data: DataSet) -> Batches:
     return Batches(data.train, config.batch.examples, weights, config.run.seed)
 
 
-def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, Any, str]:
-    """The model ready to train, what `prepare_method` made of it, and the base's fingerprint."""
+def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, Any, str, list[int]]:
+    """The model ready to train, what `prepare_method` made of it, the base's fingerprint, stops."""
     config, tokenizer = tokens.resolver.config, tokens.tokenizer.tokenizer
     # Frozen base weights need no fp32 master copy; trained ones do.
     stored = dtype if config.method.kind == "lora" else torch.float32
     model = load.load_model(config.model, tokens.folder, tokens.tokenizer, dtype=stored)
     base = load.fingerprint(model)
-    load.stop_ids(model, tokenizer, tokens.template.facts.stop_id)
+    stops = load.stop_ids(model, tokenizer, tokens.template.facts.stop_id)
     new_ids = tokenizer.convert_tokens_to_ids(list(tokens.tokenizer.new_tokens))
-    return model, prepare_method(model, config.method, new_ids), base
+    return model, prepare_method(model, config.method, new_ids), base, stops
 
 
 def _dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
@@ -181,15 +207,20 @@ def _dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if resolver.config.model.dtype == "bfloat16" else torch.float32
 
 
-def _identity(resolver: Resolver, tokens: Tokens, base_fingerprint: str) -> dict[str, Any]:
+def _identity(
+    resolver: Resolver, tokens: Tokens, base_fingerprint: str, num_steps: int
+) -> dict[str, Any]:
     """What must not change when a run is continued, and what explains it."""
     return {
         "config": resolver.config.model_dump(mode="json"),
         "reasons": resolver.reasons,
+        "num_steps": num_steps,
         "fingerprint": {
             "train": data_fingerprint(tokens.data.train),
             "val": data_fingerprint(tokens.data.val),
-            "files": tokens.data.files,
+            "files": {**tokens.data.files, **tokens.held_out.files},
+            "usage": data_fingerprint(tokens.held_out.usage),
+            "test": data_fingerprint(tokens.held_out.test),
             "template": tokens.template.facts.sha256,
             "model": base_fingerprint,
         },

@@ -28,8 +28,12 @@ class Counters:
     train_flos: float = 0.0
     seconds: float = 0.0
     last_look: int = -1  # step of the last finished look
-    looks: list[tuple[int, float]] = field(default_factory=list)  # (step, val_loss)
+    looks: list[tuple[int, float]] = field(default_factory=list)  # (step, loss on usage, else val)
+    over_budget: list[int] = field(default_factory=list)  # looks beyond the forgetting budget
+    look_seconds: float = 0.0
     stopped: str | None = None  # why the run ended early
+    restore_best: bool = False  # a guard asked for the best weights
+    keep_last: bool = False  # a guard asked to end with the weights as they are
 
 
 class TrainState:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from sft import checkpoint
@@ -12,10 +13,10 @@ from sft.config import Config
 from sft.data.packing import micro_batches
 from sft.errors import DivergedError, Interrupted
 from sft.finish import RunSummary, finish, finished, run_folder
-from sft.guards.early_stopping import best_look, reason_to_stop
+from sft.guards.early_stopping import best_look
 from sft.interrupt import StopFlag, catch_signals
+from sft.looks import Looks, may_restore
 from sft.optim.schedules import lr_multiplier
-from sft.probes.val_loss import score_examples, summarize
 from sft.records.record import perplexity
 from sft.records.store import RecordStore
 from sft.resolve import due
@@ -39,11 +40,24 @@ def train(config: Config, console: Console | None = None) -> RunSummary:
         if done := finished(run, config, show):
             return done
         setup = prepare(config, run, show, stop)
-        with RecordStore(run.metrics) as metrics, RecordStore(run.scores) as scores:
-            loop = Loop(setup, run, metrics, scores, show, stop)
+        with open_stores(run) as stores:
+            loop = Loop(setup, run, stores, show, stop)
             loop.resume()
             loop.run()
-            return finish(setup, run, show)
+            return finish(setup, run, stores, show)
+
+
+@contextmanager
+def open_stores(run: RunDir) -> Iterator[dict[str, RecordStore]]:
+    """The files of records that a run appends to, by name."""
+    paths = {
+        "metrics": run.metrics,
+        "scores": run.scores,
+        "samples": run.samples,
+        "findings": run.findings,
+    }
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(RecordStore(path)) for name, path in paths.items()}
 
 
 class Loop:
@@ -53,14 +67,14 @@ class Loop:
         self,
         setup: Setup,
         run: RunDir,
-        metrics: RecordStore,
-        scores: RecordStore,
+        stores: Mapping[str, RecordStore],
         show: Console,
         stop: StopFlag,
     ) -> None:
         self._setup = setup
         self._run = run
-        self._stores = {"metrics": metrics, "scores": scores}
+        self._stores = stores
+        self._looks = Looks(setup, run, stores, show, stop)
         self._show = show
         self._stop = stop
         self._state = setup.state
@@ -76,10 +90,11 @@ class Loop:
         if saved:
             checkpoint.discard_after(folder, saved.step)
             self._state.load(saved.tensors, saved.state["train"])
+            self._setup.looker.load_base(self._run.base_logits)
             self._saved = (saved.step, self._state.counters.last_look)
             self._show.note(f"resuming after step {saved.step} of {self._setup.num_steps}")
         for name, store in self._stores.items():
-            store.truncate_to(offsets[name])
+            store.truncate_to(offsets.get(name, 0))
 
     def run(self) -> None:
         """Look, save, step, until the last step or a reason to stop."""
@@ -102,10 +117,9 @@ class Loop:
         counters, num_steps = self._state.counters, self._setup.num_steps
         every = int(self._config.looks.every)
         if counters.last_look != counters.step and due(counters.step, every, num_steps):
-            self._look()
+            self._looks.take()
         over = counters.step == num_steps or counters.stopped is not None
-        best = best_look(counters.looks)
-        is_best = best is not None and best[0] == counters.step
+        is_best = self._best_step() == counters.step
         if counters.step and (
             over or is_best or due(counters.step, int(self._config.checkpoint.every), num_steps)
         ):
@@ -172,41 +186,13 @@ class Loop:
             "seconds": counters.seconds,
         }
 
-    def _look(self) -> None:
-        """Score validation, and decide whether the run goes on."""
-        counters, looks = self._state.counters, self._config.looks
-        examples = self._setup.data.val
-        counters.last_look = counters.step
-        if not examples:
-            return
-        scores = []
-        for score in score_examples(
-            self._setup.forward,
-            examples,
-            self._config.batch.micro_batch_tokens,
-            stop_requested=self._stop.requested,
-        ):
-            scores.append(score)
-            self._show.progress("validating", len(scores), len(examples))
-        if len(scores) < len(examples):
-            counters.last_look = -1  # not finished: it is taken again after resuming
-            raise StopRequested
-        for score in scores:
-            self._stores["scores"].append(score.record(counters.step, "val"))
-        record = {"step": counters.step, "epoch": self._setup.batches.epoch, **summarize(scores)}
-        self._stores["metrics"].append(record)
-        self._show.look(record)
-        if not math.isfinite(record["val_loss"]):
-            raise DivergedError(
-                f"step {counters.step}: val_loss is {record['val_loss']}, so these weights are "
-                "broken and were not saved. Usual cause: "
-                + ("a learning rate that is too high." if counters.step else "a broken model file.")
-            )
-        counters.looks.append((counters.step, record["val_loss"]))
-        if looks.early_stopping == "stop" and counters.step < self._setup.num_steps:
-            counters.stopped = reason_to_stop(
-                counters.looks, margin=looks.margin, patience=looks.patience
-            )
+    def _best_step(self) -> int | None:
+        """The look whose weights the run would hand back; None when none are to be kept."""
+        counters = self._state.counters
+        if self._config.checkpoint.choose == "last" and not may_restore(self._config):
+            return None
+        best = best_look(counters.looks, counters.over_budget)
+        return best[0] if best else None
 
     def _save(self) -> None:
         """A checkpoint of this moment, unless there is one."""
@@ -224,9 +210,9 @@ class Loop:
             {"train": self._state.json(), "offsets": offsets},
         )
         self._saved = (counters.step, counters.last_look)
-        best = best_look(counters.looks)
+        best = self._best_step()
         checkpoint.prune(
-            self._run.checkpoints, self._config.checkpoint.keep, [best[0]] if best else []
+            self._run.checkpoints, self._config.checkpoint.keep, [] if best is None else [best]
         )
 
     def _check_weights(self) -> None:

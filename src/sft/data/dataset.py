@@ -34,6 +34,7 @@ class DataSet:
     num_bad: int
     files: dict[str, str]
     notes: list[str]
+    split: Split
 
     def counts(self) -> dict[str, int]:
         """Rows by status; they add up to `num_rows`."""
@@ -123,6 +124,7 @@ def _account(
         num_bad=num_bad,
         files=loaded.files | (loaded_val.files if loaded_val else {}),
         notes=_notes(train, val, num_bad, bool(split.val)),
+        split=split,
     )
 
 

@@ -1,12 +1,15 @@
-"""The train / validation split, with equal prompts always on one side."""
+"""The train / validation split, with equal prompts and near-duplicates always on one side."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sft.data.conversation import Conversation
+from sft.data.near_duplicates import clusters
 from sft.errors import ConfigError, DataError
 
 AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
@@ -14,11 +17,15 @@ AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Both sides, in the order of the data, and rows of val left out as also in train."""
+    """Both sides, in the order of the data, and rows of val left out as also in train.
+
+    `notes` are for the user: what is not as it should be, and why.
+    """
 
     train: list[Conversation]
     val: list[Conversation]
     leaked: list[Conversation]
+    notes: list[str] = field(default_factory=list)
 
 
 def prompt_key(conversation: Conversation) -> str:
@@ -34,6 +41,19 @@ def prompt_key(conversation: Conversation) -> str:
     return hashlib.sha256("\1".join(shown).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def row_text(conversation: Conversation) -> str:
+    """What tells a row from others: all messages and tool calls, without system messages.
+
+    Many rows share one long system message; with it they would all look alike.
+    """
+    parts = []
+    for message in conversation.messages:
+        if message.role != "system":
+            parts.append(message.content)
+            parts += [json.dumps(dict(call), default=str) for call in message.tool_calls]
+    return "\n".join(parts)
+
+
 def num_val(num_rows: int, fraction: float | str) -> int:
     """Rows to split off; `auto` is 5 %, at least 16 and at most 128, never above a fifth.
 
@@ -46,29 +66,96 @@ def num_val(num_rows: int, fraction: float | str) -> int:
 
 
 def split_off(conversations: Sequence[Conversation], fraction: float | str, seed: int) -> Split:
-    """Split validation rows off, whole groups of equal prompts at a time.
+    """Split validation rows off, whole groups of equal prompts and near-duplicates at a time.
 
     Which groups go does not depend on the order of the rows. A group is never larger than
-    what is still wanted, so a data set of copies of one row cannot be split.
+    what is still wanted, so a data set of copies of one row cannot be split. Where that leaves
+    less than half of the wanted rows, as with rows filled into one template, groups are of equal
+    prompts only, and a note says so.
     """
-    groups: dict[str, list[int]] = {}
-    for index, conversation in enumerate(conversations):
-        groups.setdefault(prompt_key(conversation), []).append(index)
     wanted = num_val(len(conversations), fraction)
+    if not wanted:
+        return Split(list(conversations), [], [])
+    prompts = [prompt_key(row) for row in conversations]
+    labels = clusters([row_text(row) for row in conversations])
+    chosen, notes = _choose(_unite(prompts, labels), wanted, seed), []
+    if len(chosen) < wanted / 2:
+        by_prompt = _choose(prompts, wanted, seed)
+        if len(by_prompt) > len(chosen):
+            largest = max(Counter(labels).values())
+            notes.append(
+                f"{largest:,} of {len(conversations):,} rows are near-duplicates of each other, "
+                "too many to keep on one side: validation rows resemble rows that are trained "
+                "on, and the validation loss is too good"
+            )
+            chosen = by_prompt
+    return Split(
+        train=[row for i, row in enumerate(conversations) if i not in chosen],
+        val=[row for i, row in enumerate(conversations) if i in chosen],
+        leaked=[],
+        notes=notes,
+    )
+
+
+def _unite(prompts: Sequence[str], labels: Sequence[int]) -> list[str]:
+    """Group of each row: rows of one prompt or one cluster, linked through others too.
+
+    A group is named by its smallest prompt, whatever the order of the rows.
+    """
+    name = dict(zip(prompts, prompts, strict=True))
+
+    def find(prompt: str) -> str:
+        while name[prompt] != prompt:
+            name[prompt] = prompt = name[name[prompt]]
+        return prompt
+
+    first: dict[int, str] = {}
+    for prompt, label in zip(prompts, labels, strict=True):
+        low, high = sorted((find(prompt), find(first.setdefault(label, prompt))))
+        name[high] = low
+    return [find(prompt) for prompt in prompts]
+
+
+def _choose(keys: Sequence[str], wanted: int, seed: int) -> set[int]:
+    """Row indices of whole groups, `wanted` at most; `keys` has the group of each row."""
+    groups: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
     order = sorted(groups, key=lambda key: hashlib.sha256(f"{seed}|{key}".encode()).digest())
     chosen: set[int] = set()
     for key in order:
         if len(chosen) + len(groups[key]) <= wanted:
             chosen.update(groups[key])
-    return Split(
-        train=[row for i, row in enumerate(conversations) if i not in chosen],
-        val=[row for i, row in enumerate(conversations) if i in chosen],
-        leaked=[],
-    )
+    return chosen
+
+
+def leaks(
+    train: Sequence[Conversation], val: Sequence[Conversation]
+) -> list[tuple[Conversation, Conversation]]:
+    """The rows of `val` that are also in `train`, each after the first row it is like there.
+
+    Pairs are (row of train, row of val), of equal prompts or near-duplicates, in the order of
+    `val`. With any of them the validation loss is too good and hides overfitting.
+    """
+    prompts = [prompt_key(row) for row in (*train, *val)]
+    labels = clusters([row_text(row) for row in (*train, *val)])
+    trained: dict[str | int, Conversation] = {}
+    for row, prompt, label in zip(train, prompts, labels, strict=False):
+        trained.setdefault(prompt, row)
+        trained.setdefault(label, row)
+    found = []
+    for row, prompt, label in zip(val, prompts[len(train) :], labels[len(train) :], strict=True):
+        twin = trained.get(prompt) or trained.get(label)
+        if twin is not None:
+            found.append((twin, row))
+    return found
 
 
 def given(train: Sequence[Conversation], val: Sequence[Conversation]) -> Split:
-    """Use the user's own validation rows, without those whose prompt is also trained on."""
+    """Use the user's own validation rows, without those whose prompt is also trained on.
+
+    Near-duplicates stay in, as the user may want them; `leaks` lists them.
+    """
     if len(val) > len(train):
         raise ConfigError(
             f"data.val has {len(val)} rows and data.train {len(train)}: "

@@ -150,6 +150,31 @@ def _example(
     )
 
 
+def last_turn(example: Example) -> tuple[list[int], list[int]]:
+    """Ids up to the last trained turn, as they are sent when serving; and of that turn.
+
+    The turn is without its stop token.
+    """
+    trained = example.labels != IGNORE_INDEX
+    end = len(trained) - int(trained[::-1].argmax())  # after the last trained position
+    start = end
+    while start and trained[start - 1]:
+        start -= 1
+    ids = example.input_ids.tolist()
+    return ids[: start + 1], ids[start + 1 : end]
+
+
+def continuation(
+    name: str, origin: Origin, prompt: Sequence[int], answer: Sequence[int], num_bytes: int
+) -> Example:
+    """An example whose `answer` tokens are supervised and whose `prompt` tokens are not."""
+    ids = np.array([*prompt, *answer], dtype=np.int64)
+    labels = np.append(ids[1:], IGNORE_INDEX)
+    labels[: len(prompt) - 1] = IGNORE_INDEX
+    weights = (labels != IGNORE_INDEX).astype(np.float32)
+    return Example(name, origin, 0, ids, labels, weights, num_bytes)
+
+
 def fingerprint(examples: Sequence[Example]) -> str:
     """sha256 over ids, labels and weights of all examples, in order."""
     digest = hashlib.sha256()

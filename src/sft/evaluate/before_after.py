@@ -19,7 +19,7 @@ from sft.data.conversation import Origin
 from sft.data.dataset import Progress
 from sft.data.problems import BadRows
 from sft.data.read import read_conversations
-from sft.data.tokenize import IGNORE_INDEX, Example, tokenize
+from sft.data.tokenize import Example, last_turn, tokenize
 from sft.errors import ConfigError, DataError
 from sft.evaluate.result import Answer, Compared, Evaluation, RowAnswers, render
 from sft.evaluate.tasks import TASKS, Measure, choose_task, mean_share
@@ -166,7 +166,7 @@ def _read(
         reason = tokenized.fates[0].reason if tokenized.fates else bad.table()
         raise DataError(f"no row of {len(conversations):,} can be used: {reason}")
     last: dict[Origin, Example] = {example.origin: example for example in tokenized.examples}
-    turns = [_last_turn(example) for example in last.values()]
+    turns = [last_turn(example) for example in last.values()]
     return _Rows(
         examples=tokenized.examples,
         ids=[str(origin) for origin in last],
@@ -175,20 +175,6 @@ def _read(
         files=loaded.files,
         notes=_notes(config, data, loaded.num_bad + bad.count, len(tokenized.fates)),
     )
-
-
-def _last_turn(example: Example) -> tuple[list[int], list[int]]:
-    """Ids up to the last trained turn, as they are sent when serving; and of that turn.
-
-    The turn is without its stop token. `labels[t]` is the token after position t.
-    """
-    trained = example.labels != IGNORE_INDEX
-    end = len(trained) - int(trained[::-1].argmax())  # after the last trained position
-    start = end
-    while start and trained[start - 1]:
-        start -= 1
-    ids = example.input_ids.tolist()
-    return ids[: start + 1], ids[start + 1 : end]
 
 
 def _notes(

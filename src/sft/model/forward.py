@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -59,22 +60,29 @@ class Forward:
                 return linear_loss(hidden, head.weight, head.bias, labels, weights, self._loss)
             return module_loss(hidden, self._logits, labels, weights, self._loss)
 
-    @torch.no_grad()
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """`nll` and `correct` of each supervised token, fp32 `[num_trained]`, in eval mode."""
+        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.read(batch, lambda logits, labels: parts.append(token_scores(logits, labels)))
+        return torch.cat([nll for nll, _ in parts]), torch.cat([ok for _, ok in parts])
+
+    @torch.no_grad()
+    def read(self, batch: Batch, visit: Callable[[torch.Tensor, torch.Tensor], None]) -> None:
+        """Show `visit` the logits `[n, vocab]` and labels `[n]` of all supervised positions.
+
+        In eval mode, in order, a chunk at a time: the logits of a whole batch may not fit.
+        """
         self.model.eval()
         positions = trained_positions(batch)
         labels = batch.labels[positions]
         with self._autocast(batch):
             if self.layout == "padded":
-                return token_scores(self._padded_logits(batch, positions), labels)
+                visit(self._padded_logits(batch, positions), labels)
+                return
             hidden = self._hidden(batch)[positions]
             rows = chunk_rows(self._config.vocab_size, hidden.device)
-            parts = [
-                token_scores(self._logits(h), y)
-                for h, y in zip(hidden.split(rows), labels.split(rows), strict=True)
-            ]
-        return torch.cat([nll for nll, _ in parts]), torch.cat([ok for _, ok in parts])
+            for h, y in zip(hidden.split(rows), labels.split(rows), strict=True):
+                visit(self._logits(h), y)
 
     def _autocast(self, batch: Batch) -> AbstractContextManager[None]:
         reduced = self._dtype != torch.float32

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 BARS = "▁▂▃▄▅▆▇█"
+LOOK_METRICS = ("val_loss", "val_perplexity", "val_accuracy", "usage_loss", "retain_loss")
 SPARK_WIDTH = 24
 WIDE = 80  # columns; the line of a narrower terminal has no sparkline
 # Control and bidirectional-override characters, which text from data must not send to a terminal.
@@ -135,12 +136,8 @@ class Console:
         """A validation score."""
         self._look = record
         self._phase = ""
-        self.note(
-            f"step {record['step']:>6,}  val_loss {record['val_loss']:.4f}  "
-            f"val_perplexity {record['val_perplexity']:.3f}  "
-            f"val_accuracy {record['val_accuracy']:.3f}",
-            style="cyan",
-        )
+        shown = [f"{n} {record[n]:.4f}" for n in LOOK_METRICS if record.get(n) is not None]
+        self.note(f"step {record['step']:>6,}  " + "  ".join(shown), style="cyan")
 
     def table(self, table: Table) -> None:
         """A finished table."""
@@ -162,7 +159,7 @@ class Console:
             f"lr {record['learning_rate']:.2g}",
             f"{record['tokens_per_second']:,.0f} tok/s",
         ]
-        if self._look:
+        if self._look.get("val_loss") is not None:
             parts.insert(2, f"val {self._look['val_loss']:.4f}")
         left = self._num_steps - record["step"]
         if left > 0:

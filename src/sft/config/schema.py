@@ -6,17 +6,15 @@ A value of `"auto"` is decided when the run starts and is written, with the reas
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from sft.errors import ConfigError, did_you_mean
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Auto = Literal["auto"]
+# `stop` ends the run, `restore_best` also goes back to the best checkpoint.
+Action = Literal["off", "warn", "stop", "restore_best"]
 
 
 class Section(BaseModel):
@@ -102,6 +100,20 @@ class DataConfig(Section):
     val: list[SourceConfig] = Field(
         default_factory=list, description="Validation data; empty: split off from `train`."
     )
+    usage: list[SourceConfig] = Field(
+        default_factory=list,
+        description="Real prompts the model will be used on, with or without answers; measured, "
+        "never trained on.",
+    )
+    retain: list[SourceConfig] = Field(
+        default_factory=list,
+        description="What must not be forgotten: plain text (.txt) or rows; texts written by the "
+        "base model are always measured too.",
+    )
+    test: list[SourceConfig] = Field(
+        default_factory=list,
+        description="Rows that decide nothing: scored on the base and on the final model.",
+    )
     max_seq_len: int | Auto = Field(
         "auto", description="Longest example in tokens; `auto`: the model's limit, at most 2048."
     )
@@ -123,7 +135,30 @@ class DataConfig(Section):
         "uses text where the template ignores them.",
     )
 
-    @field_validator("train", "val", mode="before")
+    openers: Literal["keep", "strip", "drop"] = Field(
+        "keep",
+        description="What happens to answers whose opening words begin more than `opener_share` "
+        "of all: `strip` takes the words off, `drop` leaves the excess rows out.",
+    )
+    opener_share: float = Field(
+        0.1, gt=0, le=1, description="Largest share of the answers that may open alike."
+    )
+    deduplicate: bool = Field(False, description="Train on one row of each near-duplicate cluster.")
+    select_rows: int | None = Field(
+        None, ge=1, description="Train on so many rows, chosen to differ (greedy k-center)."
+    )
+    usage_weighting: bool = Field(
+        False, description="Show training rows that resemble `usage` more often, others less."
+    )
+    replay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of training rows that are texts written by the base model, which "
+        "keeps it from forgetting.",
+    )
+
+    @field_validator("train", "val", "usage", "retain", "test", mode="before")
     @classmethod
     def _to_list(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
@@ -182,6 +217,15 @@ class OptimConfig(Section):
     neftune_alpha: float = Field(
         0.0, ge=0, description="Noise on the input embeddings (arXiv 2310.05914); 0: none."
     )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout on what each decoder layer adds; 0: none."
+    )
+    retain_kl: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the KL divergence from the base model on its own texts, which "
+        "keeps it from forgetting (arXiv 2509.23753); 0: none.",
+    )
 
     @field_validator("learning_rate")
     @classmethod
@@ -199,9 +243,20 @@ class OptimConfig(Section):
 
 
 class LooksConfig(Section):
-    """When validation is scored, and when it ends the run."""
+    """When the model is measured, and when a plateau ends the run."""
 
-    every: int | Auto = Field("auto", description="Steps between looks; `auto`: up to 6 a run.")
+    every: int | Auto = Field(
+        "auto", description="Steps between looks; `auto`: 6 in a short run, up to 12 in a long one."
+    )
+    budget: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Share of the training time that looks may take; probes shrink to fit.",
+    )
+    samples: int = Field(
+        4, ge=0, description="Prompts answered at the first, the middle and the last look."
+    )
     early_stopping: Literal["off", "stop"] = Field("stop", description="End the run early?")
     margin: float = Field(
         0.01, ge=0, description="A change of val_loss smaller than this is no change."
@@ -216,11 +271,39 @@ class LooksConfig(Section):
         return value
 
 
+class GuardsConfig(Section):
+    """What is watched for, and what is done about it (docs/guards.md)."""
+
+    enabled: bool = Field(True, description="`false`: only validation is measured.")
+    overfitting: Action = Field("restore_best", description="What an alarm does.")
+    format_collapse: Action = Field("warn", description="What an alarm does.")
+    distribution_mismatch: Action = Field("warn", description="What an alarm does.")
+    forgetting: Action = Field("warn", description="What an alarm does.")
+    health: Action = Field("warn", description="What an alarm does.")
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="Chance of a false alarm in a whole run, all guards together."
+    )
+    margin: float = Field(
+        0.02, ge=0, description="Smallest rise of held-out loss that matters, in nats per token."
+    )
+    forgetting_budget: float = Field(
+        0.05, ge=0, description="Largest rise of the loss on `retain`, in nats per token."
+    )
+    blend: Literal["off", "auto"] = Field(
+        "off", description="`auto`: blend with the base model when forgetting alarms at the end."
+    )
+
+
 class CheckpointConfig(Section):
     """When the complete state is saved."""
 
     every: int | Auto = Field("auto", description="Steps between checkpoints; `auto`: each look.")
     keep: int = Field(2, ge=1, description="Newest checkpoints kept, besides the best.")
+    choose: Literal["best", "last"] = Field(
+        "best",
+        description="Which weights the run hands back: the lowest loss on `usage` (else `val`) "
+        "among looks within the forgetting budget, or the last.",
+    )
 
     @field_validator("every")
     @classmethod
@@ -246,6 +329,7 @@ class Config(Section):
     batch: BatchConfig = Field(default_factory=BatchConfig)  # type: ignore[arg-type]
     optim: OptimConfig = Field(default_factory=OptimConfig)  # type: ignore[arg-type]
     looks: LooksConfig = Field(default_factory=LooksConfig)  # type: ignore[arg-type]
+    guards: GuardsConfig = Field(default_factory=GuardsConfig)  # type: ignore[arg-type]
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)  # type: ignore[arg-type]
     run: RunConfig = Field(default_factory=RunConfig)  # type: ignore[arg-type]
 
@@ -260,140 +344,6 @@ class Config(Section):
 
     def with_values(self, values: Mapping[str, Any]) -> Config:
         """A copy with dotted keys replaced, such as `{"optim.learning_rate": 1e-4}`."""
+        from sft.config.load import load_config  # which needs this class
+
         return load_config(self.model_dump(mode="json"), values)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2, as people write it; aliases and repeated keys are refused.
-
-    PyYAML is YAML 1.1: there `1e-4` is text, `off` is false, `010` is 8 and `12:30` is 750.
-    """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                problem = f"'{key.value}' is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the texts that `_Loader` would take for numbers."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-_FLOAT = r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-for _tag, _pattern, _first in (  # the core schema of YAML 1.2
-    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", "true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?\d+", list("-+0123456789")),
-    ("float", _FLOAT, list("-+.0123456789")),
-):
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(
-            f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z", re.ASCII), _first
-        )
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _loader, node: int(node.value))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML; errors name `where` and the line."""
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{where}{line}: {problem}") from None
-    except (ValueError, RecursionError) as error:  # `!!int x`, a thousand brackets
-        raise ConfigError(f"{where}: not valid YAML ({error})") from None
-
-
-def dump_yaml(tree: Any) -> str:
-    """The text that `parse_yaml` reads as `tree`."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML (or JSON) configuration file into a plain dictionary."""
-    path = Path(path)
-    try:
-        if path.stat().st_size > 1_000_000:
-            raise ConfigError(f"{path}: larger than 1 MB; a configuration is a page of text")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections such as `model:`, found {values!r:.60}")
-    return values
-
-
-def load_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """Build a `Config`; raises one `ConfigError` that lists every problem found."""
-    tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
-    for key, value in (overrides or {}).items():
-        section, _, name = key.partition(".")
-        if not name:
-            raise ConfigError(f"{key}: expected section.key, such as optim.learning_rate")
-        part = tree.setdefault(section, {})
-        if not isinstance(part, dict):
-            raise ConfigError(f"{section}: expected keys, found {part!r:.60}")
-        part[name] = value
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        # A value that may be of two types has a problem with each: one line for both.
-        problems: dict[str, list[str]] = {}
-        for problem in error.errors():
-            where, message = _explain(dict(problem))
-            problems.setdefault(where, []).append(message)
-        raise ConfigError("\n".join(w + "; or ".join(m) for w, m in problems.items())) from None
-
-
-def _explain(problem: dict[str, Any]) -> tuple[str, str]:
-    """Where it is (`optim.epochs: `), and what is wrong."""
-    parts = [str(part) for part in problem["loc"]]
-    if len(parts) > 2 and isinstance(problem["loc"][2], str):
-        del parts[2]  # pydantic's name of the type that was tried
-    where = ".".join(parts)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(parts[:-1])
-        hint = did_you_mean(parts[-1], known)
-        return f"{where}: ", f"unknown key.{hint} Known: {', '.join(known)}."
-    message = problem["msg"].removeprefix("Value error, ")
-    found = problem.get("input")
-    shown = (
-        ""
-        if isinstance(found, Mapping | Sequence) and not isinstance(found, str)
-        else (f" (found {found!r:.60})")
-    )
-    return (f"{where}: ", message + shown) if where else ("", message)
-
-
-def _known_keys(parts: Sequence[str]) -> list[str]:
-    """The keys allowed where `parts` leads, such as `["data", "train", "0"]`."""
-    if len(parts) > 1:
-        return list(SourceConfig.model_fields)
-    section = Config.model_fields.get(parts[0]) if parts else None
-    if section is None or not isinstance(section.annotation, type):
-        return list(Config.model_fields)
-    return list(section.annotation.model_fields)
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split `section.key=value`; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {text}: expected section.key=value")
-    return key.strip(), parse_yaml(value, f"--set {key}") if value.strip() else None

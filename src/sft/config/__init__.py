@@ -1,0 +1,38 @@
+"""The configuration of a run: every knob, and how it is read and written."""
+
+from sft.config.load import load_config, parse_assignment, read_config
+from sft.config.schema import (
+    BatchConfig,
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    GuardsConfig,
+    LooksConfig,
+    MethodConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    Section,
+    SourceConfig,
+)
+from sft.config.yaml_text import dump_yaml, parse_yaml
+
+__all__ = [
+    "BatchConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "GuardsConfig",
+    "LooksConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "Section",
+    "SourceConfig",
+    "dump_yaml",
+    "load_config",
+    "parse_assignment",
+    "parse_yaml",
+    "read_config",
+]

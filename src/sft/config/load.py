@@ -1,0 +1,90 @@
+"""From a file, flags and assignments to a `Config`, or one error that lists every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sft.config.schema import Config, SourceConfig
+from sft.config.yaml_text import parse_yaml
+from sft.errors import ConfigError, did_you_mean
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read a YAML (or JSON) configuration file into a plain dictionary."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise ConfigError(f"{path}: larger than 1 MB; a configuration is a page of text")
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections such as `model:`, found {values!r:.60}")
+    return values
+
+
+def load_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
+    """Build a `Config`; raises one `ConfigError` that lists every problem found."""
+    tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+    for key, value in (overrides or {}).items():
+        section, _, name = key.partition(".")
+        if not name:
+            raise ConfigError(f"{key}: expected section.key, such as optim.learning_rate")
+        part = tree.setdefault(section, {})
+        if not isinstance(part, dict):
+            raise ConfigError(f"{section}: expected keys, found {part!r:.60}")
+        part[name] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        # A value that may be of two types has a problem with each: one line for both.
+        problems: dict[str, list[str]] = {}
+        for problem in error.errors():
+            where, message = _explain(dict(problem))
+            problems.setdefault(where, []).append(message)
+        raise ConfigError("\n".join(w + "; or ".join(m) for w, m in problems.items())) from None
+
+
+def _explain(problem: dict[str, Any]) -> tuple[str, str]:
+    """Where it is (`optim.epochs: `), and what is wrong."""
+    parts = [str(part) for part in problem["loc"]]
+    if len(parts) > 2 and isinstance(problem["loc"][2], str):
+        del parts[2]  # pydantic's name of the type that was tried
+    where = ".".join(parts)
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(parts[:-1])
+        hint = did_you_mean(parts[-1], known)
+        return f"{where}: ", f"unknown key.{hint} Known: {', '.join(known)}."
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    shown = (
+        ""
+        if isinstance(found, Mapping | Sequence) and not isinstance(found, str)
+        else (f" (found {found!r:.60})")
+    )
+    return (f"{where}: ", message + shown) if where else ("", message)
+
+
+def _known_keys(parts: Sequence[str]) -> list[str]:
+    """The keys allowed where `parts` leads, such as `["data", "train", "0"]`."""
+    if len(parts) > 1:
+        return list(SourceConfig.model_fields)
+    section = Config.model_fields.get(parts[0]) if parts else None
+    if section is None or not isinstance(section.annotation, type):
+        return list(Config.model_fields)
+    return list(section.annotation.model_fields)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split `section.key=value`; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: expected section.key=value")
+    return key.strip(), parse_yaml(value, f"--set {key}") if value.strip() else None

@@ -1,0 +1,244 @@
+"""How answers look in writing: those the model gives (`samples.jsonl`) and those it learns from.
+
+Evidence for the guard `format_collapse`. Openers are the first three words: a single word is shared
+by a fifth of ordinary answers, three words by 2-4 % (docs/guards.md).
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sft.guards.base import Finding, Verdict
+from sft.guards.history import History
+from sft.guards.looks import alarm_level
+from sft.guards.statistics import mcnemar, wilson
+from sft.guards.thresholds import (
+    MIN_EXAMPLES,
+    OPENER_SHARE_ALARM,
+    OPENER_SHARE_WATCH,
+    REPEATS_IN_LOOP,
+    WATCH_LEVEL,
+)
+
+GUARD = "format_collapse"
+_NUM_WORDS = 3
+_LOOP_WORDS = 4
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+|[^\w\s]")
+
+
+def opener(text: str) -> str:
+    """The first three words in lower case; a sign counts where it begins the answer, as `{` does.
+
+    In scripts without spaces a word is one character.
+    """
+    pieces = _WORD.findall(text.lower()[:400])
+    words = pieces[:1] + [piece for piece in pieces[1:] if piece[0].isalnum() or piece[0] == "_"]
+    return " ".join(words[:_NUM_WORDS])
+
+
+def top_opener(texts: Sequence[str]) -> tuple[str, int]:
+    """The most frequent opener and how many texts have it; the first of equals."""
+    counts = Counter(filter(None, map(opener, texts)))
+    return counts.most_common(1)[0] if counts else ("", 0)
+
+
+def distinct_2(texts: Sequence[str]) -> float:
+    """Different word pairs over all word pairs (Li et al. 2016, arXiv 1510.03055); 1 if none."""
+    pairs = [pair for text in texts for pair in zip(_words(text), _words(text)[1:], strict=False)]
+    return len(set(pairs)) / len(pairs) if pairs else 1.0
+
+
+def compression_ratio(texts: Sequence[str]) -> float:
+    """Bytes over gzipped bytes of all texts; high where texts repeat (arXiv 2403.00553)."""
+    raw = "\n".join(texts).encode()
+    return len(raw) / len(gzip.compress(raw, mtime=0)) if raw else 1.0
+
+
+def in_a_loop(text: str) -> bool:
+    """Whether the same four words stand in `text` three times or more."""
+    words = _words(text)
+    runs = Counter(tuple(words[i : i + _LOOP_WORDS]) for i in range(len(words) - _LOOP_WORDS + 1))
+    return max(runs.values(), default=0) >= REPEATS_IN_LOOP
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+# ------------------------------------------------------------------ samples
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The answers to the same prompts: now, by the base model, and the references (or none)."""
+
+    now: list[Mapping[str, Any]]
+    base: list[Mapping[str, Any]]
+
+    @property
+    def answers(self) -> list[str]:
+        """What the model writes now."""
+        return [str(sample["answer"]) for sample in self.now]
+
+    @property
+    def base_answers(self) -> list[str]:
+        """What the base model wrote."""
+        return [str(sample["answer"]) for sample in self.base]
+
+    @property
+    def references(self) -> list[str]:
+        """The reference answers that exist."""
+        return [str(sample["reference"]) for sample in self.now if sample.get("reference")]
+
+
+def written(history: History) -> Written | None:
+    """Answers of the newest look to prompts that the base model answered too; None if none."""
+    for probe in ("usage", "val", "usage_drift"):
+        mine = [sample for sample in history.samples if sample["probe"] == probe]
+        steps = {int(sample["step"]) for sample in mine}
+        if 0 not in steps or len(steps) < 2:
+            continue
+        base = {sample["id"]: sample for sample in mine if sample["step"] == 0}
+        now = [s for s in mine if s["step"] == max(steps) and s["id"] in base]
+        if now:
+            return Written(now, [base[sample["id"]] for sample in now])
+    return None
+
+
+def most_open_with(history: History) -> str:
+    """A sentence that quotes the shared opener; empty when none is shared by half the answers."""
+    found = written(history)
+    if found is None:
+        return ""
+    shared, count = top_opener(found.answers)
+    n = len(found.now)
+    return f' {count} of {n} sampled answers open with "{shared}".' if 2 * count >= n else ""
+
+
+def written_answers(history: History, step: int) -> Finding:
+    """Signal `generation`: are sampled answers alike, more than the base model's and references?"""
+    found = written(history)
+    if found is None:
+        why = "no answers were sampled before and after training (`looks.samples`)"
+        return Finding(
+            GUARD, "generation", "not_measured", step, f"Not measured: {why}.", primary=False
+        )
+    shared, count = top_opener(found.answers)
+    n = len(found.now)
+    low, high = wilson(count, n)
+    verdict = _written_verdict(found, shared, low, alarm_level(history))
+    return Finding(
+        GUARD,
+        "generation",
+        verdict,
+        step,
+        f'{count} of {n} sampled answers open with "{shared}"; the most frequent opener of the '
+        f"base model has {top_opener(found.base_answers)[1]}{_of_references(found)}. "
+        + _style(found),
+        statistic=count / n,
+        threshold=OPENER_SHARE_ALARM,
+        interval=(low, high),
+        n=n,
+        unit="share",
+        primary=False,
+    )
+
+
+def _written_verdict(found: Written, shared: str, low: float, level: float) -> Verdict:
+    if len(found.now) < MIN_EXAMPLES:
+        return "insufficient"
+    new = _change([opener(a) == shared for a in found.answers], found.base_answers, shared)
+    references = found.references
+    common = wilson(top_opener(references)[1], len(references))[1] if references else 0.0
+    if low > max(common, OPENER_SHARE_ALARM) and new < level and references:
+        return "alarm"
+    if low > max(common, OPENER_SHARE_WATCH) and new < WATCH_LEVEL:
+        return "watch"
+    loops = [[in_a_loop(text) for text in texts] for texts in (found.answers, found.base_answers)]
+    return "watch" if _more(*loops) < WATCH_LEVEL else "pass"
+
+
+def _change(has: Sequence[bool], base: Sequence[str], shared: str) -> float:
+    return _more(has, [opener(text) == shared for text in base])
+
+
+def _more(now: Sequence[bool], base: Sequence[bool]) -> float:
+    """Exact p that something became more frequent; 1 where it did not."""
+    gained = sum(a and not b for a, b in zip(now, base, strict=True))
+    lost = sum(b and not a for a, b in zip(now, base, strict=True))
+    return mcnemar(lost, gained) if gained > lost else 1.0
+
+
+def _of_references(found: Written) -> str:
+    texts = found.references
+    return f", that of the references {top_opener(texts)[1]} of {len(texts)}" if texts else ""
+
+
+def _style(found: Written) -> str:
+    """Further figures, now against the base model."""
+    now, base = found.answers, found.base_answers
+    figures = [
+        ("distinct word pairs", f"{distinct_2(now):.2f} ({distinct_2(base):.2f})"),
+        ("compression", f"{compression_ratio(now):.2f} ({compression_ratio(base):.2f})"),
+        ("words", f"{_mean_words(now):.0f} ({_mean_words(base):.0f})"),
+        ("ended by themselves", f"{_stopped(found.now)} ({_stopped(found.base)})"),
+        ("in a loop", f"{sum(map(in_a_loop, now))} ({sum(map(in_a_loop, base))})"),
+    ]
+    return "Now (base model): " + ", ".join(f"{name} {value}" for name, value in figures) + "."
+
+
+def _mean_words(texts: Sequence[str]) -> float:
+    return sum(len(_words(text)) for text in texts) / len(texts)
+
+
+def _stopped(samples: Sequence[Mapping[str, Any]]) -> int:
+    return sum(sample["stop_reason"] == "stop" for sample in samples)
+
+
+# ------------------------------------------------------------------ training answers
+
+
+def preflight_openers(history: History, step: int) -> Finding:
+    """Signal `openers`: the share of training answers that open with the same three words."""
+    answers = history.preflight.get("answers")
+    if not answers or not answers.get("n"):
+        text = "Not measured: the training answers were not examined."
+        return Finding(GUARD, "openers", "not_measured", step, text, primary=False)
+    n, k = int(answers["n"]), int(answers["opener_count"])
+    low, high = wilson(k, n)
+    verdict, note = _preflight_verdict(answers.get("reference"), low, n)
+    return Finding(
+        GUARD,
+        "openers",
+        verdict,
+        step,
+        f'{k} of {n} training answers ({k / n:.0%}) open with "{answers["opener"]}"{note}.',
+        statistic=k / n,
+        threshold=OPENER_SHARE_ALARM,
+        interval=(low, high),
+        n=n,
+        unit="share",
+        primary=False,
+    )
+
+
+def _preflight_verdict(
+    reference: Mapping[str, Any] | None, low: float, n: int
+) -> tuple[Verdict, str]:
+    if n < MIN_EXAMPLES:
+        return "insufficient", ""
+    if low < OPENER_SHARE_WATCH:
+        return "pass", ""
+    if not reference or not reference.get("n"):
+        return "watch", "; whether it should be so, `--usage FILE` with answers would tell"
+    share = int(reference["opener_count"]) / int(reference["n"])
+    common = wilson(int(reference["opener_count"]), int(reference["n"]))[1]
+    note = f"; {share:.0%} of the usage answers open with one opener"
+    if common >= low:
+        return "pass", note
+    return ("alarm" if low >= OPENER_SHARE_ALARM else "watch"), note

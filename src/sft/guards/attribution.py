@@ -1,0 +1,199 @@
+"""One cause raises several alarms; which is the cause is read off sizes that were measured.
+
+A collapsed opener costs the loss of every answer that should open otherwise. Learning four rows by
+heart damages everything else. A learning rate that is too high damages usage along with the rest.
+Each rule compares, in nats, what the cause can account for with what was seen. What has been
+explained away is lowered to `watch`: it stays in the record, but its guard does not claim it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sft.guards.base import Finding
+from sft.guards.format_collapse import opener_probe, shallow_ratio
+from sft.guards.history import History
+from sft.guards.looks import mean
+from sft.guards.thresholds import EXPLAINED_SHARE, SHALLOW_KL_WATCH
+
+OPENER = "format_collapse.opener"
+RISE = "overfitting.paired_rise"
+RETENTION = "forgetting.retention"
+HARM = "distribution_mismatch.harm"
+TRANSFER = "distribution_mismatch.transfer"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`cause` accounts for `effect`, because `why`; `lowers`: the effect is no alarm of its own."""
+
+    cause: str
+    effect: str
+    why: str
+    lowers: bool
+
+
+Rule = Callable[[Mapping[str, Finding], History], list[Link]]
+
+
+def name_of(finding: Finding) -> str:
+    """`guard.signal`, as in `Finding.explains`."""
+    return f"{finding.guard}.{finding.signal}"
+
+
+def attribute(findings: Sequence[Finding], history: History) -> list[Finding]:
+    """The findings, each cause with what it explains, each effect lowered where it is no more."""
+    alarms = {name_of(f): f for f in findings if f.primary and f.verdict == "alarm"}
+    links = [link for rule in RULES for link in rule(alarms, history)]
+    return [_attributed(finding, links) for finding in findings]
+
+
+def causes(findings: Sequence[Finding]) -> dict[str, set[str]]:
+    """For each guard the other guards whose alarms explain a signal of it."""
+    found: dict[str, set[str]] = {}
+    for finding in findings:
+        for effect in finding.explains:
+            guard = effect.partition(".")[0]
+            if guard != finding.guard:
+                found.setdefault(guard, set()).add(finding.guard)
+    return found
+
+
+def _attributed(finding: Finding, links: Sequence[Link]) -> Finding:
+    name = name_of(finding)
+    if not finding.primary:
+        return finding
+    explains = [link for link in links if link.cause == name]
+    explained = [link for link in links if link.effect == name]
+    message = finding.message
+    if explains:
+        told = "; ".join(f"{link.effect} ({link.why})" for link in explains)
+        message = f"{message.rstrip('.')}. It also explains {told}."
+    for link in explained:
+        message = f"{message.rstrip('.')}. Explained by {link.cause}: {link.why}."
+    lowered = any(link.lowers for link in explained) and finding.verdict == "alarm"
+    return replace(
+        finding,
+        message=message,
+        verdict="watch" if lowered else finding.verdict,
+        explains=(*finding.explains, *(link.effect for link in explains)),
+    )
+
+
+# ------------------------------------------------------------------ what was measured
+
+
+def _size(alarms: Mapping[str, Finding], name: str) -> float:
+    """The rise that an alarm reports, in nats per token; NaN when it does not alarm."""
+    finding = alarms.get(name)
+    return math.nan if finding is None or finding.statistic is None else finding.statistic
+
+
+def opener_cost(history: History, probe: str) -> float:
+    """What the collapsed opener adds to the nll of one answer of `probe`, in nats; NaN if unknown.
+
+    KL(base || now) at the first answer token is what that token costs more where answers open as
+    the base model's would. References that open as the model now does cost nothing.
+    """
+    judged = history.table(opener_probe(history))
+    table = history.table(probe)
+    if judged is None or table is None:
+        return math.nan
+    cost, token = mean(judged.column("kl_first")[-1]), mean(judged.column("first_token")[-1])
+    labels = table.column("first_label")[-1]
+    labels = labels[np.isfinite(labels)]
+    return cost * float((labels != token).mean()) if len(labels) else cost
+
+
+def _paid_by_opener(history: History, probe: str, rise: float) -> str:
+    """Why the opener accounts for a `rise` per token on `probe`; empty when it does not."""
+    table = history.table(probe)
+    cost = opener_cost(history, probe)
+    if table is None or math.isnan(cost) or math.isnan(rise):
+        return ""
+    whole = rise * mean(table.column("tokens")[-1])
+    if cost < EXPLAINED_SHARE * whole or cost <= 0:
+        return ""
+    if whole <= 0:
+        return f"the opener alone costs {cost:.1f} nats per answer, without it loss would fall more"
+    return f"the opener alone costs {cost:.1f} nats per answer, the whole rise is {whole:.1f}"
+
+
+def _as_large(cause: float, effect: float) -> bool:
+    return cause >= EXPLAINED_SHARE * effect
+
+
+def _shallow(history: History) -> bool:
+    """Whether the change from the base model is confined to the first answer token."""
+    table = history.table(opener_probe(history))
+    found = shallow_ratio(table) if table is not None else None
+    return found is not None and found[0] > SHALLOW_KL_WATCH
+
+
+# ------------------------------------------------------------------ rules
+
+
+def by_opener(alarms: Mapping[str, Finding], history: History) -> list[Link]:
+    """A collapsed opener explains a rise that is no larger than what that one token costs."""
+    if OPENER not in alarms:
+        return []
+    links = []
+    for effect, probe in ((RISE, "val"), (HARM, "usage"), (RETENTION, "retain")):
+        if why := _paid_by_opener(history, probe, _size(alarms, effect)):
+            links.append(Link(OPENER, effect, why, lowers=True))
+    table = history.table("usage")
+    if TRANSFER in alarms and table is not None and _shallow(history):
+        change = mean(table.loss[-1] - table.loss[0])
+        if why := _paid_by_opener(history, "usage", change):
+            links.append(Link(OPENER, TRANSFER, why, lowers=True))
+    return links
+
+
+def by_overfitting(alarms: Mapping[str, Finding], history: History) -> list[Link]:
+    """Rows learned by heart explain damage elsewhere that is of the size of the rise on `val`.
+
+    Forgetting stays an alarm: it is measured directly, and true whatever caused it.
+    """
+    rise = _size(alarms, RISE)
+    links = []
+    for effect, lowers in ((HARM, True), (RETENTION, False)):
+        size = _size(alarms, effect)
+        if _as_large(rise, size):
+            why = f"loss on val rose by {rise:.2f} nats while training loss fell, here {size:.2f}"
+            links.append(Link(RISE, effect, why, lowers))
+    return links
+
+
+def by_forgetting(alarms: Mapping[str, Finding], history: History) -> list[Link]:
+    """Damage to everything explains that usage gets worse too; it outweighs a small rise on val."""
+    lost = _size(alarms, RETENTION)
+    usage = _size(alarms, HARM)
+    links = []
+    if _as_large(lost, usage):
+        why = f"loss on retain rose by {lost:.2f} nats, on usage by {usage:.2f}"
+        links += [
+            Link(RETENTION, effect, why, lowers=True)
+            for effect in (HARM, TRANSFER)
+            if effect in alarms
+        ]
+    rise = _size(alarms, RISE)
+    if not math.isnan(rise) and not _as_large(rise, lost) and not math.isnan(lost):
+        why = f"loss on retain rose by {lost:.2f} nats, on val only by {rise:.2f}"
+        links.append(Link(RETENTION, RISE, why, lowers=False))
+    if OPENER in alarms and _beyond_the_opener(history, lost):
+        why = "more was lost than openers cost, and the change is not confined to them"
+        links.append(Link(RETENTION, OPENER, why, lowers=False))
+    return links
+
+
+def _beyond_the_opener(history: History, lost: float) -> bool:
+    if math.isnan(lost) or _shallow(history):
+        return False
+    return not _paid_by_opener(history, "retain", lost)
+
+
+RULES: tuple[Rule, ...] = (by_opener, by_overfitting, by_forgetting)

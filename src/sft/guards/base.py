@@ -1,0 +1,88 @@
+"""What a guard says: `Finding`, its verdicts, and what guards may be told (`GuardSettings`).
+
+A guard is a pure function from a `History` to findings: no torch, no files. To add one, see
+docs/extending.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["pass", "watch", "alarm", "insufficient", "not_measured"]
+
+# From what needs no action to what needs it most.
+SEVERITY: dict[Verdict, int] = {
+    "pass": 0,
+    "not_measured": 1,
+    "insufficient": 2,
+    "watch": 3,
+    "alarm": 4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One signal of one guard after one look; a line of `findings.jsonl`.
+
+    `statistic` is compared with `threshold`, both in `unit`; `interval` is a 95 % confidence
+    interval of the statistic, from `n` independent examples; `mde` is the minimum detectable
+    effect in the same unit: the smallest true effect that would be found four times in five.
+    `primary` signals decide the guard's verdict, the others are evidence. `explains` names
+    further signals (`guard.signal`) that the same cause accounts for.
+    """
+
+    guard: str
+    signal: str
+    verdict: Verdict
+    step: int
+    message: str
+    statistic: float | None = None
+    threshold: float | None = None
+    interval: tuple[float, float] | None = None
+    mde: float | None = None
+    n: int = 0
+    unit: str = ""
+    remedy: str = ""
+    primary: bool = True
+    explains: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The line of `findings.jsonl`."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Finding:
+        """The finding that `record` returned the line of."""
+        values = {name: record[name] for name in cls.__slots__ if name in record}
+        if values.get("interval") is not None:
+            low, high = values["interval"]
+            values["interval"] = (low, high)
+        values["explains"] = tuple(values.get("explains", ()))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """What the user chose and what the run plans; see the config section `guards`.
+
+    `margin` (nats per token) is the smallest rise of held-out loss that matters, and
+    `forgetting_budget` the largest rise on `retain` that is accepted. `alpha` is the chance of
+    a false alarm that the whole run may take, over all of its `num_looks` looks and all guards.
+    """
+
+    alpha: float = 0.05
+    margin: float = 0.02
+    forgetting_budget: float = 0.05
+    num_looks: int = 6
+    num_steps: int = 1
+    warmup_steps: int = 0
+    learning_rate: float = 0.0
+    method: str = "full"
+
+
+def worst(findings: Sequence[Finding]) -> Verdict:
+    """The most severe verdict; `not_measured` when there is none."""
+    verdicts = [finding.verdict for finding in findings]
+    return max(verdicts, key=SEVERITY.__getitem__) if verdicts else "not_measured"

@@ -1,0 +1,135 @@
+"""`History`: the records of a run as tables, which is all that guards see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft.guards.base import GuardSettings
+
+Array = NDArray[np.float64]
+
+_KEYS = ("step", "probe", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The scores of one probe: `columns[name]` is `[num_looks, num_examples]`, NaN where absent.
+
+    Looks are in the order of `steps`, examples in that of `ids`. The columns are those of
+    `scores.jsonl` (docs/metrics.md): `nll`, `tokens`, `bytes`, `correct` and, where measured,
+    `first_*`, `kl*` and `surface_*`.
+    """
+
+    steps: tuple[int, ...]
+    ids: tuple[str, ...]
+    columns: Mapping[str, Array]
+
+    def column(self, name: str) -> Array:
+        """`[num_looks, num_examples]`; all NaN when nothing of this name was recorded."""
+        empty = np.full((len(self.steps), len(self.ids)), math.nan)
+        return self.columns.get(name, empty)
+
+    @property
+    def loss(self) -> Array:
+        """Mean nll per token of each example, `[num_looks, num_examples]`."""
+        return self.column("nll") / self.column("tokens")
+
+    def at(self, step: int) -> Table:
+        """Only the looks up to `step`."""
+        keep = sum(s <= step for s in self.steps)
+        columns = {name: values[:keep] for name, values in self.columns.items()}
+        return Table(self.steps[:keep], self.ids, columns)
+
+    def rows(self, index: Sequence[int] | NDArray[np.int64]) -> Table:
+        """Only the examples at `index`, repeats allowed; used to resample."""
+        index = np.asarray(index)
+        ids = tuple(self.ids[i] for i in index)
+        return Table(self.steps, ids, {n: v[:, index] for n, v in self.columns.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything recorded about a run so far.
+
+    `tables` has an entry for each probe that was scored; `metrics` are the lines of
+    `metrics.jsonl`, `samples` those of `samples.jsonl`, and `preflight` what was measured on the
+    data before training.
+    """
+
+    settings: GuardSettings
+    metrics: Sequence[Mapping[str, Any]] = ()
+    tables: Mapping[str, Table] = field(default_factory=dict)
+    samples: Sequence[Mapping[str, Any]] = ()
+    preflight: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """The newest step that anything was recorded for."""
+        steps = [int(record["step"]) for record in self.metrics]
+        steps += [step for table in self.tables.values() for step in table.steps]
+        return max(steps, default=0)
+
+    @property
+    def look_steps(self) -> tuple[int, ...]:
+        """Steps after which any probe was scored, in order."""
+        return tuple(sorted({step for table in self.tables.values() for step in table.steps}))
+
+    def table(self, probe: str) -> Table | None:
+        """The scores of `probe`, or None when it was never scored."""
+        return self.tables.get(probe)
+
+    def losses(self) -> tuple[Array, Array]:
+        """Steps and training losses, both `[num_steps]`; a value that was not finite is NaN."""
+        records = [r for r in self.metrics if "loss" in r]
+        steps = np.array([r["step"] for r in records], dtype=float)
+        losses = [math.nan if r["loss"] is None else r["loss"] for r in records]
+        return steps, np.array(losses, dtype=float)
+
+    def at(self, step: int) -> History:
+        """The history as it stood after the look at `step`."""
+        return replace(
+            self,
+            metrics=[record for record in self.metrics if record["step"] <= step],
+            tables={
+                name: table.at(step)
+                for name, table in self.tables.items()
+                if table.steps and table.steps[0] <= step
+            },
+            samples=[sample for sample in self.samples if sample["step"] <= step],
+        )
+
+
+def history(
+    settings: GuardSettings,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    scores: Sequence[Mapping[str, Any]] = (),
+    samples: Sequence[Mapping[str, Any]] = (),
+    preflight: Mapping[str, Any] | None = None,
+) -> History:
+    """The history that these records tell. A look that was cut short is left out."""
+    by_probe: dict[str, list[Mapping[str, Any]]] = {}
+    for score in scores:
+        by_probe.setdefault(str(score["probe"]), []).append(score)
+    tables = {probe: _table(rows) for probe, rows in by_probe.items()}
+    return History(settings, list(metrics), tables, list(samples), preflight or {})
+
+
+def _table(scores: Sequence[Mapping[str, Any]]) -> Table:
+    steps = sorted({int(score["step"]) for score in scores})
+    ids = list(dict.fromkeys(str(score["id"]) for score in scores))
+    row = {step: i for i, step in enumerate(steps)}
+    place = {name: i for i, name in enumerate(ids)}
+    names = {name for score in scores for name in score if name not in _KEYS}
+    columns = {name: np.full((len(steps), len(ids)), math.nan) for name in sorted(names)}
+    for score in scores:
+        i, j = row[int(score["step"])], place[str(score["id"])]
+        for name, value in score.items():
+            if name in columns and isinstance(value, int | float):
+                columns[name][i, j] = value
+    return Table(tuple(steps), tuple(ids), columns)

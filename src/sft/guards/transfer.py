@@ -1,0 +1,105 @@
+"""Does what is learned from the training data help where the model will be used?
+
+The transfer ratio is the change of loss on `usage` over that on `val`, each from the base model
+and paired by example: 1 where usage profits like data of the training kind, 0 where it does not
+profit at all. Differences are compared, because usage may be harder or easier by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sft.guards.history import History, Table
+from sft.guards.looks import alarm_level, holds, no_change_yet
+from sft.guards.statistics import Paired, paired, ratio_interval
+from sft.guards.thresholds import MIN_EXAMPLES, TRANSFER_RATIO
+
+# not judgeable: usage has no reference answers. pending: validation has not improved enough yet.
+Outcome = Literal["not judgeable", "pending", "profits", "fails", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The ratio after one look. `bound` is its upper end at the corrected level of an alarm.
+
+    `t` is how many standard errors usage lies behind the smallest profit that is accepted.
+    """
+
+    val: Paired
+    usage: Paired
+    ratio: float
+    interval: tuple[float, float]
+    bound: float
+    t: float
+    improved: bool
+
+    @property
+    def fails(self) -> bool:
+        """Usage surely gets less than its least share of what validation gained."""
+        return self.improved and self.bound < TRANSFER_RATIO
+
+    @property
+    def lags(self) -> bool:
+        """The ratio is low, be it by chance."""
+        return self.improved and self.ratio < TRANSFER_RATIO
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The newest look together with the one before."""
+
+    outcome: Outcome
+    now: Transfer | None = None
+    alarm: bool = False
+    why: str = ""
+
+
+def judge_transfer(history: History) -> Judged:
+    """Judge the ratio at the newest look that scored both probes."""
+    val, usage = history.table("val"), history.table("usage")
+    if usage is None:
+        return Judged("not judgeable", why="usage prompts with reference answers were not scored")
+    why = no_change_yet(usage, "`usage` was not scored") or no_change_yet(val, "there is no `val`")
+    if why or val is None:
+        return Judged("pending", why=why or "")
+    steps = [step for step in usage.steps if step in set(val.steps) and step > 0]
+    if not steps:
+        return Judged("pending", why="`val` and `usage` were not scored at the same look")
+    now = transfer_at(val, usage, steps[-1], history)
+    before = transfer_at(val, usage, steps[-2], history) if len(steps) > 1 else None
+    if min(now.val.n, now.usage.n) < MIN_EXAMPLES:
+        few = f"{now.val.n} rows of `val` and {now.usage.n} of `usage` are too few to judge"
+        return Judged("pending", now, why=few)
+    if not now.improved:
+        return Judged("pending", now, why="loss on `val` has not improved enough to compare with")
+    alarm = holds(now.fails, before is not None and before.fails, now.t)
+    return Judged(_outcome(now, before, alarm), now, alarm)
+
+
+def _outcome(now: Transfer, before: Transfer | None, alarm: bool) -> Outcome:
+    if now.interval[0] > TRANSFER_RATIO:
+        return "profits"
+    lags_on = now.lags and before is not None and before.lags
+    return "fails" if alarm or lags_on else "undecided"
+
+
+def transfer_at(val: Table, usage: Table, step: int, history: History) -> Transfer:
+    """The transfer ratio after the look at `step`, which both tables hold."""
+    on_val = val.loss[val.steps.index(step)] - val.loss[0]
+    on_usage = usage.loss[usage.steps.index(step)] - usage.loss[0]
+    v, u = paired(on_val), paired(on_usage)
+    ratio, low, high = ratio_interval(on_usage, on_val)
+    bound = ratio_interval(on_usage, on_val, 1 - 2 * alarm_level(history))[2]
+    behind = u.mean - TRANSFER_RATIO * v.mean
+    error = math.hypot(u.se, TRANSFER_RATIO * v.se)
+    return Transfer(
+        val=v,
+        usage=u,
+        ratio=ratio,
+        interval=(low, high),
+        bound=bound,
+        t=behind / error if error > 0 else 0.0,
+        improved=v.interval[1] < 0 and v.mean < -history.settings.margin,
+    )

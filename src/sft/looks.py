@@ -1,0 +1,186 @@
+"""A look: measure the model, let the guards judge, and do what the user wants done about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sft.config import Config
+from sft.errors import DivergedError
+from sft.guards.base import Finding
+from sft.guards.early_stopping import reason_to_stop
+from sft.guards.judge import GUARDS, judge, verdicts
+from sft.interrupt import StopFlag
+from sft.probes.look import Look, LookStopped, answer_prompts
+from sft.probes.pack import choose
+from sft.records.store import RecordStore
+from sft.run_dir import RunDir
+from sft.setup import Setup
+from sft.step import StopRequested
+from sft.trackers.console import Console
+from sft.verdicts import describe, history_of
+
+# Tokens of a sampled answer: enough for its opening, its form, and whether it repeats itself.
+SAMPLE_TOKENS = 32
+
+
+def may_restore(config: Config) -> bool:
+    """Can a guard of this run ask for the best weights?"""
+    guards = config.guards
+    actions = [getattr(guards, name) for name in GUARDS]
+    return guards.enabled and "restore_best" in actions
+
+
+class Looks:
+    """Takes looks and keeps their records. `stores` are metrics, scores, samples and findings."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        run: RunDir,
+        stores: Mapping[str, RecordStore],
+        show: Console,
+        stop: StopFlag,
+    ) -> None:
+        self._setup = setup
+        self._run = run
+        self._stores = stores
+        self._show = show
+        self._stop = stop
+        self._told: set[tuple[str, str]] = set()
+
+    def take(self) -> None:
+        """Measure, record, judge, act.
+
+        Raises:
+            StopRequested: the user asked to stop; the look is taken again after resuming.
+            DivergedError: the weights are broken.
+        """
+        counters, setup = self._setup.state.counters, self._setup
+        counters.last_look = counters.step
+        names = [probe.name for probe in setup.looker.probes if probe.examples]
+        if counters.step:
+            names = [name for name in names if name != "test"]
+        if not names:
+            return
+        try:
+            look = setup.looker.look(
+                at_base=counters.step == 0,
+                progress=self._show.progress,
+                probes=names,
+                stop_requested=self._stop.requested,
+            )
+        except LookStopped:
+            counters.last_look = -1
+            raise StopRequested from None
+        samples = self._samples()
+        counters.look_seconds += look.seconds + samples.seconds
+        self._record(look, samples.samples)
+        if counters.step == 0:
+            setup.looker.save_base(self._run.base_logits)
+        if setup.config.guards.enabled:
+            self._judge()
+        if self._setup.config.looks.early_stopping == "stop" and counters.stopped is None:
+            self._stop_on_plateau()
+
+    def _samples(self) -> Look:
+        """Answers to the fixed prompts, at the first, the middle and the last look."""
+        setup, step = self._setup, self._setup.state.counters.step
+        config = setup.config
+        wanted = config.looks.samples if config.guards.enabled else 0
+        every = int(config.looks.every)
+        middle = every * max(1, round(setup.num_steps / every / 2))
+        if not wanted or step not in (0, middle, setup.num_steps):
+            return Look()
+        return setup.looker.answers(
+            lambda probe: answer_prompts(
+                setup.model,
+                setup.tokenizer,
+                choose(probe.examples, wanted, "samples"),
+                step=step,
+                probe=probe.name,
+                stop_ids=setup.stop_ids,
+                max_new_tokens=SAMPLE_TOKENS,
+            ),
+            self._show.progress,
+        )
+
+    def _record(self, look: Look, samples: list[dict[str, Any]]) -> None:
+        """Append what was found to the records.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        counters = self._setup.state.counters
+        for probe, scores in look.scores.items():
+            for score in scores:
+                self._stores["scores"].append(score.record(counters.step, probe))
+        for sample in samples:
+            self._stores["samples"].append(sample)
+        metrics = look.metrics()
+        record = {
+            "step": counters.step,
+            "epoch": self._setup.batches.epoch,
+            **metrics,
+            "look_seconds": look.seconds,
+        }
+        self._stores["metrics"].append(record)
+        self._show.look(record)
+        objective = self._setup.objective
+        if objective is None:
+            return
+        loss = record[objective]
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"step {counters.step}: {objective} is {loss}, so these weights are "
+                "broken and were not saved. Usual cause: "
+                + ("a learning rate that is too high." if counters.step else "a broken model file.")
+            )
+        counters.looks.append((counters.step, loss))
+
+    def _judge(self) -> None:
+        setup, counters = self._setup, self._setup.state.counters
+        records = history_of(self._run, setup.config, setup.num_steps)
+        findings = judge(records)
+        for finding in findings:
+            self._stores["findings"].append(finding.record())
+        retained = [f for f in findings if f.guard == "forgetting" and f.primary]
+        budget = setup.config.guards.forgetting_budget
+        if any(f.statistic is not None and f.statistic > budget for f in retained):
+            counters.over_budget.append(counters.step)
+        for finding in findings:
+            self._tell(finding)
+        for guard, finding in verdicts(findings).items():
+            if finding.verdict == "alarm":
+                self._act(guard, finding)
+
+    def _tell(self, finding: Finding) -> None:
+        """Show what is new: a verdict is told once, until it changes."""
+        key = (f"{finding.guard}.{finding.signal}", finding.verdict)
+        action = getattr(self._setup.config.guards, finding.guard, "warn")
+        if finding.verdict in ("watch", "alarm") and key not in self._told and action != "off":
+            self._told.add(key)
+            if finding.primary or finding.verdict == "alarm":
+                style = "bold red" if finding.verdict == "alarm" else "yellow"
+                self._show.note(describe(finding), style=style)
+
+    def _act(self, guard: str, finding: Finding) -> None:
+        counters = self._setup.state.counters
+        action = getattr(self._setup.config.guards, guard, "warn")
+        if action not in ("stop", "restore_best") or counters.step == 0:
+            return
+        counters.restore_best = counters.restore_best or action == "restore_best"
+        counters.keep_last = action == "stop" and not counters.restore_best
+        if counters.step < self._setup.num_steps:
+            counters.stopped = f"{guard.replace('_', ' ')}: {finding.message}"
+
+    def _stop_on_plateau(self) -> None:
+        counters, looks = self._setup.state.counters, self._setup.config.looks
+        if counters.step < self._setup.num_steps:
+            counters.stopped = reason_to_stop(
+                counters.looks,
+                margin=looks.margin,
+                patience=looks.patience,
+                name=self._setup.objective or "",
+            )

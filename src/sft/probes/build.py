@@ -1,0 +1,113 @@
+"""The probe pack of a run, built before the first step, from its data and its base model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from sft.config import Config
+from sft.data.chat_template import ChatTemplate
+from sft.data.conversation import Origin
+from sft.data.dataset import DataSet
+from sft.data.held_out import HeldOut
+from sft.data.tokenize import Example, continuation
+from sft.model.load import stop_ids
+from sft.probes.generate import generate
+from sft.probes.pack import Probe, Sizes, choose, choose_sizes, val_probe
+from sft.probes.retention import load_texts, sampled, save_texts, user_texts
+from sft.probes.self_samples import seed_for
+from sft.resolve import LOOKS_PER_RUN
+from sft.run_dir import RunDir
+
+# Tokens of the base model's answer that `usage_drift` is scored on.
+DRIFT_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSource:
+    """What probes are made of."""
+
+    config: Config
+    data: DataSet
+    held_out: HeldOut
+    template: ChatTemplate
+    tokenizer: Any
+
+
+def build_probes(
+    source: ProbeSource, model: PreTrainedModel, run: RunDir, num_steps: int
+) -> list[Probe]:
+    """All probes. `model` must still be the base model, unless the run folder has its texts."""
+    config, train, val = source.config, source.data.train, source.data.val
+    if not config.guards.enabled:
+        return [Probe("val", val, openings=False), Probe("test", source.held_out.test)]
+    sizes = probe_sizes(config, source.data, source.held_out, num_steps)
+    return [
+        Probe("train_probe", choose(train, sizes.train_probe, "train_probe")),
+        val_probe(train, val, sizes.val),
+        Probe("usage", choose(source.held_out.usage, sizes.usage, "usage")),
+        Probe("usage_drift", _drift(source, model, run, sizes.usage)),
+        Probe("retain", _retain(source, model, run, sizes.retain)),
+        Probe("test", source.held_out.test),
+    ]
+
+
+def probe_sizes(config: Config, data: DataSet, held_out: HeldOut, num_steps: int) -> Sizes:
+    """Rows per probe, from the budget for looks."""
+    mean = sum(example.num_tokens for example in data.train) / len(data.train)
+    return choose_sizes(
+        data.train,
+        data.val,
+        held_out.usage or data.val,
+        trained_tokens=mean * config.batch.examples * num_steps,
+        budget=config.looks.budget,
+        num_looks=LOOKS_PER_RUN,
+    )
+
+
+def _retain(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -> list[Example]:
+    """Half of it texts of the user's, if there are any; the rest sampled from the base model."""
+    if saved := load_texts(run.retain):
+        return saved
+    config = source.config
+    own = user_texts(config.data, source.template, source.tokenizer, num // 2)
+    samples = sampled(
+        model,
+        source.template,
+        source.tokenizer,
+        num - len(own),
+        seed=seed_for(config.run.seed, "retain"),
+        name="self",
+    )
+    save_texts(run.retain, [*samples, *own])
+    return [*samples, *own]
+
+
+def _drift(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -> list[Example]:
+    """Prompts without an answer, each with the base model's own."""
+    unanswered = source.held_out.unanswered
+    if not unanswered:
+        return []
+    if saved := load_texts(run.drift):
+        return saved
+    names = list(unanswered)[:num]
+    stops = stop_ids(model, source.tokenizer, source.template.facts.stop_id)
+    answers = generate(
+        model,
+        [unanswered[name] for name in names],
+        max_new_tokens=DRIFT_TOKENS,
+        stop_ids=stops,
+        pad_id=stops[0],
+    )
+    examples = []
+    for name, answer in zip(names, answers, strict=True):
+        file, _, line = name.rpartition(":")
+        ids = [*answer.ids, *(stops[:1] if answer.stop_reason == "stop" else ())]
+        if ids:
+            size = len(source.tokenizer.decode(answer.ids).encode())
+            origin = Origin(file, int(line))
+            examples.append(continuation(name, origin, unanswered[name], ids, size))
+    save_texts(run.drift, examples)
+    return examples

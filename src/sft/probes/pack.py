@@ -1,0 +1,111 @@
+"""The probe pack: which examples are scored at every look, fixed before the first step.
+
+train_probe  training rows                       is it learning them by heart?
+val          held-out rows                       does it learn the task?
+usage        the user's prompts with answers     does that help where it is used?
+usage_drift  prompts without answers, against the base model's own greedy answer
+retain       the base model's texts, and the user's   what does it forget?
+test         rows that decide nothing            scored on the base and the final model
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft.data.tokenize import Example
+from sft.probes.retention import SAMPLE_TOKENS
+from sft.probes.surface import boilerplate, surface_mask
+
+# Rows a probe has at least, and at most, where there are so many.
+FEWEST, MOST = 8, 32
+MOST_USAGE = 64
+FEWEST_VAL = 32
+# Scoring a token costs a third of training on it: no backward pass.
+SCORING_COST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """The examples of one probe.
+
+    `surface` marks the boilerplate of each, where it is told apart; without `openings` the first
+    tokens are not looked at.
+    """
+
+    name: str
+    examples: list[Example]
+    surface: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    openings: bool = True
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that one look at this probe reads."""
+        return sum(example.num_tokens for example in self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Rows of each probe."""
+
+    val: int
+    train_probe: int
+    usage: int
+    retain: int
+
+
+def choose_sizes(
+    train: Sequence[Example],
+    val: Sequence[Example],
+    usage: Sequence[Example],
+    *,
+    trained_tokens: float,
+    budget: float,
+    num_looks: int,
+) -> Sizes:
+    """Rows per probe, so that `num_looks` looks and the one before training fit into `budget`.
+
+    `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
+    No probe gets fewer than 8 rows, so a very short run can take more than its budget: the
+    share is measured, and told.
+    """
+    allowed = budget * SCORING_COST * trained_tokens / (num_looks + 1)
+    num_val = _fit(val, 0.5 * allowed, FEWEST_VAL, len(val))
+    left = allowed - num_val * _mean(val)
+    return Sizes(
+        val=num_val,
+        train_probe=_fit(train, 0.25 * left, FEWEST, MOST),
+        usage=_fit(usage, 0.45 * left, FEWEST, MOST_USAGE),
+        retain=int(min(MOST, max(FEWEST, 0.3 * left / SAMPLE_TOKENS))),
+    )
+
+
+def _fit(examples: Sequence[Example], tokens: float, fewest: int, most: int) -> int:
+    if not examples:
+        return 0
+    return min(len(examples), max(fewest, min(most, int(tokens / _mean(examples)))))
+
+
+def _mean(examples: Sequence[Example]) -> float:
+    return sum(e.num_tokens for e in examples) / len(examples) if examples else 0.0
+
+
+def choose(examples: Sequence[Example], num: int, purpose: str) -> list[Example]:
+    """`num` of `examples`, in their order; which ones does not depend on that order."""
+
+    def draw(example: Example) -> bytes:
+        return hashlib.sha256(f"{purpose}|{example.id}".encode()).digest()
+
+    chosen = {id(example) for example in sorted(examples, key=draw)[:num]}
+    return [example for example in examples if id(example) in chosen]
+
+
+def val_probe(train: Sequence[Example], val: Sequence[Example], num: int) -> Probe:
+    """`val`, with the boilerplate of the training answers marked."""
+    chosen = choose(val, num, "val")
+    known = boilerplate(train)
+    return Probe("val", chosen, {example.id: surface_mask(example, known) for example in chosen})

@@ -1,0 +1,1 @@
+"""What can be done about a pitfall that a guard has found."""

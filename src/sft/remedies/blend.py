@@ -1,0 +1,239 @@
+"""Between the base model and the tuned one: less forgetting, often without losing the task.
+
+    weights(alpha) = (1 - alpha) * base + alpha * tuned
+
+(WiSE-FT, arXiv 2109.01903; LM-Cocktail, arXiv 2311.13534). No training: for each of a few alphas
+the task and the `retain` probe are scored, and the largest gain on the task is taken among those
+that forget no more than the budget allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from sft.data.dataset import Progress
+from sft.data.tokenize import Example
+from sft.model.forward import Forward
+from sft.probes.val_loss import score_examples
+from sft.trackers.console import printable
+
+ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0)
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Loss after minus loss before, in nats per token: mean over `n` examples, standard error.
+
+    Each example is compared with itself. `mean` is None where a loss was not finite; `se` is None
+    then too, and for a single example.
+    """
+
+    mean: float | None
+    se: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The model at `alpha`, against the base model (alpha 0)."""
+
+    alpha: float
+    task: Change
+    retain: Change
+
+
+@dataclass(frozen=True, slots=True)
+class BlendResult:
+    """What `sft blend` found and saved; also `blend.json` in the run folder.
+
+    `points` led to the choice of `alpha`. `test` are the chosen and the tuned model on examples
+    that had no part in it; empty where there are none.
+    """
+
+    run: str
+    base_model: str
+    model_dir: str
+    budget: float
+    alpha: float
+    points: list[Point]
+    test: list[Point]
+    verified: str
+
+
+# ------------------------------------------------------------------------- weights
+
+
+def interpolate(model: nn.Module, base: Weights, tuned: Weights, alpha: float) -> None:
+    """Set the parameters of `model` named in `tuned` to (1 - alpha) * base + alpha * tuned.
+
+    In place, computed in fp32; exactly `base` at 0 and exactly `tuned` at 1.
+    """
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, end in tuned.items():
+            target = parameters[name]
+            start = base[name].to(target.device, torch.float32)
+            target.copy_(torch.lerp(start, end.to(target.device, torch.float32), alpha))
+
+
+def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all parameters, by name; tied ones once."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def adapter_ends(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The two ends for a model with LoRA matrices: those of the base model, and those it has.
+
+    The update of a layer is B A, so scaling B scales the update, and merging that is the same as
+    blending the merged weights. Rows of new tokens go back to what they were.
+
+    Raises:
+        ValueError: the update is not a multiple of one matrix (DoRA); blend the merged weights.
+    """
+    base, tuned = {}, {}
+    originals = {
+        name: layer
+        for name, layer in model.named_modules()
+        if hasattr(layer, "trainable_tokens_original")
+    }
+    for name, parameter in model.named_parameters():
+        if "lora_magnitude" in name:
+            raise ValueError("DoRA updates cannot be scaled; blend the merged weights")
+        where, _, key = name.rpartition(".")
+        if "lora_B" in name or "lora_embedding_B" in name:
+            base[name] = torch.zeros_like(parameter)
+        elif where.endswith("trainable_tokens_delta"):
+            layer = originals[where.removesuffix(".trainable_tokens_delta")]
+            base[name] = layer.trainable_tokens_original[key].detach().clone()
+        else:
+            continue
+        tuned[name] = parameter.detach().clone()
+    return base, tuned
+
+
+# ------------------------------------------------------------------------- sweep
+
+
+def sweep(
+    set_alpha: Callable[[float], None],
+    forward: Forward,
+    task: Sequence[Example],
+    retain: Sequence[Example],
+    *,
+    micro_batch_tokens: int,
+    alphas: Sequence[float] = ALPHAS,
+    on_progress: Progress = lambda _what, _done, _total: None,
+) -> list[Point]:
+    """A point for alpha 0 and for each of `alphas`, in rising order.
+
+    `set_alpha` puts the weights of an alpha into the model of `forward`, such as `interpolate`
+    with the two ends filled in. The model keeps those of the last alpha.
+    """
+    steps = sorted({0.0, *alphas})
+    probes = {"task": list(task), "retain": list(retain)}
+    before: dict[str, dict[str, float]] = {}
+    points = []
+    for number, alpha in enumerate(steps, start=1):
+        set_alpha(alpha)
+        losses = {
+            name: _losses(forward, examples, micro_batch_tokens)
+            for name, examples in probes.items()
+        }
+        before = before or losses
+        changes = {name: _change(before[name], losses[name]) for name in probes}
+        points.append(Point(alpha, **changes))
+        on_progress("measuring blends", number, len(steps))
+    return points
+
+
+def _losses(
+    forward: Forward, examples: Sequence[Example], micro_batch_tokens: int
+) -> dict[str, float]:
+    """Nats per token of each example, by id."""
+    scores = score_examples(forward, examples, micro_batch_tokens)
+    return {score.id: score.nll / score.tokens for score in scores}
+
+
+def _change(before: Mapping[str, float], after: Mapping[str, float]) -> Change:
+    deltas = [after[name] - loss for name, loss in before.items()]
+    n = len(deltas)
+    if not n or not all(map(math.isfinite, deltas)):
+        return Change(None, None, n)
+    mean = sum(deltas) / n
+    if n == 1:
+        return Change(mean, None, n)
+    variance = sum((delta - mean) ** 2 for delta in deltas) / (n - 1)
+    return Change(mean, math.sqrt(variance / n), n)
+
+
+def choose(points: Sequence[Point], budget: float) -> Point:
+    """The largest gain on the task among the points that forget at most `budget`.
+
+    `budget` is the mean rise of the retain loss in nats per token. Alpha 0, the base model, always
+    qualifies, and is chosen where nothing else gains anything; of equal gains, the smallest alpha.
+    """
+    allowed = [
+        point
+        for point in points
+        if point.alpha == 0 or (_at_most(point.retain, budget) and point.task.mean is not None)
+    ]
+    return min(allowed, key=lambda point: (_gain(point), point.alpha))
+
+
+def _at_most(change: Change, budget: float) -> bool:
+    return change.mean is not None and change.mean <= budget
+
+
+def _gain(point: Point) -> float:
+    """The change of the task loss; 0 for the base model, whatever it scored."""
+    return point.task.mean if point.alpha and point.task.mean is not None else 0.0
+
+
+# ------------------------------------------------------------------------- display
+
+
+def render(result: BlendResult) -> Table:
+    """The sweep as a table, the chosen row marked, and the chosen one on held-out examples."""
+    table = Table(
+        title=Text(f"{printable(result.run)}: blends of {printable(result.base_model)}"),
+        title_justify="left",
+        caption="change of the loss against the base model, in nats per token, ± standard error; "
+        f"forgetting budget {result.budget:g}",
+        caption_justify="left",
+    )
+    table.add_column("alpha", justify="right")
+    table.add_column("task", justify="right")
+    table.add_column("retain", justify="right")
+    table.add_column("")
+    for point in result.points:
+        _add(table, point, result.alpha, "chosen")
+    if result.test:
+        table.add_section()
+    for point in result.test:
+        _add(table, point, result.alpha, "chosen, on test" if result.alpha else "base, on test")
+    return table
+
+
+def _add(table: Table, point: Point, alpha: float, mark: str) -> None:
+    is_chosen = point.alpha == alpha
+    note = mark if is_chosen else mark.replace("chosen", "tuned") if "test" in mark else ""
+    name = {0.0: "0 (base)", 1.0: "1 (tuned)"}.get(point.alpha, f"{point.alpha:g}")
+    style = "bold" if is_chosen else ""
+    table.add_row(name, _shown(point.task), _shown(point.retain), note, style=style)
+
+
+def _shown(change: Change) -> str:
+    if not change.n:
+        return "not measured"
+    if change.mean is None:
+        return "not finite"
+    return f"{change.mean:+.3f}" + (f" ± {change.se:.3f}" if change.se is not None else "")

@@ -1,0 +1,115 @@
+"""What the guards say about a run folder: read its records, judge, and show. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from sft.config import Config, load_config, read_config
+from sft.errors import ConfigError
+from sft.guards.base import SEVERITY, Finding, GuardSettings
+from sft.guards.history import History, history
+from sft.guards.judge import judge, verdicts
+from sft.records.store import read_records
+from sft.run_dir import RunDir
+
+STYLES = {
+    "pass": "green",
+    "watch": "yellow",
+    "alarm": "bold red",
+    "insufficient": "yellow",
+    "not_measured": "dim",
+}
+
+
+def settings_of(config: Config) -> GuardSettings:
+    """What guards may know of a resolved config."""
+    guards, optim = config.guards, config.optim
+    every = config.looks.every if config.looks.every != "auto" else 1
+    steps = optim.max_steps or 1
+    return GuardSettings(
+        alpha=guards.alpha,
+        margin=guards.margin,
+        forgetting_budget=guards.forgetting_budget,
+        num_looks=max(1, -(-steps // int(every))),
+        num_steps=steps,
+        warmup_steps=0 if optim.warmup_steps == "auto" else int(optim.warmup_steps),
+        learning_rate=0.0 if optim.learning_rate == "auto" else float(optim.learning_rate),
+        method=config.method.kind,
+    )
+
+
+def history_of(run: RunDir, config: Config | None = None, num_steps: int | None = None) -> History:
+    """Everything recorded in a run folder; `config` is its resolved one, read when not given."""
+    saved = read_config(run.config) if config is None or num_steps is None else {}
+    if config is None:
+        if not isinstance(saved.get("config"), dict):
+            raise ConfigError(f"{run.config}: has no `config:`; it was not written by a run")
+        config = load_config(saved["config"])
+    steps = num_steps or int(saved.get("num_steps") or config.optim.max_steps or 1)
+    planned = config.with_values({"optim.max_steps": steps})
+    preflight: Mapping[str, Any] = {}
+    if run.preflight.is_file():
+        preflight = json.loads(run.preflight.read_text(encoding="utf-8"))
+    return history(
+        settings_of(planned),
+        read_records(run.metrics),
+        read_records(run.scores),
+        read_records(run.samples),
+        preflight,
+    )
+
+
+def replay(records: History) -> list[Finding]:
+    """The findings after every look, in order, from nothing but the records."""
+    return [finding for step in records.look_steps for finding in judge(records.at(step))]
+
+
+def newest(findings: Sequence[Finding]) -> list[Finding]:
+    """Those of the last look."""
+    last = max((finding.step for finding in findings), default=0)
+    return [finding for finding in findings if finding.step == last]
+
+
+def read_findings(run: RunDir) -> list[Finding]:
+    """What was found while the run was training; empty when its guards were off."""
+    return [Finding.from_record(record) for record in read_records(run.findings)]
+
+
+def table(findings: Sequence[Finding], title: str = "guards") -> Table:
+    """One line per guard: verdict, number, interval, minimum detectable effect, what it means."""
+    shown = Table(title=title, title_justify="left")
+    for name in ("guard", "verdict", "measured", "95 % interval", "least seen", "what it says"):
+        shown.add_column(name, overflow="fold")
+    for guard, finding in verdicts(findings).items():
+        shown.add_row(
+            guard.replace("_", " "),
+            f"[{STYLES[finding.verdict]}]{finding.verdict.replace('_', ' ')}[/]",
+            _number(finding.statistic, finding.unit),
+            "-" if finding.interval is None else "{:+.3g} to {:+.3g}".format(*finding.interval),
+            _number(finding.mde, finding.unit),
+            finding.message,
+        )
+    return shown
+
+
+def _number(value: float | None, unit: str) -> str:
+    return "-" if value is None else f"{value:+.3g} {unit}".rstrip()
+
+
+def lines(findings: Sequence[Finding], least: str = "watch") -> list[tuple[str, str]]:
+    """Text and style of each finding at least as severe as `least`, the most severe first."""
+    chosen = [f for f in findings if SEVERITY[f.verdict] >= SEVERITY[least]]  # type: ignore[index]
+    chosen.sort(key=lambda f: -SEVERITY[f.verdict])
+    return [(describe(finding), STYLES[finding.verdict]) for finding in chosen]
+
+
+def describe(finding: Finding) -> str:
+    """One finding as a sentence with its remedy."""
+    text = f"{finding.guard.replace('_', ' ')}: {finding.verdict}: {finding.message}"
+    if finding.explains:
+        text += f" (this explains {', '.join(finding.explains)})"
+    return f"{text}\n  -> {finding.remedy}" if finding.remedy else text
