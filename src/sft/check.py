@@ -86,7 +86,7 @@ def _lengths(examples: Sequence[Example], max_seq_len: int) -> Table:
 
 def _plan(tokens: Tokens) -> Table:
     config, facts = tokens.resolver.config, tokens.template.facts
-    batches = build_batches(config, tokens.data)
+    batches = build_batches(config, tokens.data, tokens.held_out)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     tools = (
         "the template"

@@ -145,6 +145,46 @@ def evaluate(
 
 @cli.command()
 @click.argument("run", type=click.Path())
+@click.option("--all", "every", is_flag=True, help="Every signal, not only each guard's verdict.")
+@click.option("--json", "as_json", is_flag=True, help="Findings of all looks as JSON lines.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["watch", "alarm"]),
+    help="Exit with code 8 if any guard says this or worse after the last look.",
+)
+def guards(run: str, every: bool, as_json: bool, fail_on: str | None) -> None:
+    """Judge the records of RUN again: overfitting, format collapse, mismatch, forgetting.
+
+    Reads the run folder only; needs neither the model nor torch.
+    """
+    from sft.verdicts import show_guards
+
+    show_guards(run, every=every, as_json=as_json, fail_on=fail_on, out=sys.stdout)
+
+
+@cli.command()
+@click.argument("run", type=click.Path())
+@click.option("--budget", type=float, help="Largest rise of retain loss; default: the run's own.")
+@click.option("--to", "target", type=click.Path(), help="Where the model goes; RUN/model-blend.")
+def blend(run: str, budget: float | None, target: str | None) -> None:
+    """Mix the base model back into the tuned one of RUN, against forgetting.
+
+    Tries several shares, and keeps the largest gain on the task within the forgetting budget.
+    """
+    from rich.console import Console as RichConsole
+
+    from sft.blend import blend as mix
+    from sft.blend import render
+    from sft.trackers.console import Console
+
+    with Console() as show:
+        result = mix(run, budget=budget, to=target, on_progress=show.progress)
+    RichConsole(highlight=False).print(render(result))
+    click.echo(result.model_dir)
+
+
+@cli.command()
+@click.argument("run", type=click.Path())
 @click.argument("prompt", required=False)
 @click.option("--system", help="System message.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=512, show_default=True)

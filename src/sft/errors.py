@@ -8,6 +8,7 @@
     ├── DivergedError    exit 5   loss or gradient is not finite
     ├── OutOfMemoryError exit 6   the device ran out of memory
     ├── DiskError        exit 7   the disk is full or not writable
+    ├── GuardAlarm       exit 8   `sft guards --fail-on` found what it was asked to fail on
     └── Interrupted      exit 130 (SIGINT) or 143 (SIGTERM): state was saved
 
 The command line prints the message without a traceback and exits with the code.
@@ -64,6 +65,12 @@ class DiskError(SFTError):
     """The disk is full, or a folder cannot be written."""
 
     exit_code = 7
+
+
+class GuardAlarm(SFTError):
+    """A guard's verdict is as bad as the user asked to be told of by exit code."""
+
+    exit_code = 8
 
 
 class Interrupted(SFTError):

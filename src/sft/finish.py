@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,30 @@ from sft.config import Config
 from sft.errors import CheckpointError
 from sft.export.model_card import model_card
 from sft.export.weights import save_model, verify_model
+from sft.guards.base import Finding
 from sft.guards.early_stopping import best_look
+from sft.guards.judge import verdicts
+from sft.guards.signs import signs
 from sft.records.store import RecordStore, read_records
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup, saved_identity, without_dir
 from sft.trackers.console import Console, sparkline
+from sft.verdicts import history_of, lines, newest, read_findings
+from sft.verdicts import table as guards_table
+
+LOOK_SECONDS = "look_seconds"  # only the record of a look has it
+HELD_OUT = (
+    "val_loss",
+    "val_accuracy",
+    "val_perplexity",
+    "usage_loss",
+    "usage_accuracy",
+    "usage_perplexity",
+    "test_loss",
+    "test_accuracy",
+    "test_perplexity",
+    "retain_loss",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +52,9 @@ class RunSummary:
     """What a finished run amounts to; also `summary.json` in the run folder.
 
     `first` and `last` are the first and the last training record; `base` and `best` the look
-    before training and the look whose weights are in `model_dir` (empty without validation).
+    before training and the look whose weights are in `model_dir` (empty without validation);
+    `test` is what the chosen weights score on rows that decided nothing. `guards` has the verdict
+    of each guard, `signs` what to watch, and `looks_share` the share of time that looks took.
     """
 
     run_dir: str
@@ -46,6 +67,10 @@ class RunSummary:
     last: dict[str, Any]
     base: dict[str, Any]
     best: dict[str, Any]
+    test: dict[str, Any] = field(default_factory=dict)
+    guards: list[dict[str, Any]] = field(default_factory=list)
+    signs: list[dict[str, Any]] = field(default_factory=list)
+    looks_share: float | None = None
 
 
 def run_folder(config: Config) -> Path:
@@ -136,8 +161,9 @@ def finish(
                 "restore it, or choose another --run"
             )
         setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
+    test = _score_test(setup, stores, best_step, show)
     records = read_records(run.metrics)
-    looks = {record["step"]: record for record in records if "val_loss" in record}
+    looks = {record["step"]: record for record in records if LOOK_SECONDS in record}
     steps = [record for record in records if "loss" in record]
     show.progress("saving the model")
     save_model(
@@ -174,10 +200,40 @@ def finish(
         last=steps[-1],
         base=looks.get(0, {}),
         best=looks.get(best_step, {}),
+        test=test,
+        **_evidence(setup, run),
     )
     write_json(run.summary, asdict(summary))
     report(summary, run, show)
     return summary
+
+
+def _score_test(
+    setup: Setup, stores: Mapping[str, RecordStore], step: int, show: Console
+) -> dict[str, Any]:
+    """The chosen weights on the rows that decided nothing; recorded like a look of its own."""
+    if not any(probe.name == "test" and probe.examples for probe in setup.looker.probes):
+        return {}
+    look = setup.looker.look(at_base=False, progress=show.progress, probes=["test"])
+    for score in look.scores["test"]:
+        stores["scores"].append(score.record(step, "test"))
+    record = {"step": step, **look.metrics()}
+    stores["metrics"].append(record)
+    return record
+
+
+def _evidence(setup: Setup, run: RunDir) -> dict[str, Any]:
+    """What guards and signs say of the whole run, and what measuring it took."""
+    counters = setup.state.counters
+    share = counters.look_seconds / max(counters.look_seconds + counters.seconds, 1e-9)
+    if not setup.config.guards.enabled:
+        return {"looks_share": share}
+    records = history_of(run, setup.config, setup.num_steps)
+    return {
+        "guards": [finding.record() for finding in verdicts(newest(read_findings(run))).values()],
+        "signs": [asdict(sign) for sign in signs(records)],
+        "looks_share": share,
+    }
 
 
 def _card(
@@ -205,6 +261,27 @@ def _card(
     )
 
 
+def _report_evidence(summary: RunSummary, show: Console) -> None:
+    """The signs of a good run, the verdict of each guard, and what to do about alarms."""
+    marks = {True: "yes", False: "no", None: "not measured"}
+    if summary.signs:
+        table = Table(title="what to watch", title_justify="left")
+        for column in ("sign", "held", "figure"):
+            table.add_column(column, overflow="fold")
+        for sign in summary.signs:
+            table.add_row(sign["name"], marks[sign["held"]], sign["figure"])
+        show.table(table)
+    if not summary.guards:
+        show.note("guards: off, nothing was measured", style="yellow")
+        return
+    findings = [Finding.from_record(record) for record in summary.guards]
+    show.table(guards_table(findings))
+    for text, style in lines(findings):
+        show.note(text, style=style)
+    if summary.looks_share is not None:
+        show.note(f"measuring took {summary.looks_share:.1%} of the training time")
+
+
 def report(summary: RunSummary, run: RunDir, show: Console) -> None:
     """Print what happened, where the model lies, and what to type next."""
     losses = [record["loss"] for record in read_records(run.metrics) if "loss" in record]
@@ -213,15 +290,18 @@ def report(summary: RunSummary, run: RunDir, show: Console) -> None:
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name in ("loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos"):
         table.add_row(name, f"{summary.first[name]:.4g}", f"{summary.last[name]:.4g}")
-    if summary.best:
+    after = {**summary.best, **summary.test}
+    measured = [name for name in HELD_OUT if after.get(name) is not None]
+    if measured:
         table.add_section()
         table.add_row("", "base model", f"step {summary.best_step}", style="bold")
-        for name in ("val_loss", "val_accuracy", "val_perplexity"):
+        for name in measured:
             base = summary.base.get(name)
             before = "not measured" if base is None else f"{base:.4g}"
-            table.add_row(name, before, f"{summary.best[name]:.4g}")
+            table.add_row(name, before, f"{after[name]:.4g}")
     show.table(table)
-    if not summary.best:
+    _report_evidence(summary, show)
+    if "val_loss" not in summary.best:
         show.note("validation: not measured", style="yellow")
     elif summary.base and summary.best["val_loss"] >= summary.base["val_loss"]:
         show.note(

@@ -49,6 +49,7 @@ class RunDir:
         self.preflight = self.path / "preflight.json"
         self.probes = self.path / "probes"
         self.retain = self.probes / "retain.jsonl"
+        self.replay = self.probes / "replay.jsonl"
         self.drift = self.probes / "usage_drift.jsonl"
         self.base_logits = self.probes / "base.safetensors"
         self.blended = self.path / "model-blend"

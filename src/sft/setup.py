@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +15,14 @@ from transformers import PreTrainedModel
 
 from sft.checkpoint import differences
 from sft.config import Config, dump_yaml, parse_yaml
+from sft.curate.choose_rows import choose_rows
+from sft.curate.preflight import preflight
+from sft.curate.remedies import usage_weights
 from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
 from sft.data.held_out import HeldOut, load_held_out
+from sft.data.tokenize import Example
 from sft.data.tokenize import fingerprint as data_fingerprint
 from sft.errors import CheckpointError, ConfigError
 from sft.interrupt import StopFlag
@@ -29,10 +35,19 @@ from sft.optim.optimizers import build_optimizer
 from sft.probes.build import ProbeSource, build_probes
 from sft.probes.look import Looker
 from sft.probes.pack import SCORING_COST, Probe
+from sft.probes.retention import load_texts, sampled, save_texts
+from sft.probes.self_samples import seed_for
+from sft.remedies.anchor import Anchor
+from sft.remedies.dropout import add_dropout
+from sft.remedies.replay import mixed, replay_examples
 from sft.resolve import Resolver
 from sft.run_dir import RunDir, write_json, write_text
 from sft.state import TrainState, seed_everything
 from sft.trackers.console import Console
+
+# Texts of the base model: at most so many for replay, of so many tokens; and for `retain_kl`.
+MOST_REPLAY, REPLAY_TOKENS = 512, 96
+NUM_ANCHORS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,7 @@ class Setup:
     batches: Batches
     state: TrainState
     looker: Looker
+    penalty: Callable[[int], torch.Tensor] | None
     objective: str | None
     stop_ids: list[int]
     num_steps: int
@@ -89,7 +105,9 @@ def prepare_data(
         stopped()
         show.progress(what, done, total)
 
-    data = load_data(resolver.config.data, template, config.run.seed, progress)
+    rows = resolver.config.data
+    choose = partial(choose_rows, config=rows, seed=config.run.seed)
+    data = load_data(rows, template, config.run.seed, progress, choose)
     held_out = load_held_out(resolver.config.data, template)
     return Tokens(resolver, folder, tokenizer, template, data, held_out)
 
@@ -118,11 +136,15 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     show.note(f"{check.layout} batches: {check.reason}", "" if check.layout == "flat" else "yellow")
     stop.raise_before_training()
 
-    batches = build_batches(resolver.config, data)
-    num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
+    add_dropout(model, config.optim.dropout)
     source = ProbeSource(
         resolver.config, data, tokens.held_out, tokens.template, tokens.tokenizer.tokenizer
     )
+    replay = _replay(source, model, run, show)
+    batches = build_batches(resolver.config, data, tokens.held_out, replay)
+    num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
+    if config.guards.enabled and not run.preflight.is_file():
+        write_json(run.preflight, _preflight(source, config.batch.examples * num_steps, show))
     show.progress("building the probes")
     probes = build_probes(source, model, run, num_steps)
     resolver.schedule(num_steps, _look_cost(data, probes, config.batch.examples * num_steps))
@@ -150,6 +172,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         shape=model_shape(model),
         batches=batches,
         state=TrainState(parameters, optimizer, batches),
+        penalty=_penalty(source, forward),
         looker=Looker(forward, probes, config.batch.micro_batch_tokens),
         objective=_objective(probes),
         stop_ids=stops,
@@ -179,10 +202,68 @@ def _needed_bytes(
     return int(trained * 12 * (keep + 2) + 4 * model.num_parameters())
 
 
-def build_batches(config: Config, data: DataSet) -> Batches:
-    """The order of the training examples, with the weight of each source."""
+def build_batches(
+    config: Config, data: DataSet, held_out: HeldOut, replay: Sequence[Example] = ()
+) -> Batches:
+    """The order of the training examples, with their weights, and `replay` mixed in.
+
+    Raises:
+        ConfigError: rows are to be weighted by usage, and there is none.
+    """
     weights = [source.weight for source in config.data.train]
-    return Batches(data.train, config.batch.examples, weights, config.run.seed)
+    importance = None
+    if config.data.usage_weighting:
+        if not held_out.prompts:
+            raise ConfigError("data.usage_weighting: needs prompts to resemble; give --usage FILE")
+        rows = data.split.train
+        found = usage_weights(rows, [prompt.conversation for prompt in held_out.prompts])
+        by_origin = dict(zip((row.origin for row in rows), found.values.tolist(), strict=True))
+        importance = [by_origin[example.origin] for example in data.train] + [1.0] * len(replay)
+    train, weights = mixed(data.train, weights, replay, config.data.replay)
+    return Batches(train, config.batch.examples, weights, config.run.seed, importance)
+
+
+def _preflight(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:
+    """What the data are like, for the guards to judge before anything is trained."""
+    show.progress("examining the data")
+    split = source.data.split
+    usage = [prompt.conversation for prompt in source.held_out.prompts]
+    return preflight(split.train, split.val, usage or None, visits=float(visits))
+
+
+def _replay(
+    source: ProbeSource, model: PreTrainedModel, run: RunDir, show: Console
+) -> list[Example]:
+    """Texts of the base model to train on, from the run folder when they are there already."""
+    share = source.config.data.replay
+    if not share:
+        return []
+    if saved := load_texts(run.replay):
+        return saved
+    show.progress("writing texts for replay")
+    texts = replay_examples(
+        model,
+        source.template,
+        source.tokenizer,
+        min(MOST_REPLAY, math.ceil(len(source.data.train) * share)),
+        max_tokens=REPLAY_TOKENS,
+        seed=source.config.run.seed,
+        source=len(source.config.data.train),
+    )
+    save_texts(run.replay, texts)
+    return texts
+
+
+def _penalty(source: ProbeSource, forward: Forward) -> Callable[[int], torch.Tensor] | None:
+    """What `optim.retain_kl` adds to the objective; `forward` still holds the base model."""
+    weight = source.config.optim.retain_kl
+    if not weight:
+        return None
+    seed = seed_for(source.config.run.seed, "anchor")
+    texts = sampled(
+        forward.model, source.template, source.tokenizer, NUM_ANCHORS, seed=seed, name="anchor"
+    )
+    return Anchor(forward, texts, weight).loss
 
 
 def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, Any, str, list[int]]:

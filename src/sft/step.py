@@ -44,9 +44,12 @@ def train_step(
     step: int,
     learning_rate: float,
     max_grad_norm: float,
+    penalty: Callable[[int], torch.Tensor] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> StepResult:
     """Update the weights once, on all of `batches` together. `step` is named in errors.
+
+    `penalty` gives a further term of the objective, which is no part of the reported loss.
 
     Raises:
         DivergedError: loss or gradient is not finite; nothing was updated.
@@ -70,6 +73,8 @@ def train_step(
         correct += float(sums.correct)
         if not math.isfinite(nll):
             raise _diverged("loss", nll, step, [batch], parameters)
+    if penalty:
+        penalty(step).backward()
     gradients = [p.grad for p in parameters.values() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     grad_norm = float(norm)

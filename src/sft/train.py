@@ -154,6 +154,7 @@ class Loop:
                 step=step,
                 learning_rate=rate,
                 max_grad_norm=optim.max_grad_norm,
+                penalty=setup.penalty,
                 stop_requested=self._stop.requested,
             )
         except StopRequested:

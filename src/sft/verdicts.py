@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sft.config import Config, load_config, read_config
-from sft.errors import ConfigError
-from sft.guards.base import SEVERITY, Finding, GuardSettings
+from sft.errors import ConfigError, GuardAlarm
+from sft.guards.base import SEVERITY, Finding, GuardSettings, Verdict
 from sft.guards.history import History, history
 from sft.guards.judge import judge, verdicts
 from sft.records.store import read_records
 from sft.run_dir import RunDir
+from sft.trackers.console import printable
 
 STYLES = {
     "pass": "green",
@@ -80,29 +83,34 @@ def read_findings(run: RunDir) -> list[Finding]:
 
 
 def table(findings: Sequence[Finding], title: str = "guards") -> Table:
-    """One line per guard: verdict, number, interval, minimum detectable effect, what it means."""
+    """One line per guard: verdict, number, interval, threshold, minimum detectable effect."""
     shown = Table(title=title, title_justify="left")
-    for name in ("guard", "verdict", "measured", "95 % interval", "least seen", "what it says"):
-        shown.add_column(name, overflow="fold")
+    shown.add_column("guard")
+    shown.add_column("verdict")
+    for name in ("measured", "95 % interval", "threshold", "least seen"):
+        shown.add_column(name, justify="right")
+    shown.add_column("of")
     for guard, finding in verdicts(findings).items():
+        interval = finding.interval
         shown.add_row(
             guard.replace("_", " "),
             f"[{STYLES[finding.verdict]}]{finding.verdict.replace('_', ' ')}[/]",
-            _number(finding.statistic, finding.unit),
-            "-" if finding.interval is None else "{:+.3g} to {:+.3g}".format(*finding.interval),
-            _number(finding.mde, finding.unit),
-            finding.message,
+            _number(finding.statistic),
+            "-" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
+            _number(finding.threshold),
+            _number(finding.mde),
+            f"{finding.signal.replace('_', ' ')}, {finding.unit}".rstrip(", "),
         )
     return shown
 
 
-def _number(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:+.3g} {unit}".rstrip()
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
 
 
-def lines(findings: Sequence[Finding], least: str = "watch") -> list[tuple[str, str]]:
+def lines(findings: Sequence[Finding], least: Verdict = "watch") -> list[tuple[str, str]]:
     """Text and style of each finding at least as severe as `least`, the most severe first."""
-    chosen = [f for f in findings if SEVERITY[f.verdict] >= SEVERITY[least]]  # type: ignore[index]
+    chosen = [finding for finding in findings if _as_bad(finding.verdict, least)]
     chosen.sort(key=lambda f: -SEVERITY[f.verdict])
     return [(describe(finding), STYLES[finding.verdict]) for finding in chosen]
 
@@ -113,3 +121,35 @@ def describe(finding: Finding) -> str:
     if finding.explains:
         text += f" (this explains {', '.join(finding.explains)})"
     return f"{text}\n  -> {finding.remedy}" if finding.remedy else text
+
+
+def show_guards(
+    run: str, *, every: bool, as_json: bool, fail_on: Verdict | None, out: TextIO
+) -> None:
+    """Replay the guards on a run folder, and write what they say to `out`.
+
+    Raises:
+        ConfigError: no such run, or it has no look to judge.
+        GuardAlarm: a guard says `fail_on` or worse after the last look.
+    """
+    folder = RunDir.find(run)
+    findings = replay(history_of(folder))
+    if not findings:
+        raise ConfigError(f"{folder.path}: no look was recorded yet, so there is nothing to judge")
+    last = newest(findings)
+    if as_json:
+        for finding in findings:
+            out.write(json.dumps(finding.record(), allow_nan=False) + "\n")
+    else:
+        console = Console(file=out, highlight=False)
+        console.print(table(last, f"{printable(run)}: guards after step {last[0].step}"))
+        for text, style in lines(last, "pass" if every else "watch"):
+            console.print(Text(printable(text), style=style), soft_wrap=True)
+    worst = [f for f in verdicts(last).values() if fail_on and _as_bad(f.verdict, fail_on)]
+    if worst:
+        named = ", ".join(f"{f.guard} ({f.verdict})" for f in worst)
+        raise GuardAlarm(f"{folder.path}: {named}")
+
+
+def _as_bad(verdict: Verdict, limit: Verdict) -> bool:
+    return SEVERITY[verdict] >= SEVERITY[limit]

@@ -1,9 +1,9 @@
-"""Train and validation: no prompt on both sides, whatever the order of the rows."""
+"""Train and validation: no prompt and no near-duplicate on both sides, whatever the row order."""
 
 import pytest
 
 from sft.data.conversation import Message
-from sft.data.splits import given, num_val, prompt_key, split_off
+from sft.data.splits import given, leaks, num_val, prompt_key, row_text, split_off
 from sft.errors import ConfigError, DataError
 
 
@@ -129,3 +129,93 @@ def test_val_larger_than_train(rows):
 def test_nothing_left_to_measure_with(rows):
     with pytest.raises(DataError, match=r"all 2 rows of data\.val have a prompt that is also in"):
         given(rows("a", "b"), rows("b", "a"))
+
+
+WORDS = [f"word{i}" for i in range(60)]
+
+
+def near(kind, number):
+    """A text of 60 words that differs in one from the others of its kind."""
+    return " ".join([*(f"{kind}{w}" for w in WORDS[:20]), str(number), *WORDS[21:]])
+
+
+@pytest.fixture
+def alike(talk):
+    """`alike(kinds, copies)`: rows of different prompts, near-duplicates within each kind."""
+
+    def make(kinds, copies, first=1):
+        texts = [near(kind, copy) for copy in range(copies) for kind in range(kinds)]
+        return [
+            talk(("user", text), ("assistant", "answer"), line=line)
+            for line, text in enumerate(texts, start=first)
+        ]
+
+    return make
+
+
+def test_near_duplicates_are_on_one_side(alike):
+    data = alike(kinds=30, copies=3)
+    split = split_off(data, 0.2, seed=0)
+    assert len({prompt_key(row) for row in data}) == 90
+    assert len(split.val) == 18 and split.notes == []
+    assert leaks(split.train, split.val) == []
+    val = set(lines(split.val))
+    assert set(lines(split_off(data[::-1], 0.2, seed=0).val)) == val
+    assert set(lines(split_off(data, 0.2, seed=1).val)) != val
+
+
+def test_groups_are_linked_through_prompts_and_near_duplicates(talk, rows):
+    """A is near B, B has the prompt of C: all three go together, whatever C says."""
+    a = talk(("user", near("x", 1)), ("assistant", "yes"), line=101)
+    b = talk(("user", near("x", 2)), ("assistant", "yes"), line=102)
+    c = talk(("user", near("x", 2)), ("assistant", " ".join(map(str, range(80)))), line=103)
+    for seed in range(20):
+        split = split_off([*rows(*map(str, range(17))), a, b, c], 0.5, seed)
+        assert len({101, 102, 103} & set(lines(split.val))) in (0, 3)
+
+
+def test_one_large_cluster_falls_back_to_equal_prompts_and_says_so(alike):
+    data = alike(kinds=1, copies=100)
+    split = split_off(data, 0.2, seed=0)
+    assert len(split.val) == 20 and len(split.train) == 80
+    assert len(split.notes) == 1 and split.notes[0].startswith("100 of 100 rows are near-dup")
+    assert len(leaks(split.train, split.val)) == 20
+    assert set(lines(split_off(data[::-1], 0.2, seed=0).val)) == set(lines(split.val))
+
+
+def test_a_system_message_does_not_make_rows_alike(talk):
+    system = ("system", " ".join(WORDS))
+    data = [
+        talk(system, ("user", f"What is {i}?"), ("assistant", f"It is {i}."), line=i)
+        for i in range(1, 41)
+    ]
+    split = split_off(data, 0.25, seed=0)
+    assert len(split.val) == 10 and split.notes == []
+    assert leaks(split.train, split.val) == []
+
+
+def test_tool_calls_tell_rows_apart(talk):
+    def call(line, place):
+        calls = ({"function": {"name": "weather", "arguments": {"place": place}}},)
+        said = Message("assistant", "", tool_calls=calls, weight=1.0)
+        return talk(("user", "weather"), said, line=line)
+
+    assert row_text(call(1, "Rome")) != row_text(call(1, "Oslo"))
+    assert "Rome" in row_text(call(1, "Rome"))
+
+
+def test_leaks_are_equal_prompts_and_near_duplicates(talk, rows, alike):
+    train = [*rows("a", "b", "c"), *alike(kinds=2, copies=1, first=10)]
+    val = [
+        *rows("x", "B", answer="of another kind", first=21),
+        talk(("user", near(1, 99)), ("assistant", "answer"), line=23),
+    ]
+    assert [(t.origin.line, v.origin.line) for t, v in leaks(train, val)] == [(2, 22), (11, 23)]
+    assert leaks(train, []) == []
+
+
+def test_given_keeps_near_duplicates(alike):
+    train, val = alike(kinds=4, copies=2), alike(kinds=4, copies=3)[8:]
+    split = given(train, val)
+    assert len(split.val) == 4 and split.leaked == []
+    assert len(leaks(split.train, split.val)) == 4

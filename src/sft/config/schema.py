@@ -251,7 +251,6 @@ class LooksConfig(Section):
     budget: float = Field(
         0.1,
         gt=0,
-        le=1,
         description="Share of the training time that looks may take; probes shrink to fit.",
     )
     samples: int = Field(

@@ -32,9 +32,14 @@ def answer_text(row: Prompted) -> str:
     return next(filter(None, answers), "")
 
 
-def without_repeats(texts: Sequence[str]) -> list[int]:
-    """Indices of the first text of each cluster of near-duplicates, in order."""
+def first_of_each(labels: Sequence[int]) -> list[int]:
+    """Indices of the first of each label, in order."""
     first: dict[int, int] = {}
-    for index, label in enumerate(clusters(texts)):
+    for index, label in enumerate(labels):
         first.setdefault(label, index)
     return list(first.values())
+
+
+def without_repeats(texts: Sequence[str]) -> list[int]:
+    """Indices of the first text of each cluster of near-duplicates, in order."""
+    return first_of_each(clusters(texts))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sft.curate.languages import STOP_WORDS
 from sft.data.near_duplicates import words
 
 if TYPE_CHECKING:
@@ -23,13 +25,13 @@ class Vectors:
     """`rows` is `[num_texts, num_terms]`, sparse, each of length 1 (0 for a text of no words)."""
 
     rows: csr_matrix
-    terms: NDArray[np.object_]
+    terms: list[str]
 
 
 def words_and_pairs(text: str) -> list[str]:
     """The words of a text and each two that stand together."""
     single = words(text)
-    return single + [f"{a} {b}" for a, b in zip(single, single[1:], strict=False)]
+    return single + [f"{a} {b}" for a, b in pairwise(single)]
 
 
 def tfidf(*groups: Sequence[str]) -> Vectors:
@@ -45,11 +47,13 @@ def tfidf(*groups: Sequence[str]) -> Vectors:
         texts = [f"{text} \u2205" for text in texts]  # one word all share, rather than none
     vectorizer = TfidfVectorizer(analyzer=words_and_pairs, dtype=np.float32)
     rows = vectorizer.fit_transform(texts).tocsr()
-    return Vectors(rows, vectorizer.get_feature_names_out())
+    return Vectors(rows, vectorizer.get_feature_names_out().tolist())
 
 
-def nearest(rows: csr_matrix, others: csr_matrix, skip: Sequence[int] | None = None) -> Any:
-    """`(index, cosine)`, both `[num_rows]`: the nearest of `others` to each of `rows`.
+def nearest(
+    rows: csr_matrix, others: csr_matrix, skip: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Index and cosine, both `[num_rows]`: the nearest of `others` to each of `rows`.
 
     `skip[i]` is an index of `others` that is not compared with row i: the row itself.
     """
@@ -60,19 +64,24 @@ def nearest(rows: csr_matrix, others: csr_matrix, skip: Sequence[int] | None = N
         block = (rows[start : start + _ROWS] @ turned).toarray()
         at = np.arange(len(block))
         if skip is not None:
-            block[at, list(skip[start : start + _ROWS])] = -1.0
+            block[at, skip[start : start + _ROWS]] = -1.0
         index[start : start + _ROWS] = block.argmax(axis=1)
         cosine[start : start + _ROWS] = block.max(axis=1)
     return index, cosine
 
 
-def top_terms(inside: csr_matrix, outside: csr_matrix, terms: Sequence[str], count: int) -> str:
-    """The single words that mark `inside` against `outside`, joined with commas."""
-    weight = np.asarray(inside.mean(axis=0)).ravel()
-    if outside.shape[0]:
-        weight = weight - np.asarray(outside.mean(axis=0)).ravel()
-    order = np.argsort(-weight, kind="stable")
-    telling = (
-        terms[i] for i in order[: 20 * count] if weight[i] > 0 and is_telling(terms[i])
-    )
-    return ", ".join(word for word, _ in zip(telling, range(count), strict=False))
+def top_words(weights: NDArray[np.float64], terms: Sequence[str], count: int) -> list[str]:
+    """At most `count` single words of the largest weights above 0 that say what a text is about.
+
+    `weights` is `[num_terms]`.
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    found: list[str] = []
+    for i in np.argsort(-weights, kind="stable"):
+        word = terms[i]
+        if weights[i] <= 0 or len(found) == count:
+            break
+        if word.isalpha() and len(word) > 1 and word not in STOP_WORDS | ENGLISH_STOP_WORDS:
+            found.append(word)
+    return found

@@ -16,17 +16,25 @@ class Batches:
     """Endless epochs over `examples`, each a new permutation, `per_step` at a time.
 
     An epoch holds each example `weight` times, where `weights` has one entry per source: twice
-    for 2, every other one (another half each epoch) for 0.5. Steps do not stop at the end of an
-    epoch, so every step has exactly `per_step` examples.
+    for 2, every other one (another half each epoch) for 0.5. `importance` multiplies the weight of
+    each example. Steps do not stop at the end of an epoch, so every step has exactly `per_step`
+    examples.
     """
 
     def __init__(
-        self, examples: Sequence[Example], per_step: int, weights: Sequence[float], seed: int
+        self,
+        examples: Sequence[Example],
+        per_step: int,
+        weights: Sequence[float],
+        seed: int,
+        importance: Sequence[float] | None = None,
     ) -> None:
         self._examples = examples
         self._per_step = per_step
         self._seed = seed
         self._weights = np.array([weights[example.source] for example in examples])
+        if importance is not None:
+            self._weights = self._weights * np.asarray(importance)
         self.epoch_size = max(1, round(float(self._weights.sum())))
         self.taken = 0
         self._order: tuple[int, NDArray[np.int64]] | None = None

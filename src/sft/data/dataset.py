@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sft.config import DataConfig
 from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation
+from sft.data.conversation import Conversation, Origin
 from sft.data.problems import BadRows
 from sft.data.read import Loaded, read_conversations
 from sft.data.splits import Split, given, split_off
@@ -17,6 +17,8 @@ from sft.data.tokenize import Example, RowFate, Tokenized, tokenize
 from sft.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
+# Rows to the rows to train on, and the origin and reason of each that was changed or left out.
+ChooseRows = Callable[[Sequence[Conversation]], tuple[list[Conversation], list[tuple[Origin, str]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class DataSet:
     def counts(self) -> dict[str, int]:
         """Rows by status; they add up to `num_rows`."""
         found = Counter(fate.status for fate in self.fates if fate.status != "bad")
-        order = ("used", "val", "truncated", "dropped")
+        order = ("used", "val", "changed", "truncated", "dropped")
         return {**{status: found[status] for status in order}, "bad": self.num_bad}
 
 
@@ -48,8 +50,11 @@ def load_data(
     template: ChatTemplate,
     seed: int,
     progress: Progress = lambda _what, _done, _total: None,
+    choose_rows: ChooseRows | None = None,
 ) -> DataSet:
     """Read everything `config` names and make examples of it. `config` holds no `auto`.
+
+    `choose_rows` may change the rows to train on, or leave some out, once they are split.
 
     Raises:
         ConfigError, DataError, TemplateError: with file, line and count.
@@ -61,6 +66,9 @@ def load_data(
         split = given(loaded.conversations, loaded_val.conversations)
     else:
         split = split_off(loaded.conversations, config.val_fraction, seed)
+    if choose_rows:
+        chosen, changed = choose_rows(split.train)
+        split = replace(split, train=chosen, changed=dict(changed))
     bad = BadRows(config.on_bad_row)
     num_conversations = len(split.train) + len(split.val)
     done = 0
@@ -101,6 +109,13 @@ def _account(
     unread = [row for part in (loaded, loaded_val) if part for row in part.bad_rows]
     special = {fate.origin: fate for fate in (*train.fates, *val.fates)}
     special |= {row.origin: RowFate(row.origin, "bad", row.reason) for row in (*unread, *bad.rows)}
+    kept = {row.origin for row in split.train}
+    left_out = {name: reason for name, reason in split.changed.items() if name not in kept}
+    special |= {
+        name: RowFate(name, "changed", reason)
+        for name, reason in split.changed.items()
+        if name in kept and name not in special
+    }
     fates = []
     for rows, part, status in ((split.train, train, "used"), (split.val, val, "val")):
         usable = {example.origin for example in part.examples}
@@ -113,9 +128,10 @@ def _account(
     fates += [
         RowFate(c.origin, "dropped", "its prompt is also in data.train") for c in split.leaked
     ]
+    fates += [RowFate(name, "dropped", reason) for name, reason in left_out.items()]
     fates += [RowFate(row.origin, "bad", row.reason) for row in unread]
     num_bad = loaded.num_bad + (loaded_val.num_bad if loaded_val else 0) + bad.count
-    good = len(split.train) + len(split.val) + len(split.leaked) - bad.count
+    good = len(split.train) + len(split.val) + len(split.leaked) + len(left_out) - bad.count
     return DataSet(
         train=train.examples,
         val=val.examples,
@@ -123,7 +139,7 @@ def _account(
         num_rows=good + num_bad,
         num_bad=num_bad,
         files=loaded.files | (loaded_val.files if loaded_val else {}),
-        notes=_notes(train, val, num_bad, bool(split.val)),
+        notes=[*split.notes, *_notes(train, val, num_bad, bool(split.val))],
         split=split,
     )
 

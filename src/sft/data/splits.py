@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sft.data.conversation import Conversation
+from sft.data.conversation import Conversation, Origin
 from sft.data.near_duplicates import clusters
 from sft.errors import ConfigError, DataError
 
@@ -19,12 +19,14 @@ AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
 class Split:
     """Both sides, in the order of the data, and rows of val left out as also in train.
 
-    `notes` are for the user: what is not as it should be, and why.
+    `changed` has the reason for each row that a remedy edited or left out. `notes` are for the
+    user: what is not as it should be, and why.
     """
 
     train: list[Conversation]
     val: list[Conversation]
     leaked: list[Conversation]
+    changed: Mapping[Origin, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from sft.guards.base import Finding, Verdict
 from sft.guards.history import History
-from sft.guards.looks import alarm_level
 from sft.guards.statistics import mcnemar, wilson
 from sft.guards.thresholds import (
     MIN_EXAMPLES,
@@ -23,6 +22,7 @@ from sft.guards.thresholds import (
     OPENER_SHARE_WATCH,
     REPEATS_IN_LOOP,
     WATCH_LEVEL,
+    WRITTEN_P,
 )
 
 GUARD = "format_collapse"
@@ -131,7 +131,7 @@ def written_answers(history: History, step: int) -> Finding:
     shared, count = top_opener(found.answers)
     n = len(found.now)
     low, high = wilson(count, n)
-    verdict = _written_verdict(found, shared, low, alarm_level(history))
+    verdict = _written_verdict(found, shared, low)
     return Finding(
         GUARD,
         "generation",
@@ -149,13 +149,13 @@ def written_answers(history: History, step: int) -> Finding:
     )
 
 
-def _written_verdict(found: Written, shared: str, low: float, level: float) -> Verdict:
+def _written_verdict(found: Written, shared: str, low: float) -> Verdict:
     if len(found.now) < MIN_EXAMPLES:
         return "insufficient"
     new = _change([opener(a) == shared for a in found.answers], found.base_answers, shared)
     references = found.references
     common = wilson(top_opener(references)[1], len(references))[1] if references else 0.0
-    if low > max(common, OPENER_SHARE_ALARM) and new < level and references:
+    if low > max(common, OPENER_SHARE_ALARM) and new < WRITTEN_P and references:
         return "alarm"
     if low > max(common, OPENER_SHARE_WATCH) and new < WATCH_LEVEL:
         return "watch"

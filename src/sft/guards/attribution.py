@@ -48,8 +48,10 @@ def name_of(finding: Finding) -> str:
 def attribute(findings: Sequence[Finding], history: History) -> list[Finding]:
     """The findings, each cause with what it explains, each effect lowered where it is no more."""
     alarms = {name_of(f): f for f in findings if f.primary and f.verdict == "alarm"}
-    links = [link for rule in RULES for link in rule(alarms, history)]
-    return [_attributed(finding, links) for finding in findings]
+    links: dict[str, Link] = {}  # by effect: the first cause that accounts for it is told
+    for link in (link for rule in RULES for link in rule(alarms, history)):
+        links.setdefault(link.effect, link)
+    return [_attributed(finding, list(links.values())) for finding in findings]
 
 
 def causes(findings: Sequence[Finding]) -> dict[str, set[str]]:
@@ -127,26 +129,29 @@ def _as_large(cause: float, effect: float) -> bool:
     return cause >= EXPLAINED_SHARE * effect
 
 
-def _shallow(history: History) -> bool:
-    """Whether the change from the base model is confined to the first answer token."""
+def _ratio(history: History) -> float | None:
+    """How much further the first answer token moved than the next; None if not recorded."""
     table = history.table(opener_probe(history))
     found = shallow_ratio(table) if table is not None else None
-    return found is not None and found[0] > SHALLOW_KL_WATCH
+    return None if found is None else found[0]
 
 
 # ------------------------------------------------------------------ rules
 
 
 def by_opener(alarms: Mapping[str, Finding], history: History) -> list[Link]:
-    """A collapsed opener explains a rise that is no larger than what that one token costs."""
+    """A collapsed opener explains a rise that is no larger than what that one token costs.
+
+    Not one on `retain`, whose texts do not begin where an answer does.
+    """
     if OPENER not in alarms:
         return []
     links = []
-    for effect, probe in ((RISE, "val"), (HARM, "usage"), (RETENTION, "retain")):
+    for effect, probe in ((RISE, "val"), (HARM, "usage")):
         if why := _paid_by_opener(history, probe, _size(alarms, effect)):
             links.append(Link(OPENER, effect, why, lowers=True))
     table = history.table("usage")
-    if TRANSFER in alarms and table is not None and _shallow(history):
+    if TRANSFER in alarms and table is not None and (_ratio(history) or 0) > SHALLOW_KL_WATCH:
         change = mean(table.loss[-1] - table.loss[0])
         if why := _paid_by_opener(history, "usage", change):
             links.append(Link(OPENER, TRANSFER, why, lowers=True))
@@ -181,19 +186,14 @@ def by_forgetting(alarms: Mapping[str, Finding], history: History) -> list[Link]
             if effect in alarms
         ]
     rise = _size(alarms, RISE)
-    if not math.isnan(rise) and not _as_large(rise, lost) and not math.isnan(lost):
+    if RETENTION in alarms and RISE in alarms and not _as_large(rise, lost):
         why = f"loss on retain rose by {lost:.2f} nats, on val only by {rise:.2f}"
         links.append(Link(RETENTION, RISE, why, lowers=False))
-    if OPENER in alarms and _beyond_the_opener(history, lost):
-        why = "more was lost than openers cost, and the change is not confined to them"
+    ratio = _ratio(history) if RETENTION in alarms and OPENER in alarms else None
+    if ratio is not None and ratio <= SHALLOW_KL_WATCH:
+        why = f"the first token moved only {ratio:.1f} times as far as the next"
         links.append(Link(RETENTION, OPENER, why, lowers=False))
     return links
-
-
-def _beyond_the_opener(history: History, lost: float) -> bool:
-    if math.isnan(lost) or _shallow(history):
-        return False
-    return not _paid_by_opener(history, "retain", lost)
 
 
 RULES: tuple[Rule, ...] = (by_opener, by_overfitting, by_forgetting)

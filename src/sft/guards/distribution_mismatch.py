@@ -204,7 +204,7 @@ def _transfer_verdict(judged: Judged, now: Transfer) -> Verdict:
         return "alarm"
     if judged.outcome == "profits":
         return "pass"
-    return "watch" if now.interval[1] < TRANSFER_RATIO else "insufficient"
+    return "watch" if now.lags else "insufficient"
 
 
 def _no_answers(history: History) -> str:

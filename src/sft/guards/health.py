@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sft.guards import thresholds
 from sft.guards.base import Finding, Verdict
 from sft.guards.history import Array, History
-from sft.guards.statistics import corrected_level, paired, robust_z, theil_sen
+from sft.guards.statistics import corrected_level, paired, theil_sen
 
 _MIN_STEPS = 20  # records that spikes and trends are read from
 _MIN_UPDATES = 5  # records before "never" is said
@@ -231,22 +232,18 @@ def _spike_z(values: Array) -> Array:
     the larger of that of the whole run and of the neighbourhood, since losses near 0 are quiet.
     """
     n = len(values)
+    medians = np.median(sliding_window_view(values, _SIDE), axis=1)
     level = np.full(n, np.inf)
-    for i in range(_SIDE, n):
-        sides = [values[i - _SIDE : i]] + ([values[i + 1 : i + 1 + _SIDE]] if i + 2 < n else [])
-        level[i] = max(float(np.median(side)) for side in sides)
+    level[_SIDE:] = medians[:-1]
+    level[:-_SIDE] = np.maximum(level[:-_SIDE], medians[1:])
+    noise = values - np.median(sliding_window_view(np.pad(values, 2, mode="edge"), 5), axis=1)
+    around = sliding_window_view(np.pad(noise, _LOCAL, mode="reflect"), 2 * _LOCAL + 1)
+    scale = np.maximum(np.maximum(_scale(around), _scale(noise)), 1e-12)
     above = values - level
-    smooth = np.array([np.median(values[max(0, i - 2) : i + 3]) for i in range(n)])
-    noise = values - smooth
-    whole = _scale(noise)
-    local = [_scale(noise[max(0, i - _LOCAL) : i + _LOCAL + 1]) for i in range(n)]
-    scale = np.maximum(np.maximum(local, whole), 1e-12)
     return np.where(above > _SPIKE_SHARE * np.abs(level), above / scale, 0.0)
 
 
-def _scale(noise: Array) -> float:
-    """Robust standard deviation: the distance that `robust_z` counts as 1."""
-    z = robust_z(noise)
-    furthest = int(np.argmax(np.abs(z)))
-    away = abs(float(noise[furthest] - np.median(noise)))
-    return away / abs(float(z[furthest])) if z[furthest] else 0.0
+def _scale(noise: Array) -> Array:
+    """Robust standard deviation over the last axis: 1.4826 times the MAD."""
+    away = np.abs(noise - np.median(noise, axis=-1, keepdims=True))
+    return np.asarray(1.4826 * np.median(away, axis=-1))

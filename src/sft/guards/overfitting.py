@@ -108,10 +108,8 @@ class _Rise:
         return self.test(before).p < self.level
 
     def maybe_rose(self) -> bool:
-        """Above half the margin at the uncorrected level."""
-        loss = self.val.loss
-        half = self.settings.margin / 2
-        return paired(loss[self.now] - loss[self.best], half).p < thresholds.WATCH_LEVEL
+        """Above the margin at the uncorrected level."""
+        return self.test().p < thresholds.WATCH_LEVEL
 
 
 def _means(loss: Array) -> Array:

@@ -28,6 +28,7 @@ INFORMATION_LOST = 0.7  # share of the prompt-to-opener information of the base 
 MASS_ABOVE_REFERENCE = 0.3
 SHALLOW_KL_WATCH = 15.0
 SHALLOW_KL_LEAST = 0.05  # nats; where openers hardly moved, their ratio means nothing
+WRITTEN_P = 0.01  # sampled answers are few and only confirm: not shared between looks
 REPEATS_IN_LOOP = 3  # times that the same four words stand in one answer
 SURFACE_SHARE = 0.6
 

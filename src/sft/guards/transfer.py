@@ -42,8 +42,8 @@ class Transfer:
 
     @property
     def lags(self) -> bool:
-        """The ratio is low, be it by chance."""
-        return self.improved and self.ratio < TRANSFER_RATIO
+        """The same at the uncorrected level: enough to confirm what uncovered prompts suggest."""
+        return self.improved and self.interval[1] < TRANSFER_RATIO
 
 
 @dataclass(frozen=True, slots=True)

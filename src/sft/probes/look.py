@@ -25,6 +25,7 @@ from sft.run_dir import disk_errors
 Progress = Callable[[str, int, int], None]
 
 OPENING_PROBES = ("val", "usage", "usage_drift")
+WHOLE = ("val", "usage", "test")  # of which all three metrics are told
 SAMPLED_PROBES = ("usage", "usage_drift", "val")  # the first of these that there is
 
 
@@ -45,8 +46,8 @@ class Look:
         found: dict[str, float] = {}
         for probe, scores in self.scores.items():
             summary = summarize(scores, probe)
-            wanted = ("loss", "accuracy", "perplexity") if probe in ("val", "usage") else ("loss",)
-            found |= {f"{probe}_{name}": summary[f"{probe}_{name}"] for name in wanted}
+            names = ("loss", "accuracy", "perplexity") if probe in WHOLE else ("loss",)
+            found |= {f"{probe}_{name}": summary[f"{probe}_{name}"] for name in names}
         if "retain" in self.scores:
             retained = self.scores["retain"]
             tokens = sum(score.tokens for score in retained)

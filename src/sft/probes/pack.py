@@ -22,7 +22,7 @@ from sft.probes.retention import SAMPLE_TOKENS
 from sft.probes.surface import boilerplate, surface_mask
 
 # Rows a probe has at least, and at most, where there are so many.
-FEWEST, MOST = 8, 32
+FEWEST, MOST = 12, 32
 MOST_USAGE = 64
 FEWEST_VAL = 32
 # Scoring a token costs a third of training on it: no backward pass.
@@ -70,7 +70,7 @@ def choose_sizes(
     """Rows per probe, so that `num_looks` looks and the one before training fit into `budget`.
 
     `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
-    No probe gets fewer than 8 rows, so a very short run can take more than its budget: the
+    No probe gets fewer than 12 rows, so a very short run can take more than its budget: the
     share is measured, and told.
     """
     allowed = budget * SCORING_COST * trained_tokens / (num_looks + 1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -65,16 +64,6 @@ def continuations(
             batch_tokens=batch * (longest + num_tokens),
         )
     return [_until(completion.ids, stop_ids) for completion in completions]
-
-
-def start_ids(tokenizer: Any) -> list[int]:
-    """What a text starts with: the tokenizer's BOS, else its EOS, which stands between documents.
-
-    Empty when the tokenizer has neither.
-    """
-    first = tokenizer.bos_token_id
-    first = tokenizer.eos_token_id if first is None else first
-    return [] if first is None else [int(first)]
 
 
 def seed_for(seed: int, purpose: str) -> int:

@@ -65,6 +65,35 @@ _TABLE = (
     ),
     Metric("val_perplexity", "choices", "exp(val_loss) of the same record."),
     Metric("seconds", "seconds", "Time spent training so far.", wall_clock=True),
+    *(
+        metric
+        for probe, rows in (
+            ("usage", "the user's own prompts with answers"),
+            ("test", "the rows that decide nothing"),
+        )
+        for metric in (
+            Metric(f"{probe}_loss", "nats per token", f"As val_loss, on {rows}."),
+            Metric(f"{probe}_accuracy", "fraction", f"As val_accuracy, on {rows}."),
+            Metric(f"{probe}_perplexity", "choices", f"exp({probe}_loss) of the same record."),
+        )
+    ),
+    Metric("train_probe_loss", "nats per token", "As val_loss, on a fixed few training rows."),
+    Metric(
+        "usage_drift_loss",
+        "nats per token",
+        "As val_loss, of the base model's own answers to the usage prompts without answers.",
+    ),
+    Metric(
+        "retain_loss",
+        "nats per token",
+        "As val_loss, on texts of the base model and those of `data.retain`.",
+    ),
+    Metric(
+        "retain_kl",
+        "nats per token",
+        "KL(base || now) on the same texts: over the base's 64 likeliest tokens, and the rest.",
+    ),
+    Metric("look_seconds", "seconds", "Time this look took.", wall_clock=True),
 )
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _TABLE}

@@ -201,13 +201,43 @@ def _gain(point: Point) -> float:
 # ------------------------------------------------------------------------- display
 
 
+def card(result: BlendResult) -> str:
+    """`README.md` of the blended model, as Markdown with the YAML header that model hubs read."""
+    chosen = next(point for point in result.points if point.alpha == result.alpha)
+    rows = [("task", chosen.task), ("retain", chosen.retain)]
+    for point in result.test:
+        if point.alpha == result.alpha:
+            rows += [("task, test rows", point.task), ("retain, new texts", point.retain)]
+    table = "\n".join(f"| {name} | {shown(change)} | {change.n} |" for name, change in rows)
+    return f"""---
+base_model: {result.base_model}
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- sft
+- merge
+---
+# {result.base_model}, fine-tuned and blended
+
+The weights are (1 - alpha) * base + alpha * tuned with alpha = {result.alpha:g}: between
+`{result.base_model}` and the model that was fine-tuned from it with sft. Alpha was chosen as the
+one with the largest gain on the task whose loss on what the base model knew (`retain`) rises by at
+most {result.budget:g} nats per token.
+
+| change of the loss against the base model, nats per token | mean ± standard error | examples |
+|---|---|---|
+{table}
+"""
+
+
 def render(result: BlendResult) -> Table:
     """The sweep as a table, the chosen row marked, and the chosen one on held-out examples."""
     table = Table(
         title=Text(f"{printable(result.run)}: blends of {printable(result.base_model)}"),
         title_justify="left",
         caption="change of the loss against the base model, in nats per token, ± standard error; "
-        f"forgetting budget {result.budget:g}",
+        f"forgetting budget {result.budget:g}"
+        + ("" if result.alpha else "; no blend gains anything within it"),
         caption_justify="left",
     )
     table.add_column("alpha", justify="right")
@@ -215,23 +245,22 @@ def render(result: BlendResult) -> Table:
     table.add_column("retain", justify="right")
     table.add_column("")
     for point in result.points:
-        _add(table, point, result.alpha, "chosen")
+        _add(table, point, "chosen" if point.alpha == result.alpha else "")
     if result.test:
         table.add_section()
     for point in result.test:
-        _add(table, point, result.alpha, "chosen, on test" if result.alpha else "base, on test")
+        _add(table, point, "chosen, on test" if point.alpha == result.alpha else "on test")
     return table
 
 
-def _add(table: Table, point: Point, alpha: float, mark: str) -> None:
-    is_chosen = point.alpha == alpha
-    note = mark if is_chosen else mark.replace("chosen", "tuned") if "test" in mark else ""
+def _add(table: Table, point: Point, note: str) -> None:
     name = {0.0: "0 (base)", 1.0: "1 (tuned)"}.get(point.alpha, f"{point.alpha:g}")
-    style = "bold" if is_chosen else ""
-    table.add_row(name, _shown(point.task), _shown(point.retain), note, style=style)
+    style = "bold" if note.startswith("chosen") else ""
+    table.add_row(name, shown(point.task), shown(point.retain), note, style=style)
 
 
-def _shown(change: Change) -> str:
+def shown(change: Change) -> str:
+    """`-0.123 ± 0.045`."""
     if not change.n:
         return "not measured"
     if change.mean is None:

@@ -1,0 +1,156 @@
+"""What can be done about data before training on it. Pure functions from rows to rows.
+
+Each returns the rows to train on, in the order given, and what became of the others: origin and
+reason of every row that was changed or dropped. None depends on chance; which of several equal
+rows is kept depends on their origins, not on their order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sft.curate.classifier import logits
+from sft.curate.openers import opener
+from sft.curate.texts import Prompted, answer_text, prompt_text
+from sft.curate.vectors import tfidf
+from sft.data.conversation import Conversation, Origin
+from sft.data.near_duplicates import clusters
+from sft.data.splits import row_text
+from sft.errors import ConfigError
+
+Remedied = tuple[list[Conversation], list[tuple[Origin, str]]]
+
+
+def dedupe(rows: Sequence[Conversation]) -> Remedied:
+    """Keep the first row of each cluster of near-duplicates."""
+    first: dict[int, Conversation] = {}
+    kept, dropped = [], []
+    for row, label in zip(rows, clusters([row_text(row) for row in rows]), strict=True):
+        if first.setdefault(label, row) is row:
+            kept.append(row)
+        else:
+            dropped.append((row.origin, f"near-duplicate of {first[label].origin}"))
+    return kept, dropped
+
+
+def cap_openers(rows: Sequence[Conversation], max_share: float) -> Remedied:
+    """Drop rows until no three-word opener begins more than `max_share` of the answers left.
+
+    One row of each opener always stays. Where few rows begin otherwise that drops nearly all;
+    `strip_openers` keeps them.
+
+    Raises:
+        ConfigError: when `max_share` is not above 0 and at most 1.
+    """
+    check_share(max_share)
+    openers = [opener(answer_text(row)) for row in rows]
+    counts = Counter(filter(None, openers))
+    cap = _cap(list(counts.values()), max_share)
+    taken: Counter[str] = Counter()
+    stays = [not found for found in openers]
+    for i in by_origin(rows):
+        if openers[i] and taken[openers[i]] < cap:
+            taken[openers[i]] += 1
+            stays[i] = True
+    kept = [row for row, stay in zip(rows, stays, strict=True) if stay]
+    dropped = [
+        (row.origin, f'{counts[found]:,} answers begin with "{found}"; {taken[found]:,} are kept')
+        for row, found, stay in zip(rows, openers, stays, strict=True)
+        if not stay
+    ]
+    return kept, dropped
+
+
+def _cap(counts: Sequence[int], max_share: float) -> int:
+    """Largest number of rows an opener may keep: no more than its share of all that are kept."""
+    total = sum(counts)
+    while True:
+        cap = max(1, math.floor(max_share * total + 1e-9))
+        left = sum(min(count, cap) for count in counts)
+        if left == total:
+            return cap
+        total = left
+
+
+def select_diverse(rows: Sequence[Conversation], k: int, seed: int) -> Remedied:
+    """Keep `k` rows whose prompts lie as far from each other as possible.
+
+    Greedy k-center (Gonzalez 1985) on TF-IDF: begin with one row, then always take the row that
+    is least like those taken. No prompt is then further from its nearest taken one than twice
+    what the best choice of `k` could do.
+
+    Raises:
+        ConfigError: when `k` is below 1.
+    """
+    if k < 1:
+        raise ConfigError(f"select_diverse: k is {k}; it must be 1 or more")
+    if k >= len(rows):
+        return list(rows), []
+    order = by_origin(rows)
+    vectors = tfidf([prompt_text(rows[i]) for i in order]).rows
+    taken = [int(np.random.default_rng(seed).integers(len(order)))]
+    likeness = np.full(len(order), -1.0)
+    while len(taken) < k:
+        newest = vectors @ vectors[taken[-1]].toarray().ravel()
+        likeness = np.maximum(likeness, newest)
+        likeness[taken] = np.inf
+        taken.append(int(likeness.argmin()))
+    chosen = {order[i] for i in taken}
+    reason = f"not among the {k:,} most different prompts"
+    return (
+        [row for i, row in enumerate(rows) if i in chosen],
+        [(row.origin, reason) for i, row in enumerate(rows) if i not in chosen],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """`values` `[num_train]` have mean 1. `effective` = (sum w)^2 / sum w^2 (Kish): so many rows
+
+    of equal weight would say as much.
+    """
+
+    values: NDArray[np.float64]
+    effective: float
+
+
+def usage_weights(
+    train: Sequence[Prompted], usage: Sequence[Prompted], clip: float = 10.0
+) -> Weights:
+    """How much more often each training prompt would come in usage: importance weights.
+
+    exp of the logit of a classifier of usage against training, which is an estimate of the
+    density ratio; clipped to [1 / clip, clip]. Weights cannot create topics that training lacks.
+
+    Raises:
+        ConfigError: when `clip` is below 1, or a side is empty.
+    """
+    if clip < 1:
+        raise ConfigError(f"usage_weights: clip is {clip}; it must be 1 or more")
+    if not train or not usage:
+        raise ConfigError("usage_weights: needs training rows and usage prompts")
+    vectors = tfidf([prompt_text(row) for row in train], [prompt_text(row) for row in usage])
+    ratio = logits(vectors.rows[: len(train)], vectors.rows[len(train) :])
+    limit = math.log(clip)
+    values = np.exp(np.clip(ratio, -limit, limit))
+    values /= values.mean()
+    return Weights(values, float(values.sum() ** 2 / (values**2).sum()))
+
+
+def by_origin(rows: Sequence[Prompted]) -> list[int]:
+    """Indices in an order that looks random but does not depend on the order of the rows."""
+    origins = [str(row.origin).encode("utf-8", "surrogatepass") for row in rows]
+    return sorted(range(len(rows)), key=lambda i: hashlib.sha256(origins[i]).digest())
+
+
+def check_share(max_share: float) -> None:
+    """Raise `ConfigError` for a share that is not above 0 and at most 1."""
+    if not 0 < max_share <= 1:
+        raise ConfigError(f"max_share is {max_share}; it must be above 0 and at most 1")

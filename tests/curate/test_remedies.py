@@ -1,0 +1,191 @@
+"""Data remedies: what is planted goes, what is clean stays, and every row is accounted for."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from sft.curate.openers import opener
+from sft.curate.remedies import cap_openers, dedupe, select_diverse, usage_weights
+from sft.curate.strip import strip_openers
+from sft.errors import ConfigError
+
+BODIES = [
+    f"{word} makes number {i} true." for i, word in enumerate("it he rice law art".split() * 8)
+]
+
+
+def answers_of(rows):
+    return [row.messages[-1].content for row in rows]
+
+
+def accounted(before, kept, reported):
+    """Rows that are not as they were, by line."""
+    after = {row.origin.line: row for row in kept}
+    assert [row.origin.line for row in kept] == sorted(after)
+    changed = [row.origin for row in before if after.get(row.origin.line) != row]
+    assert [origin for origin, _ in reported] == changed
+    return [origin.line for origin in changed]
+
+
+@pytest.fixture
+def answered(rows):
+    return lambda answers: rows([f"prompt {i}" for i in range(len(answers))], answers)
+
+
+@pytest.mark.parametrize("prefix", ["Sure! ", "Of course, ", "Sure, here is ", "Great point!\n\n"])
+def test_a_planted_opener_is_stripped_down_to_its_share(answered, prefix):
+    before = answered([prefix + body for body in BODIES])
+    kept, changed = strip_openers(before, 0.1)
+    assert len(accounted(before, kept, changed)) == 36
+    start = prefix.split()[0]
+    left = [text for text in answers_of(kept) if not text.startswith(start)]
+    assert len(left) == 36
+    assert all(text[0].isupper() for text in left)
+    whole = {body[0].upper() + body[1:] for body in BODIES}
+    assert sum(text in whole for text in left) >= 32  # four may keep a later part: "here is"
+    assert all(text.startswith(start) == (text.split()[0] == start) for text in answers_of(kept))
+    assert f'opener "{prefix.strip(" !,").split("!")[0].lower()}'[:12] in changed[0][1]
+
+
+def test_stripping_does_not_depend_on_the_order_of_the_rows(answered):
+    before = answered([f"Sure! {body}" for body in BODIES])
+    kept = {row.origin: row for row in strip_openers(before, 0.2)[0]}
+    again = {row.origin: row for row in strip_openers(before[::-1], 0.2)[0]}
+    assert kept == again and sum("Sure" in row.messages[-1].content for row in kept.values()) == 8
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [f"The {body}" for body in BODIES],  # a word of the sentence
+        [f"Yes, {body}" for body in BODIES],  # the answer itself
+        ["Sure!"] * 40,  # nothing else
+        [f"{'Positive' if i % 2 else 'Negative'}. {b}" for i, b in enumerate(BODIES)],  # labels
+        [f"1. {body}" for body in BODIES],
+        [f"```python\n{body}" for body in BODIES],
+        [f'{{"name": "{body}"}}' for body in BODIES],
+        [f"Sure! {b}" if i < 4 else b for i, b in enumerate(BODIES)],  # within its share
+    ],
+)
+def test_what_is_not_an_opener_beyond_its_share_stays(answered, answers):
+    before = answered(answers)
+    assert strip_openers(before, 0.1) == (before, [])
+
+
+def test_only_the_first_answer_is_stripped_and_the_rest_of_the_row_stays(row):
+    from dataclasses import replace
+
+    from sft.data.conversation import Message
+
+    before = []
+    for line in range(1, 21):
+        one = row("Hi", f"Sure! x = {line}", line)
+        more = (Message("user", "More"), Message("assistant", "Sure! Fine.", weight=0.5))
+        before.append(replace(one, messages=one.messages + more))
+    kept, _ = strip_openers(before, 0.05)
+    texts = Counter(r.messages[1].content == f"x = {r.origin.line}" for r in kept)
+    assert texts == {True: 19, False: 1}  # and a formula gets no capital
+    for new, old in zip(kept, before, strict=True):
+        assert new.messages[2:] == old.messages[2:] and new.messages[1].weight == 1
+
+
+def test_clean_data_are_left_alone(real, rows):
+    """A remedy for an ill that is not there must cost nothing."""
+    for name in ("alpaca", "gsm8k"):
+        prompts, answers = zip(*real(name)[:900], strict=True)
+        before = rows(prompts, answers)
+        assert strip_openers(before, 0.1) == (before, [])
+        assert cap_openers(before, 0.1) == (before, [])
+
+
+def test_openers_are_capped(answered):
+    before = answered(
+        [f"Sure, here is {body}" if i < 30 else body for i, body in enumerate(BODIES)]
+    )
+    kept, dropped = cap_openers(before, 0.25)
+    accounted(before, kept, dropped)
+    counts = Counter(opener(text) for text in answers_of(kept))
+    # Ten others are in five kinds of two: 3 of 13 are at most a quarter, 4 of 14 would be more.
+    assert counts["sure here is"] == 3 and counts.total() == 13
+    assert dropped[0][1] == '30 answers begin with "sure here is"; 3 are kept'
+    again, _ = cap_openers(before[::-1], 0.25)
+    assert {row.origin for row in again} == {row.origin for row in kept}
+
+
+def test_capping_never_drops_everything(answered):
+    before = answered([f"Sure, here is {body}" for body in BODIES])
+    assert len(cap_openers(before, 0.1)[0]) == 1
+    assert cap_openers(before, 1.0) == (before, [])
+    assert cap_openers([], 0.1) == ([], [])
+
+
+def test_dedupe_keeps_the_first_of_each_cluster(rows):
+    rng = random.Random(0)
+    texts = [" ".join(f"w{rng.randrange(900)}" for _ in range(40)) for _ in range(5)]
+    before = rows([*texts, texts[1].upper(), f"{texts[2]} indeed"], ["An answer."] * 7)
+    kept, dropped = dedupe(before)
+    assert accounted(before, kept, dropped) == [6, 7]
+    assert [reason for _, reason in dropped] == [
+        "near-duplicate of rows.jsonl:2",
+        "near-duplicate of rows.jsonl:3",
+    ]
+    assert dedupe(kept) == (kept, [])
+
+
+def test_diverse_rows_are_of_all_topics(rows, topic):
+    common = topic("food", 0).prompts(90)
+    rare = [prompt for i in range(5) for prompt in topic(f"rare{i}x", i + 1).prompts(2)]
+    before = rows([*common, *rare])
+    kept, dropped = select_diverse(before, 15, seed=0)
+    accounted(before, kept, dropped)
+    found = " ".join(row.messages[0].content for row in kept)
+    assert len(kept) == 15 and all(f"rare{i}x" in found for i in range(5))
+    assert select_diverse(before, 15, seed=0)[0] == kept
+    assert {r.origin for r in select_diverse(before[::-1], 15, 0)[0]} == {r.origin for r in kept}
+    assert select_diverse(before, 15, seed=1)[0] != kept
+    assert select_diverse(before, 100, seed=0) == (before, [])
+
+
+def test_copies_are_not_diverse(rows, topic):
+    prompts = topic("food", 0).prompts(10)
+    kept, _ = select_diverse(rows(prompts * 5), 10, seed=0)
+    assert len({row.messages[0].content for row in kept}) == 10
+
+
+def test_weights_lead_to_usage(rows, topic):
+    food, law = topic("food", 0), topic("law", 1)
+    train = rows([*food.prompts(80), *law.prompts(20)])
+    weights = usage_weights(train, rows(law.prompts(40)))
+    assert weights.values.shape == (100,) and weights.values.mean() == pytest.approx(1)
+    assert weights.values[80:].mean() > 5 * weights.values[:80].mean()
+    assert weights.values.max() <= 100 * weights.values.min() * 1.001  # clipped at 10 and 1/10
+    assert 20 < weights.effective < 60
+    limited = usage_weights(train, rows(law.prompts(40)), clip=2.0)
+    assert limited.values.max() <= 4.001 * limited.values.min()
+    assert limited.effective > weights.effective
+
+
+def test_weights_of_the_same_source_are_nearly_equal(rows, topic):
+    prompts = topic("food", 0).prompts(200)
+    weights = usage_weights(rows(prompts[:150]), rows(prompts[150:]))
+    assert weights.effective > 75
+    assert np.array_equal(
+        weights.values, usage_weights(rows(prompts[:150]), rows(prompts[150:])).values
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda rows: strip_openers(rows, 0),
+        lambda rows: cap_openers(rows, 1.5),
+        lambda rows: select_diverse(rows, 0, 0),
+        lambda rows: usage_weights(rows, []),
+        lambda rows: usage_weights(rows, rows, clip=0.5),
+    ],
+)
+def test_wrong_settings_are_refused(rows, wrong):
+    with pytest.raises(ConfigError, match="must be|needs"):
+        wrong(rows(["a", "b"]))
