@@ -152,14 +152,14 @@ def evaluate(
     type=click.Choice(["watch", "alarm"]),
     help="Exit with code 8 if any guard says this or worse after the last look.",
 )
-def guards(run: str, every: bool, as_json: bool, fail_on: str | None) -> None:
+def guards(run: str, **options: Any) -> None:
     """Judge the records of RUN again: overfitting, format collapse, mismatch, forgetting.
 
     Reads the run folder only; needs neither the model nor torch.
     """
     from sft.verdicts import show_guards
 
-    show_guards(run, every=every, as_json=as_json, fail_on=fail_on, out=sys.stdout)
+    show_guards(run, out=sys.stdout, **options)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,16 @@ from sft.guards.base import Finding
 from sft.guards.early_stopping import best_look
 from sft.guards.judge import verdicts
 from sft.guards.signs import signs
+from sft.probes.look import Look
 from sft.records.store import RecordStore, read_records
+from sft.remedies.blend import (
+    adapter_ends,
+    choose,
+    interpolate,
+    points_table,
+    sweep,
+    weights_of,
+)
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup, saved_identity, without_dir
 from sft.trackers.console import Console, sparkline
@@ -161,9 +171,18 @@ def finish(
                 "restore it, or choose another --run"
             )
         setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
+    blended = _blend_if_forgotten(setup, run, show)
     test = _score_test(setup, stores, best_step, show)
     records = read_records(run.metrics)
     looks = {record["step"]: record for record in records if LOOK_SECONDS in record}
+    expected = {
+        record["id"]: record["nll"]
+        for record in read_records(run.scores)
+        if record["step"] == best_step and record["probe"] == "val"
+    }
+    if blended is not None:
+        looks[best_step] = {"step": best_step, "blend_alpha": blended[0], **blended[1].metrics()}
+        expected = {score.id: score.nll for score in blended[1].scores.get("val", ())}
     steps = [record for record in records if "loss" in record]
     show.progress("saving the model")
     save_model(
@@ -175,11 +194,6 @@ def finish(
         dtype=setup.weights_dtype,
         card=_card(setup, steps, looks, best_step),
     )
-    expected = {
-        record["id"]: record["nll"]
-        for record in read_records(run.scores)
-        if record["step"] == best_step and record["probe"] == "val"
-    }
     show.progress("verifying the model")
     computed_in_fp32 = setup.config.model.dtype == "float32"
     verified = verify_model(
@@ -206,6 +220,43 @@ def finish(
     write_json(run.summary, asdict(summary))
     report(summary, run, show)
     return summary
+
+
+def _blend_if_forgotten(setup: Setup, run: RunDir, show: Console) -> tuple[float, Look] | None:
+    """With `guards.blend: auto`, mix the base model back in after a forgetting alarm.
+
+    Returns the share of the tuned model and what the blend scores; None when nothing was blended.
+    """
+    config, looker = setup.config, setup.looker
+    probes = {probe.name: probe.examples for probe in looker.probes}
+    task = probes.get("usage") or probes.get("val")
+    if config.guards.blend == "off" or not task or not probes.get("retain"):
+        return None
+    said = verdicts(newest(read_findings(run))).get("forgetting")
+    if said is None or said.verdict != "alarm":
+        return None
+    if config.method.kind == "lora":
+        if config.method.dora:
+            show.note("guards.blend: DoRA cannot be blended; nothing was done", style="yellow")
+            return None
+        base, tuned = adapter_ends(setup.model)
+    else:
+        tuned = weights_of(setup.model)
+        base = setup.base_weights()
+    set_alpha = partial(interpolate, setup.model, base, tuned)
+    points = sweep(
+        set_alpha,
+        setup.forward,
+        task,
+        probes["retain"],
+        micro_batch_tokens=config.batch.micro_batch_tokens,
+        on_progress=show.progress,
+    )
+    chosen = choose(points, config.guards.forgetting_budget)
+    set_alpha(chosen.alpha)
+    show.table(points_table(points, chosen.alpha, config.guards.forgetting_budget))
+    names = [name for name in probes if name != "test"]
+    return chosen.alpha, looker.look(at_base=False, progress=show.progress, probes=names)
 
 
 def _score_test(

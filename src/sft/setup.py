@@ -38,6 +38,7 @@ from sft.probes.pack import SCORING_COST, Probe
 from sft.probes.retention import load_texts, sampled, save_texts
 from sft.probes.self_samples import seed_for
 from sft.remedies.anchor import Anchor
+from sft.remedies.blend import weights_of
 from sft.remedies.dropout import add_dropout
 from sft.remedies.replay import mixed, replay_examples
 from sft.resolve import Resolver
@@ -82,6 +83,7 @@ class Setup:
     state: TrainState
     looker: Looker
     penalty: Callable[[int], torch.Tensor] | None
+    base_weights: Callable[[], dict[str, torch.Tensor]]
     objective: str | None
     stop_ids: list[int]
     num_steps: int
@@ -173,6 +175,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         batches=batches,
         state=TrainState(parameters, optimizer, batches),
         penalty=_penalty(source, forward),
+        base_weights=partial(_base_weights, tokens),
         looker=Looker(forward, probes, config.batch.micro_batch_tokens),
         objective=_objective(probes),
         stop_ids=stops,
@@ -252,6 +255,12 @@ def _replay(
     )
     save_texts(run.replay, texts)
     return texts
+
+
+def _base_weights(tokens: Tokens) -> dict[str, torch.Tensor]:
+    """All weights of the base model, loaded anew: the ones in memory have been trained."""
+    config = tokens.resolver.config.model
+    return weights_of(load.load_model(config, tokens.folder, tokens.tokenizer, dtype=torch.float32))
 
 
 def _penalty(source: ProbeSource, forward: Forward) -> Callable[[int], torch.Tensor] | None:

@@ -230,22 +230,30 @@ most {result.budget:g} nats per token.
 """
 
 
-def render(result: BlendResult) -> Table:
-    """The sweep as a table, the chosen row marked, and the chosen one on held-out examples."""
+def points_table(
+    points: Sequence[Point], alpha: float, budget: float, title: str = "blends"
+) -> Table:
+    """A sweep as a table, with the row of `alpha` marked as chosen."""
     table = Table(
-        title=Text(f"{printable(result.run)}: blends of {printable(result.base_model)}"),
+        title=Text(printable(title)),
         title_justify="left",
         caption="change of the loss against the base model, in nats per token, ± standard error; "
-        f"forgetting budget {result.budget:g}"
-        + ("" if result.alpha else "; no blend gains anything within it"),
+        f"forgetting budget {budget:g}" + ("" if alpha else "; no blend gains anything within it"),
         caption_justify="left",
     )
     table.add_column("alpha", justify="right")
     table.add_column("task", justify="right")
     table.add_column("retain", justify="right")
     table.add_column("")
-    for point in result.points:
-        _add(table, point, "chosen" if point.alpha == result.alpha else "")
+    for point in points:
+        _add(table, point, "chosen" if point.alpha == alpha else "")
+    return table
+
+
+def render(result: BlendResult) -> Table:
+    """The sweep as a table, the chosen row marked, and the chosen one on held-out examples."""
+    title = f"{result.run}: blends of {result.base_model}"
+    table = points_table(result.points, result.alpha, result.budget, title)
     if result.test:
         table.add_section()
     for point in result.test:
