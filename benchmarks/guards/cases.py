@@ -46,8 +46,8 @@ BASE: dict[str, Any] = {
     "optim.schedule": "constant",
     "optim.max_steps": 12,
     "looks.every": 4,
-    "looks.budget": 6.0,  # probes of full size, although the runs are tiny
-    "looks.samples": 8,
+    "looks.budget": 4.3,  # probes of nearly full size, although the runs are tiny
+    "looks.samples": 4,
     "looks.early_stopping": "off",
     "checkpoint.every": 1_000_000,
     "checkpoint.choose": "last",

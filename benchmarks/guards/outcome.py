@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from cases import BY_ID
+from rivals import RULES
 from trace_file import Trace, to_history
 
 from sft.guards.base import Finding
@@ -29,9 +31,13 @@ class Outcome:
     """One run as it is counted.
 
     `alarms` and `visible` map guards to steps: of the first alarm, and of the first look at which
-    the probe's own mean shows the pitfall. `false` are alarms neither expected nor allowed;
-    `backed` those of them that the oracle confirms (they count as false all the same).
-    `covered` says for each effect whether its 95 % interval holds what the oracle measured.
+    the probe's own mean shows the pitfall. `watches` are guards with a primary signal on watch at
+    the last look, `watched` at any. `false` are alarms neither expected nor allowed; `backed`
+    those of them that the oracle confirms (they count as false all the same). `final` holds the
+    verdicts of the last look. `covered` says for each effect whether its 95 % interval holds what
+    the oracle measured. `rivals` are the rules of others that fire, and `rescored` the largest
+    change of loss when nothing changed. `replays`: the trace gives the verdicts that the run
+    gave itself.
     """
 
     case: str
@@ -40,8 +46,10 @@ class Outcome:
     error: str
     planted: str
     happened: bool
+    looks: list[int]
     alarms: dict[str, int]
     watches: list[str]
+    watched: list[str]
     final: dict[str, str]
     top: str
     false: list[str]
@@ -51,6 +59,8 @@ class Outcome:
     statistic: float | None
     covered: dict[str, bool]
     covered_with_noise: dict[str, bool]
+    rivals: list[str]
+    rescored: float | None
     replays: bool
 
     def record(self) -> dict[str, Any]:
@@ -61,10 +71,9 @@ class Outcome:
 def outcome(trace: Trace) -> Outcome:
     """Judge every look of a trace again, and compare with what the case asks for."""
     case, records = BY_ID[trace["case"]], to_history(trace)
-    looks = {step: judge(records.at(step)) for step in records.look_steps}
-    by_look = {step: verdicts(findings) for step, findings in looks.items()}
-    alarms = _first(by_look, "alarm")
-    last = looks[max(looks)] if looks else []
+    looks = judged(records)
+    alarms = first_alarms(looks)
+    last = looks[max(looks)]
     fine = {name.partition(".")[0] for name in (*case.expected, *case.allowed)}
     false = [guard for guard in alarms if guard not in fine]
     covered, with_noise = _covered(trace, records)
@@ -75,9 +84,11 @@ def outcome(trace: Trace) -> Outcome:
         error=trace["error"],
         planted=case.planted,
         happened=bool(trace["happened"].get(case.planted, False)),
+        looks=list(looks),
         alarms=alarms,
-        watches=sorted(set(_first(by_look, "watch")) - set(alarms)),
-        final={guard: found.verdict for guard, found in by_look[max(by_look)].items()},
+        watches=_on_watch(last),
+        watched=_on_watch(finding for found in looks.values() for finding in found),
+        final={guard: found.verdict for guard, found in verdicts(last).items()},
         top=_top(looks),
         false=false,
         backed=[guard for guard in false if trace["happened"][guard]],
@@ -86,18 +97,29 @@ def outcome(trace: Trace) -> Outcome:
         statistic=_statistic(case.planted, last),
         covered=covered,
         covered_with_noise=with_noise,
-        replays=_said(looks) == [tuple(said) for said in trace["verdicts"]],
+        rivals=[name for name, fires in RULES.items() if fires(records)],
+        rescored=trace.get("rescored"),
+        replays=said(looks) == [tuple(found) for found in trace["verdicts"]],
     )
 
 
-def _first(by_look: dict[int, dict[str, Finding]], verdict: str) -> dict[str, int]:
-    """The first step at which each guard gave `verdict`."""
+def judged(records: History) -> dict[int, list[Finding]]:
+    """The findings after each look, by its step."""
+    return {step: judge(records.at(step)) for step in records.look_steps}
+
+
+def first_alarms(looks: dict[int, list[Finding]]) -> dict[str, int]:
+    """The step at which each guard first alarms."""
     found: dict[str, int] = {}
-    for step, guards in by_look.items():
-        for guard, finding in guards.items():
-            if finding.verdict == verdict:
+    for step, findings in looks.items():
+        for guard, finding in verdicts(findings).items():
+            if finding.verdict == "alarm":
                 found.setdefault(guard, step)
     return found
+
+
+def _on_watch(findings: Iterable[Finding]) -> list[str]:
+    return sorted({f.guard for f in findings if f.primary and f.verdict == "watch"})
 
 
 def _top(looks: dict[int, list[Finding]]) -> str:
@@ -108,7 +130,8 @@ def _top(looks: dict[int, list[Finding]]) -> str:
     return ""
 
 
-def _said(looks: dict[int, list[Finding]]) -> list[tuple[int, str, str, str]]:
+def said(looks: dict[int, list[Finding]]) -> list[tuple[int, str, str, str]]:
+    """The verdicts of all looks, as a trace keeps them."""
     return [(f.step, f.guard, f.signal, f.verdict) for found in looks.values() for f in found]
 
 
@@ -164,7 +187,8 @@ def _covered(trace: Trace, records: History) -> tuple[dict[str, bool], dict[str,
     """Does the interval of each effect hold the oracle's, which has an error of its own?"""
     plain, with_noise = {}, {}
     for name, change in _effects(trace, records).items():
-        found, true = paired(change), trace["oracle"][name]
+        found = paired(change)
+        true = trace["oracle"].get(name, trace["oracle"]["val"])  # without it usage is like val
         if found.n < 2:
             continue
         half = (found.interval[1] - found.interval[0]) / 2
@@ -180,7 +204,7 @@ def _effects(trace: Trace, records: History) -> dict[str, Array]:
     val, usage, retain = (records.table(name) for name in ("val", "usage", "retain"))
     if val is not None and trace["case"] != "P1b":  # half of its validation was trained on
         effects["val"] = val.loss[-1] - val.loss[0]
-    if usage is not None and "usage" in trace["oracle"]:
+    if usage is not None:
         effects["usage"] = usage.loss[-1] - usage.loss[0]
     if retain is not None:
         own = [i for i, name in enumerate(retain.ids) if not name.startswith("self")]

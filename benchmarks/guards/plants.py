@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pool import Draw, Row, oracle
 
-NUM_TRAIN, NUM_VAL, NUM_USAGE = 64, 32, 32
+NUM_TRAIN, NUM_VAL, NUM_USAGE = 64, 24, 24
 NUM_HALF = 72  # oracle rows like validation, where usage is of another kind
 PREFIX = "Sure! "
 

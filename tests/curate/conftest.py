@@ -11,6 +11,9 @@ from sft.data.conversation import Conversation, Message, Origin
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
+COMMON = ("the", "of", "a", "to", "in", "is", "and", "what", "how", "for", "please", "with", "on")
+
+
 class Topic:
     """Sentences of common words and of the topic's own, some frequent and many rare."""
 
@@ -20,9 +23,8 @@ class Topic:
         self.own = [name + "".join(self._rng.sample("abcdefghij", 4)) for _ in range(60)]
 
     def prompt(self, length=14):
-        common = "the of a to in is and what how for please with on are".split()
         topical = self._rng.choices(self.own, [1 / (i + 1) for i in range(60)], k=length)
-        return " ".join(self._rng.choice((word, self._rng.choice(common))) for word in topical)
+        return " ".join(self._rng.choice((word, self._rng.choice(COMMON))) for word in topical)
 
     def prompts(self, count):
         return [self.prompt(self._rng.randint(8, 20)) for _ in range(count)]

@@ -37,7 +37,7 @@ def test_a_planted_opener_is_counted():
     assert (found["opener"], found["opener_count"], found["n"]) == ("sure here is", 60, 64)
     assert found["template_rate"] == 60 / 64
     assert found["reference"]["opener_count"] == 1 and found["reference"]["template_rate"] == 0
-    assert found["compression_ratio"] > 1.1 * found["reference"]["compression_ratio"]
+    assert found["compression_ratio"] > 1.05 * found["reference"]["compression_ratio"]
     assert found["distinct_2"] < 0.95 * found["reference"]["distinct_2"]
 
 
@@ -48,7 +48,7 @@ def test_samples_are_matched_in_number_and_length():
     assert found["compression_ratio"] == pytest.approx(
         found["reference"]["compression_ratio"], rel=0.06
     )
-    assert surface(long)["compression_ratio"] > 1.2 * found["compression_ratio"]  # unmatched
+    assert surface(long)["compression_ratio"] > 1.1 * found["compression_ratio"]  # unmatched
 
 
 def test_repeated_answers_compress():

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.texts import without_repeats
-from sft.curate.vectors import SEED, nearest, tfidf, top_words
+from sft.curate.vectors import SEED, is_telling, nearest, tfidf, top_words
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -119,7 +119,9 @@ def _named(
     rows: csr_matrix, index: NDArray[np.int64], against: csr_matrix | None, terms: Sequence[str]
 ) -> dict[str, list[int]]:
     """Groups of `rows` with the words that mark each against `against` or the other rows."""
-    labels = group(rows)
+    # By what they are about, not by how they are phrased; where that is unknown, by all words.
+    telling = np.flatnonzero([is_telling(term) for term in terms])
+    labels = group(rows[:, telling] if len(telling) else rows)
     # A word of a single prompt says nothing about its group.
     shared = np.asarray((rows > 0).sum(axis=0)).ravel() > (1 if rows.shape[0] > MIN_GROUP else 0)
     found: dict[str, list[int]] = {}

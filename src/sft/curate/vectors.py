@@ -70,18 +70,23 @@ def nearest(
     return index, cosine
 
 
+def is_telling(term: str) -> bool:
+    """Whether a term is a single word that says what a text is about."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return term.isalpha() and len(term) > 1 and term not in STOP_WORDS | ENGLISH_STOP_WORDS
+
+
 def top_words(weights: NDArray[np.float64], terms: Sequence[str], count: int) -> list[str]:
     """At most `count` single words of the largest weights above 0 that say what a text is about.
 
     `weights` is `[num_terms]`.
     """
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
     found: list[str] = []
     for i in np.argsort(-weights, kind="stable"):
         word = terms[i]
         if weights[i] <= 0 or len(found) == count:
             break
-        if word.isalpha() and len(word) > 1 and word not in STOP_WORDS | ENGLISH_STOP_WORDS:
+        if is_telling(word):
             found.append(word)
     return found

@@ -191,6 +191,7 @@ def _transfer(history: History, judged: Judged, step: int) -> Finding:
         statistic=now.ratio if shown else None,
         threshold=TRANSFER_RATIO,
         interval=bounded(now.interval) if shown else None,
+        mde=known(now.mde) if shown else None,
         n=min(now.usage.n, now.val.n),
         unit="ratio",
         remedy=REMEDY if verdict in ("watch", "alarm") else "",

@@ -146,6 +146,7 @@ def _opener(history: History, probe: str, table: Table, step: int) -> Finding:
         statistic=known(now.mass.mean),
         threshold=min(now.required, 1.0),
         interval=bounded((low, high)) and (max(low, 0.0), min(high, 1.0)),
+        mde=known(now.mass.mde),
         n=now.mass.n,
         unit="probability",
         remedy=REMEDY if verdict in ("watch", "alarm") else "",

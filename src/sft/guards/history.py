@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -121,7 +122,10 @@ def history(
 
 
 def _table(scores: Sequence[Mapping[str, Any]]) -> Table:
-    steps = sorted({int(score["step"]) for score in scores})
+    counts = Counter(int(score["step"]) for score in scores)
+    # A reader can come by while a look is being written; every look scores the same examples.
+    steps = sorted(step for step, count in counts.items() if count >= max(counts.values()))
+    scores = [score for score in scores if int(score["step"]) in set(steps)]
     ids = list(dict.fromkeys(str(score["id"]) for score in scores))
     row = {step: i for i, step in enumerate(steps)}
     place = {name: i for i, name in enumerate(ids)}

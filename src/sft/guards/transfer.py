@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy import stats
+
 from sft.guards.history import History, Table
 from sft.guards.looks import alarm_level, holds, no_change_yet
 from sft.guards.statistics import Paired, paired, ratio_interval
@@ -34,6 +36,12 @@ class Transfer:
     bound: float
     t: float
     improved: bool
+
+    @property
+    def mde(self) -> float:
+        """How far below the smallest accepted ratio a true one must lie to alarm 4 times in 5."""
+        error = (self.interval[1] - self.interval[0]) / (2 * stats.norm.ppf(0.975))
+        return float(self.bound - self.ratio + stats.norm.ppf(0.8) * error)
 
     @property
     def fails(self) -> bool:

@@ -60,6 +60,17 @@ class Forward:
                 return linear_loss(hidden, head.weight, head.bias, labels, weights, self._loss)
             return module_loss(hidden, self._logits, labels, weights, self._loss)
 
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits `[num_trained, vocab]` of the supervised positions; differentiable.
+
+        All at once: for a few short examples only.
+        """
+        positions = trained_positions(batch)
+        with self._autocast(batch):
+            if self.layout == "padded":
+                return self._padded_logits(batch, positions)
+            return self._logits(self._hidden(batch)[positions])
+
     def scores(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """`nll` and `correct` of each supervised token, fp32 `[num_trained]`, in eval mode."""
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sft.data.packing import Batch, micro_batches, pack, trained_positions
+from sft.data.packing import Batch, micro_batches, pack
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.probes.base_logits import TOP, divergence
@@ -105,7 +105,7 @@ class Anchor:
         training = model.training
         model.eval()
         try:
-            log_q = _logits(self._forward, batch).float().log_softmax(-1)
+            log_q = self._forward.logits(batch).float().log_softmax(-1)
         finally:
             model.train(training)
         ids, log_p, log_rest = (
@@ -114,11 +114,3 @@ class Anchor:
         )
         return self._weight * divergence(ids, log_p, log_rest, log_q).mean()
 
-
-def _logits(forward: Forward, batch: Batch) -> torch.Tensor:
-    """Logits `[num_trained, vocab]` of the supervised positions; differentiable."""
-    positions = trained_positions(batch)
-    with forward._autocast(batch):
-        if forward.layout == "padded":
-            return forward._padded_logits(batch, positions)
-        return forward._logits(forward._hidden(batch)[positions])

@@ -1,0 +1,81 @@
+"""A guard of your own in one file: are some validation rows left behind while the mean improves?
+
+    python examples/my_guard.py runs/mine      # judge a run that is there already; needs no torch
+    python examples/my_guard.py my_run.yaml    # train with it
+
+docs/extending.md explains it line by line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from sft.guards.base import Finding, Verdict
+from sft.guards.history import History
+from sft.guards.judge import GUARDS
+from sft.guards.statistics import clopper_pearson
+
+NAME = "left_behind"
+LIMIT = 0.25  # share of the validation rows that may get worse
+
+
+def left_behind(history: History) -> list[Finding]:
+    """Share of `val` rows whose loss rose by more than the margin since the base model."""
+    val = history.table("val")
+    if val is None or len(val.steps) < 2 or val.steps[0] != 0:
+        step = history.look_steps[-1] if history.look_steps else history.step
+        text = "Not measured: it takes validation rows, scored before and after training."
+        return [Finding(NAME, "rows", "not_measured", step, text)]
+    now, n, (low, high) = worse(history, -1)
+    before = len(val.steps) > 2 and worse(history, -2)[2][0] > LIMIT
+    verdict: Verdict = "pass"
+    if low > LIMIT:
+        verdict = "alarm" if before else "watch"  # twice in a row, or it may be chance
+    elif high > LIMIT:
+        verdict = "insufficient"  # the interval holds the limit: these rows cannot tell
+    return [
+        Finding(
+            NAME,
+            "rows",
+            verdict,
+            val.steps[-1],
+            f"{now:.0%} of {n} validation rows are worse than before training "
+            f"(95 % interval {low:.0%} to {high:.0%}; limit {LIMIT:.0%})",
+            statistic=now,
+            threshold=LIMIT,
+            interval=(low, high),
+            n=n,
+            unit="share",
+            remedy="--set optim.epochs=1" if verdict in ("watch", "alarm") else "",
+        )
+    ]
+
+
+def worse(history: History, look: int) -> tuple[float, int, tuple[float, float]]:
+    """Share of rows that got worse by row `look` of the table, their number, and its interval."""
+    val = history.tables["val"]
+    change = val.loss[look] - val.loss[0]  # [num_rows], nats per token
+    change = change[np.isfinite(change)]
+    k, n = int((change > history.settings.margin).sum()), len(change)
+    return k / max(n, 1), n, clopper_pearson(k, n)
+
+
+def main(target: str) -> None:
+    """Judge the run folder `target`, or train what the file `target` describes."""
+    GUARDS[NAME] = left_behind
+    if Path(target).is_dir():
+        from sft.verdicts import show_guards
+
+        show_guards(target, every=False, as_json=False, fail_on=None, out=sys.stdout)
+    else:
+        import sft
+        from sft.config import read_config
+
+        sft.train(sft.load_config(read_config(target)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
