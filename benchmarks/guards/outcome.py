@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from cases import BY_ID
 from rivals import RULES
-from trace_file import Trace, to_history
+from trace_file import Trace, said, to_history
 
 from sft.guards.base import Finding
 from sft.guards.history import Array, History, Table
@@ -99,7 +99,7 @@ def outcome(trace: Trace) -> Outcome:
         covered_with_noise=with_noise,
         rivals=[name for name, fires in RULES.items() if fires(records)],
         rescored=trace.get("rescored"),
-        replays=said(looks) == [tuple(found) for found in trace["verdicts"]],
+        replays=said(f for found in looks.values() for f in found) == trace["verdicts"],
     )
 
 
@@ -128,11 +128,6 @@ def _top(looks: dict[int, list[Finding]]) -> str:
         if ranked := rank(looks[step]):
             return ranked[0].guard
     return ""
-
-
-def said(looks: dict[int, list[Finding]]) -> list[tuple[int, str, str, str]]:
-    """The verdicts of all looks, as a trace keeps them."""
-    return [(f.step, f.guard, f.signal, f.verdict) for found in looks.values() for f in found]
 
 
 def _statistic(planted: str, findings: list[Finding]) -> float | None:

@@ -67,11 +67,13 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     shm = Path("/dev/shm")
     place = args.work or (shm if shm.is_dir() else None)
+    failed = 0
     for job in jobs(args.cases, args.seeds, args.worker):
         with claim(args.out, job) as mine:
             if mine:
                 with tempfile.TemporaryDirectory(prefix=f"guards-{job.name}-", dir=place) as work:
-                    run_job(job, args.out, Path(work))
+                    failed += not run_job(job, args.out, Path(work))
+    raise SystemExit(bool(failed))
 
 
 def jobs(cases: str, seeds: str, worker: str) -> list[Job]:
@@ -111,8 +113,8 @@ def claim(out: Path, job: Job) -> Iterator[bool]:
         yield not (out / f"{job.name}{SUFFIX}").exists()
 
 
-def run_job(job: Job, out: Path, work: Path) -> None:
-    """One run from data to trace."""
+def run_job(job: Job, out: Path, work: Path) -> bool:
+    """One run from data to trace; False when the trace does not give the run's own verdicts."""
     import trace_file
 
     started = time.monotonic()
@@ -135,9 +137,14 @@ def run_job(job: Job, out: Path, work: Path) -> None:
         "machine": machine(),
     }
     trace["seconds"]["all"] = round(time.monotonic() - started, 1)
-    trace_file.write(out / f"{job.name}{trace_file.SUFFIX}", trace)
     print(line(job, trace), flush=True)
     gc.collect()
+    try:
+        trace_file.write(out / f"{job.name}{trace_file.SUFFIX}", trace)
+    except trace_file.Differs as problem:
+        print(f"{job.name:<14}NOT KEPT  {problem}", flush=True)
+        return False
+    return True
 
 
 def write_data(rows: Rows, seed: int, work: Path) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def run_one(
             with open_stores(run) as stores:
                 Loop(setup, run, stores, show, StopFlag()).run()
         except SFTError as failure:
-            error = f"{type(failure).__name__}: {failure}"
+            error = f"{type(failure).__name__}: {failure}".replace(str(work), "")
         clock.lap("training and looks")
         effect = oracle.effects(base, oracle.scores(setup, probes)) if ask_oracle else {}
         clock.lap("oracle")

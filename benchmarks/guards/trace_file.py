@@ -1,44 +1,57 @@
 """A trace: what a run recorded, small enough to be kept, and enough to judge it again.
 
-Numbers have six significant digits. Words are replaced by made-up ones of the same length,
-equal words by equal ones: openings and repetition stay what they were, and nobody's data is kept.
+Numbers have six significant digits, and no text of the data is kept (see veil.py). A trace is
+only written where judging it again gives what the guards said in the run.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import veil
 
 from sft.guards.base import Finding, GuardSettings
 from sft.guards.history import History, Table
+from sft.guards.judge import judge
 
 Trace = dict[str, Any]
 
 SUFFIX = ".json.gz"
 _DIGITS = 6
 _KEPT_METRICS = ("step", "epoch", "loss", "accuracy", "learning_rate", "grad_norm")
-_TEXTS = ("prompt", "answer", "reference", "text", "label", "opener", "words")
 
 
 def from_history(records: History, findings: Iterable[Finding]) -> Trace:
     """The part of a trace that the records of a run make up, and what its guards said."""
+    hide = veil.make_veil(veil.texts_of(records.samples, records.preflight))
+    tables = {probe: _table(table) for probe, table in records.tables.items()}
+    veil.token_columns(tables)
     return {
         "settings": asdict(records.settings),
         "metrics": [_metrics(record) for record in records.metrics],
-        "tables": {probe: _table(table) for probe, table in records.tables.items()},
-        "samples": [_veiled(dict(sample)) for sample in records.samples],
-        "preflight": _veiled(dict(records.preflight)),
-        "verdicts": [[f.step, f.guard, f.signal, f.verdict] for f in findings],
+        "tables": tables,
+        "samples": veil.samples(records.samples, hide),
+        "preflight": rounded(veil.preflight(records.preflight, hide)),
+        "verdicts": said(findings),
     }
+
+
+def said(findings: Iterable[Finding]) -> list[list[Any]]:
+    """The verdicts of findings as a trace keeps them."""
+    return [[f.step, f.guard, f.signal, f.verdict] for f in findings]
+
+
+def replayed(trace: Trace) -> list[list[Any]]:
+    """The verdicts that the records of a trace give, after every look."""
+    records = to_history(trace)
+    return said(f for step in records.look_steps for f in judge(records.at(step)))
 
 
 def to_history(trace: Trace) -> History:
@@ -63,8 +76,26 @@ def to_history(trace: Trace) -> History:
     )
 
 
+class Differs(Exception):
+    """A trace does not give the verdicts of its run."""
+
+
 def write(path: Path, trace: Trace) -> None:
-    """Write it whole or not at all; equal traces are equal files."""
+    """Write it whole or not at all; equal traces are equal files.
+
+    Raises:
+        Differs: judged again it says something else; it is kept as `NAME.differs`.
+    """
+    again = replayed(trace)
+    if again != trace["verdicts"]:
+        kept = path.with_name(f"{path.name.removesuffix(SUFFIX)}.differs")
+        _write(kept, trace)
+        changed = [new for new in again if new not in trace["verdicts"]]
+        raise Differs(f"{kept}: judged again the trace says {changed}")
+    _write(path, trace)
+
+
+def _write(path: Path, trace: Trace) -> None:
     data = json.dumps(trace, separators=(",", ":"), allow_nan=False).encode()
     temporary = path.with_name(f".tmp-{path.name}")
     temporary.write_bytes(gzip.compress(data, 9, mtime=0))
@@ -79,7 +110,8 @@ def read(path: Path) -> Trace:
 
 def read_all(folder: Path) -> list[Trace]:
     """All traces of a folder, by name."""
-    return [read(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    paths = sorted(folder.glob(f"*{SUFFIX}"))
+    return [read(path) for path in paths if not path.name.startswith(".")]
 
 
 def rounded(value: Any) -> Any:
@@ -114,44 +146,14 @@ def _table(table: Table) -> dict[str, Any]:
         else rounded_rows(rows)
         for name, rows in table.columns.items()
     }
-    return {"steps": list(table.steps), "ids": [short(i) for i in table.ids], "columns": columns}
+    return {
+        "steps": list(table.steps),
+        "ids": [veil.short(i) for i in table.ids],
+        "columns": columns,
+    }
 
 
 def rounded_rows(rows: np.ndarray) -> list[list[float | None]]:
     """`[num_looks, num_examples]` as lists, NaN as None."""
     result: list[list[float | None]] = rounded(rows.tolist())
     return result
-
-
-def short(name: str) -> str:
-    """An example's id without the folder its file lay in."""
-    return name.rpartition("/")[2]
-
-
-def _veiled(value: Any, name: str = "") -> Any:
-    """The same tree with all texts veiled, ids shortened and numbers rounded."""
-    match value:
-        case Mapping():
-            return {_key(key, name): _veiled(each, str(key)) for key, each in value.items()}
-        case list() | tuple():
-            return [_veiled(each, name) for each in value]
-        case str():
-            return veil(value) if name in _TEXTS or name == "slices" else short(value)
-        case _:
-            return rounded(value)
-
-
-def _key(key: Any, name: str) -> str:
-    return short(str(key)) if name in ("p_values", "slices") else str(key)
-
-
-def veil(text: str) -> str:
-    """`text` with made-up words for words; digits, punctuation and capitals stay."""
-    return re.sub(r"[^\W\d_]+", lambda found: _made_up(found.group()), text)
-
-
-def _made_up(word: str) -> str:
-    digest = hashlib.sha256(word.lower().encode()).digest()
-    letters = "".join(chr(ord("a") + byte % 26) for byte in digest)
-    made = (letters * (len(word) // len(letters) + 1))[: len(word)]
-    return made.capitalize() if word[0].isupper() else made

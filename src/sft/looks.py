@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from sft.config import Config
 from sft.errors import DivergedError
@@ -12,11 +12,11 @@ from sft.guards.base import Finding
 from sft.guards.early_stopping import reason_to_stop
 from sft.guards.judge import GUARDS, judge, verdicts
 from sft.interrupt import StopFlag
-from sft.probes.look import Look, LookStopped, answer_prompts
+from sft.probes.look import Look, Looker, LookStopped, answer_prompts
 from sft.probes.pack import choose
 from sft.records.store import RecordStore
 from sft.run_dir import RunDir
-from sft.setup import Setup
+from sft.state import Counters
 from sft.step import StopRequested
 from sft.trackers.console import Console
 from sft.verdicts import describe, history_of
@@ -32,12 +32,35 @@ def may_restore(config: Config) -> bool:
     return guards.enabled and "restore_best" in actions
 
 
+class Subject(Protocol):
+    """What looks are taken at: a `Setup`, or the run of another trainer."""
+
+    @property
+    def config(self) -> Config: ...  # noqa: D102
+    @property
+    def model(self) -> Any: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+    @property
+    def stop_ids(self) -> list[int]: ...  # noqa: D102
+    @property
+    def looker(self) -> Looker: ...  # noqa: D102
+    @property
+    def objective(self) -> str | None: ...  # noqa: D102
+    @property
+    def num_steps(self) -> int: ...  # noqa: D102
+    @property
+    def counters(self) -> Counters: ...  # noqa: D102
+    @property
+    def epoch(self) -> float: ...  # noqa: D102
+
+
 class Looks:
     """Takes looks and keeps their records. `stores` are metrics, scores, samples and findings."""
 
     def __init__(
         self,
-        setup: Setup,
+        setup: Subject,
         run: RunDir,
         stores: Mapping[str, RecordStore],
         show: Console,
@@ -57,7 +80,7 @@ class Looks:
             StopRequested: the user asked to stop; the look is taken again after resuming.
             DivergedError: the weights are broken.
         """
-        counters, setup = self._setup.state.counters, self._setup
+        counters, setup = self._setup.counters, self._setup
         counters.last_look = counters.step
         names = [probe.name for probe in setup.looker.probes if probe.examples]
         if counters.step:
@@ -86,7 +109,7 @@ class Looks:
 
     def _samples(self) -> Look:
         """Answers to the fixed prompts, at the first, the middle and the last look."""
-        setup, step = self._setup, self._setup.state.counters.step
+        setup, step = self._setup, self._setup.counters.step
         config = setup.config
         wanted = config.looks.samples if config.guards.enabled else 0
         every = int(config.looks.every)
@@ -112,7 +135,7 @@ class Looks:
         Raises:
             DivergedError: a loss is not finite.
         """
-        counters = self._setup.state.counters
+        counters = self._setup.counters
         for probe, scores in look.scores.items():
             for score in scores:
                 self._stores["scores"].append(score.record(counters.step, probe))
@@ -121,7 +144,7 @@ class Looks:
         metrics = look.metrics()
         record = {
             "step": counters.step,
-            "epoch": self._setup.batches.epoch,
+            "epoch": self._setup.epoch,
             **metrics,
             "look_seconds": look.seconds,
         }
@@ -140,7 +163,7 @@ class Looks:
         counters.looks.append((counters.step, loss))
 
     def _judge(self) -> None:
-        setup, counters = self._setup, self._setup.state.counters
+        setup, counters = self._setup, self._setup.counters
         records = history_of(self._run, setup.config, setup.num_steps)
         findings = judge(records)
         for finding in findings:
@@ -166,7 +189,7 @@ class Looks:
                 self._show.note(describe(finding), style=style)
 
     def _act(self, guard: str, finding: Finding) -> None:
-        counters = self._setup.state.counters
+        counters = self._setup.counters
         action = getattr(self._setup.config.guards, guard, "warn")
         if action not in ("stop", "restore_best") or counters.step == 0:
             return
@@ -176,7 +199,7 @@ class Looks:
             counters.stopped = f"{guard.replace('_', ' ')}: {finding.message}"
 
     def _stop_on_plateau(self) -> None:
-        counters, looks = self._setup.state.counters, self._setup.config.looks
+        counters, looks = self._setup.counters, self._setup.config.looks
         if counters.step < self._setup.num_steps:
             counters.stopped = reason_to_stop(
                 counters.looks,

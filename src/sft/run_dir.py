@@ -47,6 +47,7 @@ class RunDir:
         self.samples = self.path / "samples.jsonl"
         self.findings = self.path / "findings.jsonl"
         self.preflight = self.path / "preflight.json"
+        self.data = self.path / "data"
         self.probes = self.path / "probes"
         self.retain = self.probes / "retain.jsonl"
         self.replay = self.probes / "replay.jsonl"

@@ -43,7 +43,7 @@ from sft.remedies.dropout import add_dropout
 from sft.remedies.replay import mixed, replay_examples
 from sft.resolve import Resolver
 from sft.run_dir import RunDir, write_json, write_text
-from sft.state import TrainState, seed_everything
+from sft.state import Counters, TrainState, seed_everything
 from sft.trackers.console import Console
 
 # Texts of the base model: at most so many for replay, of so many tokens; and for `retain_kl`.
@@ -89,6 +89,16 @@ class Setup:
     num_steps: int
     weights_dtype: torch.dtype
     device: torch.device
+
+    @property
+    def counters(self) -> Counters:
+        """Where the run stands."""
+        return self.state.counters
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the training examples so far."""
+        return self.batches.epoch
 
 
 def prepare_data(
@@ -146,14 +156,14 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     batches = build_batches(resolver.config, data, tokens.held_out, replay)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     if config.guards.enabled and not run.preflight.is_file():
-        write_json(run.preflight, _preflight(source, config.batch.examples * num_steps, show))
+        write_json(run.preflight, examine(source, config.batch.examples * num_steps, show))
     show.progress("building the probes")
     probes = build_probes(source, model, run, num_steps)
     resolver.schedule(num_steps, _look_cost(data, probes, config.batch.examples * num_steps))
     resolved = resolver.config
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
-    _same_run(run, _identity(resolver, tokens, base, num_steps), show)
+    same_run(run, identity(resolver, tokens, base, num_steps), show)
     write_json(run.account, account(data))
     run.check_space(_needed_bytes(model, parameters, resolved.checkpoint.keep))
     forward = Forward(
@@ -177,7 +187,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         penalty=_penalty(source, forward),
         base_weights=partial(_base_weights, tokens),
         looker=Looker(forward, probes, config.batch.micro_batch_tokens),
-        objective=_objective(probes),
+        objective=objective_of(probes),
         stop_ids=stops,
         num_steps=num_steps,
         weights_dtype=load.weights_dtype(config.model, tokens.folder),
@@ -192,7 +202,8 @@ def _look_cost(data: DataSet, probes: Sequence[Probe], num_examples: int) -> flo
     return tokens / (SCORING_COST * mean * num_examples)
 
 
-def _objective(probes: Sequence[Probe]) -> str | None:
+def objective_of(probes: Sequence[Probe]) -> str | None:
+    """The metric that the best weights have the lowest value of; None when nothing is held out."""
     scored = {probe.name for probe in probes if probe.examples}
     return next((f"{name}_loss" for name in ("usage", "val") if name in scored), None)
 
@@ -226,8 +237,8 @@ def build_batches(
     return Batches(train, config.batch.examples, weights, config.run.seed, importance)
 
 
-def _preflight(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:
-    """What the data are like, for the guards to judge before anything is trained."""
+def examine(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:
+    """`preflight.json`: what the data are like; `visits` are the examples the run will see."""
     show.progress("examining the data")
     split = source.data.split
     usage = [prompt.conversation for prompt in source.held_out.prompts]
@@ -297,7 +308,7 @@ def _dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if resolver.config.model.dtype == "bfloat16" else torch.float32
 
 
-def _identity(
+def identity(
     resolver: Resolver, tokens: Tokens, base_fingerprint: str, num_steps: int
 ) -> dict[str, Any]:
     """What must not change when a run is continued, and what explains it."""
@@ -328,7 +339,7 @@ def _identity(
     }
 
 
-def _same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
+def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
     """Write the identity of a new run; compare with it when the run exists.
 
     Raises:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from sft import checkpoint
@@ -18,7 +17,7 @@ from sft.interrupt import StopFlag, catch_signals
 from sft.looks import Looks, may_restore
 from sft.optim.schedules import lr_multiplier
 from sft.records.record import perplexity
-from sft.records.store import RecordStore
+from sft.records.store import RecordStore, open_stores
 from sft.resolve import due
 from sft.run_dir import RunDir
 from sft.setup import Setup, prepare
@@ -45,19 +44,6 @@ def train(config: Config, console: Console | None = None) -> RunSummary:
             loop.resume()
             loop.run()
             return finish(setup, run, stores, show)
-
-
-@contextmanager
-def open_stores(run: RunDir) -> Iterator[dict[str, RecordStore]]:
-    """The files of records that a run appends to, by name."""
-    paths = {
-        "metrics": run.metrics,
-        "scores": run.scores,
-        "samples": run.samples,
-        "findings": run.findings,
-    }
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(RecordStore(path)) for name, path in paths.items()}
 
 
 class Loop:

@@ -94,8 +94,10 @@ def test_uncovered_prompts_are_grouped_and_named(topic):
     assert sorted(i for group in groups.values() for i in group) == sorted(found.uncovered)
     assert list(map(len, groups.values())) == sorted(map(len, groups.values()), reverse=True)
     for label, members in groups.items():
-        own = law.own if members[0] < 20 else sport.own
-        assert len({i < 20 for i in members}) == 1 and set(label.split(", ")) <= set(own)
+        lawful = sum(i < 20 for i in members)
+        assert max(lawful, len(members) - lawful) >= 0.8 * len(members)
+        own = law.own if lawful > len(members) / 2 else sport.own
+        assert set(label.split(", ")) <= set(own)
 
 
 def test_slices_cover_all_usage_prompts(topic):

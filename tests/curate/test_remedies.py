@@ -162,7 +162,7 @@ def test_weights_lead_to_usage(rows, topic):
     assert weights.values.shape == (100,) and weights.values.mean() == pytest.approx(1)
     assert weights.values[80:].mean() > 5 * weights.values[:80].mean()
     assert weights.values.max() <= 100 * weights.values.min() * 1.001  # clipped at 10 and 1/10
-    assert 20 < weights.effective < 60
+    assert 10 < weights.effective < 50
     limited = usage_weights(train, rows(law.prompts(40)), clip=2.0)
     assert limited.values.max() <= 4.001 * limited.values.min()
     assert limited.effective > weights.effective

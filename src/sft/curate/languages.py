@@ -23,8 +23,8 @@ _SCRIPTS = {
     "Thai": ("\u0e00", "\u0e7f"),
 }
 _COMMON = {
-    "English": "the of and to in is that it for you with on are this be what how as from or have an by your"
-    " can my which at about would should following each many",
+    "English": "the of and to in is that it for you with on are this be what how as from or have"
+    " an by your can my which at about would should following each many",
     "German": "der die das und ist nicht ein eine zu den von mit sich auf für wie was ich es im",
     "French": "le la les des et est une un du que pour dans qui ne pas sur au avec vous je",
     "Spanish": "el la los las y es una un del que para en por con como se su qué más lo",

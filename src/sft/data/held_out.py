@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sft.config import DataConfig
@@ -18,7 +18,7 @@ from sft.errors import DataError
 class HeldOut:
     """`usage` are the prompts with answers as examples; `unanswered` the ids of the others.
 
-    `prompts` holds both kinds, as conversations.
+    `prompts` holds both kinds, as conversations. `notes` tell of rows that are left out.
     """
 
     prompts: list[Prompt] = field(default_factory=list)
@@ -26,32 +26,58 @@ class HeldOut:
     unanswered: Mapping[str, list[int]] = field(default_factory=dict)
     test: list[Example] = field(default_factory=list)
     files: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def load_held_out(config: DataConfig, template: ChatTemplate) -> HeldOut:
-    """Read and tokenise what `config` names. A usage prompt that is too long is left out.
+    """Read and tokenise what `config` names. A row that is too long is left out, with a note.
 
     Raises:
         ConfigError, DataError, TemplateError: with file, line and reason.
     """
-    prompts, files = read_prompts(config.usage)
-    limit = int(config.max_seq_len)
-    bad = BadRows("error")
+    read = read_prompts(config.usage, config.on_bad_row)
+    prompts, files = read.prompts, dict(read.files)
+    limit, bad = int(config.max_seq_len), BadRows(config.on_bad_row)
     answered = [prompt.conversation for prompt in prompts if prompt.has_answer]
-    usage = tokenize(answered, template, bad, max_seq_len=limit).examples
-    test: list[Example] = []
-    if config.test:
-        loaded = read_conversations(config.test, config.on_bad_row)
-        files |= loaded.files
-        test = tokenize(loaded.conversations, template, bad, max_seq_len=limit).examples
-    bad.raise_if_any(len(prompts))
-    unanswered = {}
-    for prompt in prompts:
-        if not prompt.has_answer:
-            row = prompt.conversation
+    usage = tokenize(answered, template, bad, max_seq_len=limit)
+    unanswered, num_long = {}, len(usage.fates)
+    for row in (prompt.conversation for prompt in prompts if not prompt.has_answer):
+        try:
             ids = template.prompt_ids(row.as_dicts(), row.tools)
-            if len(ids) < limit:
-                unanswered[str(row.origin)] = ids
-    if prompts and not usage and not unanswered:
-        raise DataError(f"data.usage: every prompt is longer than data.max_seq_len = {limit}")
-    return HeldOut(prompts, usage, unanswered, test, files)
+        except DataError as error:
+            bad.add(row.origin, str(error))
+            continue
+        num_long += len(ids) >= limit  # an answer needs a token at least
+        if len(ids) < limit:
+            unanswered[str(row.origin)] = ids
+    bad.raise_if_any(len(prompts))
+    if prompts and not usage.examples and not unanswered:
+        raise DataError(_nothing_left(bad, limit))
+    test, test_files, test_notes = _load_test(config, template)
+    notes = _notes("data.usage", read.num_bad + bad.count, num_long) + test_notes
+    return HeldOut(prompts, usage.examples, unanswered, test, files | test_files, notes)
+
+
+def _load_test(
+    config: DataConfig, template: ChatTemplate
+) -> tuple[list[Example], dict[str, str], list[str]]:
+    """The examples of `data.test`, the SHA-256 of its files, and notes."""
+    if not config.test:
+        return [], {}, []
+    loaded, bad = read_conversations(config.test, config.on_bad_row), BadRows(config.on_bad_row)
+    limit = int(config.max_seq_len)
+    found = tokenize(loaded.conversations, template, bad, max_seq_len=limit)
+    bad.raise_if_any(len(loaded.conversations))
+    notes = _notes("data.test", loaded.num_bad + bad.count, len(found.fates))
+    return found.examples, loaded.files, notes
+
+
+def _nothing_left(bad: BadRows, limit: int) -> str:
+    others = f"; and {bad.count:,} cannot be used:\n{bad.table()}" if bad.count else ""
+    return f"data.usage: every prompt is longer than data.max_seq_len = {limit}{others}"
+
+
+def _notes(name: str, num_bad: int, num_long: int) -> list[str]:
+    notes = [f"{name}: {num_bad:,} unusable rows were skipped (data.on_bad_row: skip)"]
+    notes += [f"{name}: {num_long:,} rows longer than data.max_seq_len are left out"]
+    return [note for note, num in zip(notes, (num_bad, num_long), strict=True) if num]

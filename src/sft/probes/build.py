@@ -48,7 +48,7 @@ def build_probes(
         Probe("train_probe", choose(train, sizes.train_probe, "train_probe")),
         val_probe(train, val, sizes.val),
         Probe("usage", choose(source.held_out.usage, sizes.usage, "usage")),
-        Probe("usage_drift", _drift(source, model, run, sizes.usage)),
+        Probe("usage_drift", _drift(source, model, run, sizes.drift)),
         Probe("retain", _retain(source, model, run, sizes.retain)),
         Probe("test", source.held_out.test),
     ]
@@ -60,7 +60,8 @@ def probe_sizes(config: Config, data: DataSet, held_out: HeldOut, num_steps: int
     return choose_sizes(
         data.train,
         data.val,
-        held_out.usage or data.val,
+        held_out.usage,
+        [len(ids) + DRIFT_TOKENS for ids in held_out.unanswered.values()],
         trained_tokens=mean * config.batch.examples * num_steps,
         budget=config.looks.budget,
         num_looks=LOOKS_PER_RUN,
@@ -92,7 +93,8 @@ def _drift(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -
         return []
     if saved := load_texts(run.drift):
         return saved
-    names = list(unanswered)[:num]
+    names = list(unanswered)
+    names = [names[i * len(names) // num] for i in range(num)]  # evenly spaced: files are sorted
     stops = stop_ids(model, source.tokenizer, source.template.facts.stop_id)
     answers = generate(
         model,

@@ -18,6 +18,7 @@ from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.probes.base_logits import BaseLogits
 
 NUM_SHALLOW = 5
+_LEAST = -1e4  # log-probability
 
 
 class Openings:
@@ -65,7 +66,7 @@ class Openings:
         }
 
     def _of(self, example: Example, top: int, log_mean: torch.Tensor) -> dict[str, float]:
-        log_q = self._first[example.id].double()
+        log_q = self._first[example.id].double().clamp_min(_LEAST)  # 0 times -inf is no number
         q = log_q.exp()
         label = int(example.labels[example.labels != IGNORE_INDEX][0])
         found = {
@@ -73,7 +74,7 @@ class Openings:
             "first_token": top,
             "first_mass": float(q[top]),
             "first_info": float((q * (log_q - log_mean)).sum()),
-            "first_entropy": float(-(q * log_q.clamp_min(-1e4)).sum()),
+            "first_entropy": float(-(q * log_q).sum()),
         }
         if moved := self._divergences.get(example.id):
             found["kl_first"] = moved[0]

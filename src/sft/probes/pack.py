@@ -55,6 +55,7 @@ class Sizes:
     val: int
     train_probe: int
     usage: int
+    drift: int
     retain: int
 
 
@@ -62,6 +63,7 @@ def choose_sizes(
     train: Sequence[Example],
     val: Sequence[Example],
     usage: Sequence[Example],
+    drift: Sequence[int] = (),
     *,
     trained_tokens: float,
     budget: float,
@@ -69,29 +71,33 @@ def choose_sizes(
 ) -> Sizes:
     """Rows per probe, so that `num_looks` looks and the one before training fit into `budget`.
 
+    `drift` has the tokens of each prompt without an answer, with what is scored after it;
     `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
     No probe gets fewer than 12 rows, so a very short run can take more than its budget: the
     share is measured, and told.
     """
     allowed = budget * SCORING_COST * trained_tokens / (num_looks + 1)
-    num_val = _fit(val, 0.5 * allowed, FEWEST_VAL, len(val))
-    left = allowed - num_val * _mean(val)
+    tokens = [[example.num_tokens for example in part] for part in (train, val, usage)]
+    num_val = _fit(tokens[1], 0.5 * allowed, FEWEST_VAL, len(val))
+    left = allowed - num_val * _mean(tokens[1])
+    prompts = 0.45 * left / max(1, len(usage) + len(drift))  # for each of the user's
     return Sizes(
         val=num_val,
-        train_probe=_fit(train, 0.25 * left, FEWEST, MOST),
-        usage=_fit(usage, 0.45 * left, FEWEST, MOST_USAGE),
+        train_probe=_fit(tokens[0], 0.25 * left, FEWEST, MOST),
+        usage=_fit(tokens[2], prompts * len(usage), FEWEST, MOST_USAGE),
+        drift=_fit(drift, prompts * len(drift), FEWEST, MOST_USAGE),
         retain=int(min(MOST, max(FEWEST, 0.3 * left / SAMPLE_TOKENS))),
     )
 
 
-def _fit(examples: Sequence[Example], tokens: float, fewest: int, most: int) -> int:
-    if not examples:
+def _fit(lengths: Sequence[int], tokens: float, fewest: int, most: int) -> int:
+    if not lengths:
         return 0
-    return min(len(examples), max(fewest, min(most, int(tokens / _mean(examples)))))
+    return min(len(lengths), max(fewest, min(most, int(tokens / _mean(lengths)))))
 
 
-def _mean(examples: Sequence[Example]) -> float:
-    return sum(e.num_tokens for e in examples) / len(examples) if examples else 0.0
+def _mean(lengths: Sequence[int]) -> float:
+    return sum(lengths) / len(lengths) if lengths else 0.0
 
 
 def choose(examples: Sequence[Example], num: int, purpose: str) -> list[Example]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sft.errors import DataError
 from sft.records.record import NONFINITE_SUFFIX
-from sft.run_dir import disk_errors, sync_path
+from sft.run_dir import RunDir, disk_errors, sync_path
 
 _BLOCK = 1 << 16
 
@@ -112,6 +113,19 @@ class RecordStore:
                 return start + newline + 1
             end = start
         return 0
+
+
+@contextmanager
+def open_stores(run: RunDir) -> Iterator[dict[str, RecordStore]]:
+    """The files of records that a run appends to, by name."""
+    paths = {
+        "metrics": run.metrics,
+        "scores": run.scores,
+        "samples": run.samples,
+        "findings": run.findings,
+    }
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(RecordStore(path)) for name, path in paths.items()}
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:

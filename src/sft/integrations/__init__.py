@@ -1,0 +1,1 @@
+"""The guards in other people's training loops: what measures, records and judges, without ours."""
