@@ -31,7 +31,8 @@ class Outcome:
     """One run as it is counted.
 
     `alarms` and `visible` map guards to steps: of the first alarm, and of the first look at which
-    the probe's own mean shows the pitfall. `watches` are guards with a primary signal on watch at
+    the probe's own mean shows the pitfall. `happened` is what the oracle says of the planted one;
+    None where it was not asked. `watches` are guards with a primary signal on watch at
     the last look, `watched` at any. `false` are alarms neither expected nor allowed; `backed`
     those of them that the oracle confirms (they count as false all the same). `final` holds the
     verdicts of the last look. `covered` says for each effect whether its 95 % interval holds what
@@ -45,7 +46,7 @@ class Outcome:
     seed: int
     error: str
     planted: str
-    happened: bool
+    happened: bool | None
     looks: list[int]
     alarms: dict[str, int]
     watches: list[str]
@@ -83,7 +84,7 @@ def outcome(trace: Trace) -> Outcome:
         seed=trace["seed"],
         error=trace["error"],
         planted=case.planted,
-        happened=bool(trace["happened"].get(case.planted, False)),
+        happened=trace["happened"].get(case.planted),
         looks=list(looks),
         alarms=alarms,
         watches=_on_watch(last),
@@ -91,7 +92,7 @@ def outcome(trace: Trace) -> Outcome:
         final={guard: found.verdict for guard, found in verdicts(last).items()},
         top=_top(looks),
         false=false,
-        backed=[guard for guard in false if trace["happened"][guard]],
+        backed=[guard for guard in false if trace["happened"].get(guard)],
         missed=[guard for guard in case.expected if guard not in alarms],
         visible=_first_visible(records),
         statistic=_statistic(case.planted, last),
@@ -183,8 +184,9 @@ def _covered(trace: Trace, records: History) -> tuple[dict[str, bool], dict[str,
     plain, with_noise = {}, {}
     for name, change in _effects(trace, records).items():
         found = paired(change)
-        true = trace["oracle"].get(name, trace["oracle"]["val"])  # without it usage is like val
-        if found.n < 2:
+        # Where usage is like validation, the oracle has one set of rows for both.
+        true = trace["oracle"].get(name) or trace["oracle"].get("val")
+        if found.n < 2 or true is None:
             continue
         half = (found.interval[1] - found.interval[0]) / 2
         away = abs(found.mean - true["change"])

@@ -120,7 +120,7 @@ def headline(runs: Sequence[Outcome]) -> Results:
         "false_alarm_runs": {named(run): run.false for run in fine if run.false},
         "false_alarms_on_planted": rate(bool(run.false) for run in planted),
         "false_alarms_on_planted_not_backed": rate(
-            bool(set(run.false) - set(run.backed)) for run in planted
+            bool(set(run.false) - set(run.backed)) for run in planted if run.happened is not None
         ),
         "watch": rate(bool(run.watches) for run in fine),
         "watch_clean": rate(bool(run.watches) for run in fine if run.kind == "clean"),

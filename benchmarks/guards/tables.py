@@ -134,13 +134,13 @@ def _doses(results: Results) -> str:
 def _runs(results: Results) -> str:
     rows = []
     for run in results["runs"]:
-        planted = run["planted"] if run["happened"] else f"{run['planted']} (did not come)"
+        note = " (did not come)" if run["happened"] is False else ""
         alarms = ", ".join(f"{guard} at {step}" for guard, step in run["alarms"].items())
         rows.append(
             [
                 f"{run['case']}-{run['seed']}",
                 BY_ID[run["case"]].what,
-                planted if run["planted"] else "-",
+                f"{run['planted'] or '-'}{note}",
                 alarms or "-",
                 ", ".join(run["watches"]) or "-",
                 ", ".join(run["false"]) or "-",

@@ -29,7 +29,7 @@ def check(config: Config, rows: int, row: str | None, out: RichConsole, show: Co
     out.print(_account(tokens))
     out.print(_lengths(tokens.data.train, int(tokens.resolver.config.data.max_seq_len)))
     out.print(_plan(tokens))
-    for note in tokens.data.notes:
+    for note in (*tokens.data.notes, *tokens.held_out.notes):
         out.print(Text(f"note: {printable(note)}", style="yellow"))
     chosen = [_find(tokens, row)] if row else tokens.data.train[:rows]
     out.print(Text.assemble("\nTokens: ", ("trained", TRAINED), ", ", ("shown only", MASKED)))

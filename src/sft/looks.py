@@ -28,7 +28,7 @@ SAMPLE_TOKENS = 32
 def may_restore(config: Config) -> bool:
     """Can a guard of this run ask for the best weights?"""
     guards = config.guards
-    actions = [getattr(guards, name) for name in GUARDS]
+    actions = [getattr(guards, name, "warn") for name in GUARDS]
     return guards.enabled and "restore_best" in actions
 
 

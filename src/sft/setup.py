@@ -42,7 +42,7 @@ from sft.remedies.blend import weights_of
 from sft.remedies.dropout import add_dropout
 from sft.remedies.replay import mixed, replay_examples
 from sft.resolve import Resolver
-from sft.run_dir import RunDir, write_json, write_text
+from sft.run_dir import RunDir, remove_path, write_json, write_text
 from sft.state import Counters, TrainState, seed_everything
 from sft.trackers.console import Console
 
@@ -130,25 +130,15 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     Raises:
         SFTError: something is missing, wrong, or not what the run was started with.
     """
-
     seed_everything(config.run.seed)
     tokens = prepare_data(config, show, stop.raise_before_training)
     resolver, data = tokens.resolver, tokens.data
-    for note in data.notes:
+    for note in (*data.notes, *tokens.held_out.notes):
         show.note(f"note: {note}", style="yellow")
-    show.progress("loading the model")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = _dtype(resolver, device)
-    model, trained, base, stops = _build_model(tokens, dtype)
-    model.to(device)
-    stop.raise_before_training()
-    show.progress("checking that flat equals padded")
-    check = check_layout(model, data.train, device, dtype, config.model.attention)
-    resolver.fill("model.attention", check.layout, check.reason)
-    show.note(f"{check.layout} batches: {check.reason}", "" if check.layout == "flat" else "yellow")
-    stop.raise_before_training()
-
-    add_dropout(model, config.optim.dropout)
+    model, trained, base, stops = _load_checked(tokens, device, dtype, show, stop)
+    _forget_false_start(run)
     source = ProbeSource(
         resolver.config, data, tokens.held_out, tokens.template, tokens.tokenizer.tokenizer
     )
@@ -168,7 +158,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     run.check_space(_needed_bytes(model, parameters, resolved.checkpoint.keep))
     forward = Forward(
         model,
-        layout=check.layout,
+        layout="flat" if resolved.model.attention == "flat" else "padded",
         loss=resolved.optim.loss,
         neftune_alpha=resolved.optim.neftune_alpha,
         dtype=dtype,
@@ -284,6 +274,31 @@ def _penalty(source: ProbeSource, forward: Forward) -> Callable[[int], torch.Ten
         forward.model, source.template, source.tokenizer, NUM_ANCHORS, seed=seed, name="anchor"
     )
     return Anchor(forward, texts, weight).loss
+
+
+def _forget_false_start(run: RunDir) -> None:
+    """Remove what an attempt left that failed before it began: it may be of other data."""
+    if not run.config.exists():
+        for path in (run.preflight, run.retain, run.replay, run.drift):
+            remove_path(path)
+
+
+def _load_checked(
+    tokens: Tokens, device: torch.device, dtype: torch.dtype, show: Console, stop: StopFlag
+) -> tuple[PreTrainedModel, Any, str, list[int]]:
+    """As `_build_model`, on its device, with its layout chosen and its dropout put in."""
+    config, resolver = tokens.resolver.config, tokens.resolver
+    show.progress("loading the model")
+    model, trained, base, stops = _build_model(tokens, dtype)
+    model.to(device)
+    stop.raise_before_training()
+    show.progress("checking that flat equals padded")
+    check = check_layout(model, tokens.data.train, device, dtype, config.model.attention)
+    resolver.fill("model.attention", check.layout, check.reason)
+    show.note(f"{check.layout} batches: {check.reason}", "" if check.layout == "flat" else "yellow")
+    stop.raise_before_training()
+    add_dropout(model, config.optim.dropout)
+    return model, trained, base, stops
 
 
 def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, Any, str, list[int]]:

@@ -76,7 +76,8 @@ class Loop:
         if saved:
             checkpoint.discard_after(folder, saved.step)
             self._state.load(saved.tensors, saved.state["train"])
-            self._setup.looker.load_base(self._run.base_logits)
+            if saved.step or self._state.counters.last_look == 0:  # else it is looked at again
+                self._setup.looker.load_base(self._run.base_logits)
             self._saved = (saved.step, self._state.counters.last_look)
             self._show.note(f"resuming after step {saved.step} of {self._setup.num_steps}")
         for name, store in self._stores.items():

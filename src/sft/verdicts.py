@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.config import Config, load_config, read_config
-from sft.errors import ConfigError, GuardAlarm
+from sft.errors import ConfigError, DataError, GuardAlarm
 from sft.guards.base import SEVERITY, Finding, GuardSettings, Verdict
 from sft.guards.history import History, history
 from sft.guards.judge import judge, verdicts
@@ -54,16 +54,26 @@ def history_of(run: RunDir, config: Config | None = None, num_steps: int | None 
         config = load_config(saved["config"])
     steps = num_steps or int(saved.get("num_steps") or config.optim.max_steps or 1)
     planned = config.with_values({"optim.max_steps": steps})
-    preflight: Mapping[str, Any] = {}
-    if run.preflight.is_file():
-        preflight = json.loads(run.preflight.read_text(encoding="utf-8"))
     return history(
         settings_of(planned),
         read_records(run.metrics),
         read_records(run.scores),
         read_records(run.samples),
-        preflight,
+        _preflight(run),
     )
+
+
+def _preflight(run: RunDir) -> Mapping[str, Any]:
+    """What was measured on the data; empty when nothing was."""
+    if not run.preflight.is_file():
+        return {}
+    try:
+        found = json.loads(run.preflight.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run.preflight}: cannot be read ({error}); restore the file") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{run.preflight}: expected an object, found {found!r:.60}")
+    return found
 
 
 def replay(records: History) -> list[Finding]:
@@ -84,7 +94,7 @@ def read_findings(run: RunDir) -> list[Finding]:
 
 def table(findings: Sequence[Finding], title: str = "guards") -> Table:
     """One line per guard: verdict, number, interval, threshold, minimum detectable effect."""
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=Text(title), title_justify="left")
     shown.add_column("guard")
     shown.add_column("verdict")
     for name in ("measured", "95 % interval", "threshold", "least seen"):

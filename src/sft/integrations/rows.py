@@ -30,7 +30,9 @@ def sources(name: str, rows: Rows | None, run: RunDir) -> list[str]:
     if isinstance(rows, str | Path):
         return [str(rows)]
     if isinstance(rows, Mapping):
-        raise ConfigError(f"{name}: expected rows, found a dict; give one split of it: data['train']")
+        raise ConfigError(
+            f"{name}: expected rows, found a dict; give one split of it: data['train']"
+        )
     path = run.data / f"{name}.jsonl"
     fresh = path.with_name(f"{TMP_PREFIX}{path.name}")
     with disk_errors(path):

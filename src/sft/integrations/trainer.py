@@ -176,9 +176,8 @@ def num_visits(args: Any, max_steps: int, dataloader: Any, num_rows: int) -> int
     with suppress(TypeError):  # a stream of unknown length
         updates = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
         return max(1, round(num_rows * max_steps / updates))
-    return max_steps * int(
-        args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    )
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return max_steps * int(per_step)
 
 
 def tokenised_alike(dataset: Any, examples: Sequence[Example]) -> bool | None:

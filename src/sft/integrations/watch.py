@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +27,47 @@ from sft.model.self_check import check_layout
 from sft.probes.build import ProbeSource, build_probes
 from sft.probes.look import Looker
 from sft.records.record import perplexity
-from sft.records.store import RecordStore, open_stores, read_records
+from sft.records.store import RecordStore, read_records
 from sft.resolve import Resolver
 from sft.run_dir import RunDir, write_json
 from sft.setup import Tokens, examine, identity, objective_of, same_run, saved_identity
 from sft.state import Counters
 from sft.trackers.console import Console
-from sft.verdicts import lines, newest, read_findings
-from sft.verdicts import table as guards_table
+from sft.verdicts import lines, newest, read_findings, table
 
-# Names in a trainer's log, and ours.
+# Names in a trainer's log, and ours. The last two are TRL's.
 _LOGGED = {
     "learning_rate": "learning_rate",
     "epoch": "epoch",
     "grad_norm": "grad_norm",
-    "mean_token_accuracy": "accuracy",  # TRL
-    "num_tokens": "num_tokens",  # TRL
+    "mean_token_accuracy": "accuracy",
+    "num_tokens": "num_tokens",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The run as its trainer has planned it. `step` is above 0 when it is continued.
+
+    `dtype` is what it computes in; `visits` the examples it will have seen, from the number of
+    rows it was given.
+    """
+
+    num_steps: int
+    every: int
+    step: int
+    dtype: torch.dtype
+    visits: Callable[[int], int]
 
 
 @dataclass
 class Watched:
-    """What looks are taken at (`sft.looks.Subject`)."""
+    """What looks are taken at (`sft.looks.Subject`), and the examples that it is trained on."""
 
     config: Config
     model: PreTrainedModel
     tokenizer: Any
+    tokens: Tokens
     stop_ids: list[int]
     looker: Looker
     objective: str | None
@@ -62,31 +76,192 @@ class Watched:
     epoch: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long the run is, how often it is looked at, and what its examples add up to."""
+def build(
+    config: Config, run: RunDir, model: PreTrainedModel, tokenizer: Any, plan: Plan, show: Console
+) -> Watched:
+    """All parts, with the files that a run folder begins with. Run it inside `unchanged`.
 
-    config: Config
-    num_steps: int
-    every: int
-    dtype: torch.dtype
+    Raises:
+        SFTError: data, template, model or run folder cannot be used.
+    """
+    tokens = _tokens(config, model, tokenizer, plan)
+    resolver, data = tokens.resolver, tokens.data
+    device = next(model.parameters()).device
+    check = check_layout(model, data.train, device, plan.dtype, resolver.config.model.attention)
+    resolver.fill("model.attention", check.layout, check.reason)
+    same_run(run, identity(resolver, tokens, _base(run, model, plan), plan.num_steps), show)
+    source = ProbeSource(resolver.config, data, tokens.held_out, tokens.template, tokenizer)
+    if not run.preflight.is_file():
+        write_json(run.preflight, examine(source, plan.visits(len(data.split.train)), show))
+    probes = build_probes(source, model, run, plan.num_steps)
+    write_json(run.account, account(data))
+    objective = objective_of(probes)
+    if may_restore(resolver.config) and objective is None:
+        raise ConfigError(
+            "restore_best: which weights are best is measured on `val`, or on `usage` rows with "
+            "answers; give the callback one of them"
+        )
+    forward = Forward(model, layout=check.layout, dtype=plan.dtype)
+    return Watched(
+        config=resolver.config,
+        model=model,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        stop_ids=load.stop_ids(model, tokenizer, tokens.template.facts.stop_id),
+        looker=Looker(forward, probes, config.batch.micro_batch_tokens),
+        objective=objective,
+        num_steps=plan.num_steps,
+        counters=Counters(step=plan.step),
+    )
 
-    def visits(self, num_rows: int, count: Any) -> int:
-        """Examples seen in the whole run, when `num_rows` can be used."""
-        return int(count(num_rows))
+
+def _tokens(config: Config, model: PreTrainedModel, tokenizer: Any, plan: Plan) -> Tokens:
+    """The data as the model sees it, and the config with every `auto` decided."""
+    resolver = Resolver(config)
+    resolver.lengths(getattr(model.config.get_text_config(), "max_position_embeddings", None))
+    resolver.method()
+    resolver.fill("looks.every", plan.every, f"six looks in {plan.num_steps} steps")
+    settings = resolver.config.data
+    template = ChatTemplate(tokenizer, settings.tools)
+    data = load_data(settings, template, config.run.seed)
+    held_out = load_held_out(settings, template)
+    per_step = max(1, round(plan.visits(len(data.split.train)) / plan.num_steps))
+    resolver.config = resolver.config.with_values({"batch.examples": per_step})
+    info = load.TokenizerInfo(tokenizer, "the trainer's tokenizer", ())
+    return Tokens(resolver, config.model.name, info, template, data, held_out)
+
+
+def _base(run: RunDir, model: PreTrainedModel, plan: Plan) -> str:
+    """Fingerprint of the base model, which a continued run can only look up."""
+    if not plan.step:
+        return load.fingerprint(model)
+    if not run.config.is_file() or not run.base_logits.is_file():
+        raise ConfigError(
+            f"{run.path}: training goes on after step {plan.step}, and this folder holds no look "
+            "at the base model to compare with; give the run folder that the training began with"
+        )
+    return str(saved_identity(run)["fingerprint"]["model"])
 
 
 class Watch:
-    """Holds the run folder from the first step to `close`."""
+    """Takes looks at `watched`, and writes down what its trainer logs."""
 
-    def __init__(self, folder: Path, show: Console) -> None:
-        self._stack = ExitStack()
-        self.run = self._stack.enter_context(RunDir.open(folder))
+    def __init__(
+        self, watched: Watched, run: RunDir, stores: Mapping[str, RecordStore], show: Console
+    ) -> None:
+        self._watched = watched
+        self._run = run
+        self._stores = stores
         self._show = show
-        self._stores: Mapping[str, RecordStore] = {}
+        self._looks = Looks(watched, run, stores, show, StopFlag())
         self._best: tuple[int, dict[str, torch.Tensor]] | None = None
-        self._started = 0.0
+        self._started = time.perf_counter()
+        self._cut()
 
-    def close(self) -> None:
-        """Give the run folder back."""
-        self._stack.close()
+    @property
+    def stopped(self) -> str | None:
+        """Why a guard wants the run to end, else None."""
+        return self._watched.counters.stopped
+
+    @property
+    def restores(self) -> bool:
+        """Did a guard ask for the best weights?"""
+        return self._watched.counters.restore_best
+
+    @property
+    def last_look(self) -> int:
+        """The step of the newest look; -1 before the first."""
+        return self._watched.counters.last_look
+
+    def _cut(self) -> None:
+        """Cut off what was recorded after the step that the run goes on from, or all of it."""
+        watched, counters = self._watched, self._watched.counters
+        for store in self._stores.values():
+            store.truncate_to(_end(store.path, counters.step) if counters.step else 0)
+        if not counters.step:
+            return
+        watched.looker.load_base(self._run.base_logits)
+        looks = [r for r in read_records(self._run.metrics) if "look_seconds" in r]
+        counters.last_look = max((int(record["step"]) for record in looks), default=-1)
+        if objective := watched.objective:
+            known = [r for r in looks if r.get(objective) is not None]
+            counters.looks = [(int(r["step"]), float(r[objective])) for r in known]
+
+    def record(self, step: int, logs: Mapping[str, Any], train_flos: float) -> None:
+        """A training record from what the trainer logged after `step`: means since its last log."""
+        loss = float(logs["loss"])
+        record = {"step": step, "loss": loss, "perplexity": perplexity(loss)}
+        record |= {ours: logs[theirs] for theirs, ours in _LOGGED.items() if theirs in logs}
+        if train_flos > 0:
+            record["train_flos"] = train_flos
+        self._stores["metrics"].append(record)
+
+    def take(self, step: int, epoch: float) -> None:
+        """One look; the training goes on as if there had been none.
+
+        Raises:
+            DivergedError: the base model is broken.
+        """
+        watched, counters = self._watched, self._watched.counters
+        counters.step, watched.epoch = step, epoch
+        try:
+            with unchanged(watched.model):
+                self._looks.take()
+        except DivergedError as error:
+            if not step:
+                raise
+            self._show.note(f"step {step}: the loss on held-out rows is not finite", "bold red")
+            if watched.config.guards.health in ("stop", "restore_best"):
+                counters.stopped = str(error).partition(",")[0]
+                counters.restore_best |= watched.config.guards.health == "restore_best"
+        self._keep_best()
+
+    def _keep_best(self) -> None:
+        """A copy of the trained weights in main memory, when they are the best so far."""
+        counters = self._watched.counters
+        best = best_look(counters.looks, counters.over_budget)
+        if may_restore(self._watched.config) and best and best[0] == counters.step:
+            copies = {name: p.detach().cpu().clone() for name, p in self._trained().items()}
+            self._best = (counters.step, copies)
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self._watched.model.named_parameters() if p.requires_grad}
+
+    def restore(self) -> None:
+        """Put the best weights into the model, in place, if a guard asked for them."""
+        counters = self._watched.counters
+        best = best_look(counters.looks, counters.over_budget)
+        if not self.restores or best is None or best[0] == counters.step:
+            return
+        if self._best is None or self._best[0] != best[0]:
+            self._show.note(
+                f"the best weights, of step {best[0]}, are from before this training was "
+                f"continued, and are not held: the model stays as after step {counters.step}",
+                "yellow",
+            )
+            return
+        with torch.no_grad():
+            for name, parameter in self._trained().items():
+                parameter.copy_(self._best[1][name])
+        self._show.note(f"the weights are those of step {best[0]}, the best look", "yellow")
+
+    def report(self) -> None:
+        """The verdicts after the last look, and what measuring took."""
+        found = newest(read_findings(self._run))
+        if found:
+            self._show.table(table(found))
+            for text, style in lines(found):
+                self._show.note(text, style)
+        seconds = time.perf_counter() - self._started
+        share = self._watched.counters.look_seconds / max(seconds, 1e-9)
+        self._show.note(f"looks took {share:.1%} of the time; again: sft guards {self._run.path}")
+
+
+def _end(path: Path, step: int) -> int:
+    """Bytes of the lines of a file of records up to those of `step`."""
+    end = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        if json.loads(line)["step"] > step:
+            break
+        end += len(line)
+    return end

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from sft.data.tokenize import Example, last_turn
+from sft.errors import CheckpointError
 from sft.model.forward import Forward
 from sft.probes.base_logits import BaseLogits
 from sft.probes.first_token import Openings
@@ -76,9 +78,21 @@ class Looker:
             self.base.save(path)
 
     def load_base(self, path: Path) -> None:
-        """What `save_base` wrote, when a run is continued."""
-        if path.is_file():
+        """What `save_base` wrote, when a run is continued.
+
+        Raises:
+            CheckpointError: it is gone or damaged, and there are probes to compare with it.
+        """
+        compared = [probe for probe in self.probes if probe.examples and _needs_base(probe)]
+        if not compared:
+            return
+        try:
             self.base = BaseLogits.load(path)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: what the base model predicted cannot be read ({error}); "
+                "restore the file, or choose another --run"
+            ) from None
 
     def look(
         self,
@@ -154,6 +168,11 @@ class Looker:
             for name, columns in observer.measures(probe.examples).items():
                 more.setdefault(name, {}).update(columns)
         return [replace(score, more=more.get(score.id, {})) for score in scores]
+
+
+def _needs_base(probe: Probe) -> bool:
+    """Is the probe compared with what the base model predicted?"""
+    return probe.name == "retain" or (probe.name in OPENING_PROBES and probe.openings)
 
 
 def _advance(progress: Progress, before: int, total: int, done: int) -> None:
