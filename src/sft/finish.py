@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from rich.table import Table
 
 from sft import checkpoint
+from sft.auto_blend import blend_if_forgotten
 from sft.checkpoint import differences
 from sft.config import Config
 from sft.errors import CheckpointError
@@ -26,16 +26,7 @@ from sft.guards.base import Finding
 from sft.guards.early_stopping import best_look
 from sft.guards.judge import verdicts
 from sft.guards.signs import signs
-from sft.probes.look import Look
 from sft.records.store import RecordStore, read_records
-from sft.remedies.blend import (
-    adapter_ends,
-    choose,
-    interpolate,
-    points_table,
-    sweep,
-    weights_of,
-)
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup, saved_identity, without_dir
 from sft.trackers.console import Console, sparkline
@@ -171,7 +162,7 @@ def finish(
                 "restore it, or choose another --run"
             )
         setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
-    blended = _blend_if_forgotten(setup, run, show)
+    blended = blend_if_forgotten(setup, run, best_step, show)
     test = _score_test(setup, stores, best_step, show)
     records = read_records(run.metrics)
     looks = {record["step"]: record for record in records if LOOK_SECONDS in record}
@@ -220,43 +211,6 @@ def finish(
     write_json(run.summary, asdict(summary))
     report(summary, run, show)
     return summary
-
-
-def _blend_if_forgotten(setup: Setup, run: RunDir, show: Console) -> tuple[float, Look] | None:
-    """With `guards.blend: auto`, mix the base model back in after a forgetting alarm.
-
-    Returns the share of the tuned model and what the blend scores; None when nothing was blended.
-    """
-    config, looker = setup.config, setup.looker
-    probes = {probe.name: probe.examples for probe in looker.probes}
-    task = probes.get("usage") or probes.get("val")
-    if config.guards.blend == "off" or not task or not probes.get("retain"):
-        return None
-    said = verdicts(newest(read_findings(run))).get("forgetting")
-    if said is None or said.verdict != "alarm":
-        return None
-    if config.method.kind == "lora":
-        if config.method.dora:
-            show.note("guards.blend: DoRA cannot be blended; nothing was done", style="yellow")
-            return None
-        base, tuned = adapter_ends(setup.model)
-    else:
-        tuned = weights_of(setup.model)
-        base = setup.base_weights()
-    set_alpha = partial(interpolate, setup.model, base, tuned)
-    points = sweep(
-        set_alpha,
-        setup.forward,
-        task,
-        probes["retain"],
-        micro_batch_tokens=config.batch.micro_batch_tokens,
-        on_progress=show.progress,
-    )
-    chosen = choose(points, config.guards.forgetting_budget)
-    set_alpha(chosen.alpha)
-    show.table(points_table(points, chosen.alpha, config.guards.forgetting_budget))
-    names = [name for name in probes if name != "test"]
-    return chosen.alpha, looker.look(at_base=False, progress=show.progress, probes=names)
 
 
 def _score_test(

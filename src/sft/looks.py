@@ -97,26 +97,31 @@ class Looks:
         except LookStopped:
             counters.last_look = -1
             raise StopRequested from None
-        samples = self._samples()
-        counters.look_seconds += look.seconds + samples.seconds
-        self._record(look, samples.samples)
+        counters.look_seconds += look.seconds
+        self._record(look)
+        if counters.step in (0, self._middle(), setup.num_steps):
+            self._answer()
         if counters.step == 0:
             setup.looker.save_base(self._run.base_logits)
         if setup.config.guards.enabled:
             self._judge()
         if self._setup.config.looks.early_stopping == "stop" and counters.stopped is None:
             self._stop_on_plateau()
+        if counters.stopped is not None and counters.step != self._middle():
+            self._answer()
 
-    def _samples(self) -> Look:
-        """Answers to the fixed prompts, at the first, the middle and the last look."""
+    def _middle(self) -> int:
+        """The step of the look in the middle of the run."""
+        every = int(self._setup.config.looks.every)
+        return every * max(1, round(self._setup.num_steps / every / 2))
+
+    def _answer(self) -> None:
+        """Answer the fixed prompts and record what came out."""
         setup, step = self._setup, self._setup.counters.step
-        config = setup.config
-        wanted = config.looks.samples if config.guards.enabled else 0
-        every = int(config.looks.every)
-        middle = every * max(1, round(setup.num_steps / every / 2))
-        if not wanted or step not in (0, middle, setup.num_steps):
-            return Look()
-        return setup.looker.answers(
+        wanted = setup.config.looks.samples if setup.config.guards.enabled else 0
+        if not wanted:
+            return
+        found = setup.looker.answers(
             lambda probe: answer_prompts(
                 setup.model,
                 setup.tokenizer,
@@ -128,8 +133,11 @@ class Looks:
             ),
             self._show.progress,
         )
+        setup.counters.look_seconds += found.seconds
+        for sample in found.samples:
+            self._stores["samples"].append(sample)
 
-    def _record(self, look: Look, samples: list[dict[str, Any]]) -> None:
+    def _record(self, look: Look) -> None:
         """Append what was found to the records.
 
         Raises:
@@ -139,8 +147,6 @@ class Looks:
         for probe, scores in look.scores.items():
             for score in scores:
                 self._stores["scores"].append(score.record(counters.step, probe))
-        for sample in samples:
-            self._stores["samples"].append(sample)
         metrics = look.metrics()
         record = {
             "step": counters.step,
@@ -174,7 +180,8 @@ class Looks:
             counters.over_budget.append(counters.step)
         for finding in findings:
             self._tell(finding)
-        for guard, finding in verdicts(findings).items():
+        acting = [finding for finding in findings if finding.acts]
+        for guard, finding in verdicts(acting).items():
             if finding.verdict == "alarm":
                 self._act(guard, finding)
 

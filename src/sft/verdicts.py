@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,7 +15,7 @@ from sft.config import Config, load_config, read_config
 from sft.errors import ConfigError, DataError, GuardAlarm
 from sft.guards.base import SEVERITY, Finding, GuardSettings, Verdict
 from sft.guards.history import History, history
-from sft.guards.judge import judge, verdicts
+from sft.guards.judge import judge, rank, verdicts
 from sft.records.store import read_records
 from sft.run_dir import RunDir
 from sft.trackers.console import printable
@@ -94,22 +95,21 @@ def read_findings(run: RunDir) -> list[Finding]:
 
 def table(findings: Sequence[Finding], title: str = "guards") -> Table:
     """One line per guard: verdict, number, interval, threshold, minimum detectable effect."""
-    shown = Table(title=Text(title), title_justify="left")
-    shown.add_column("guard")
-    shown.add_column("verdict")
-    for name in ("measured", "95 % interval", "threshold", "least seen"):
-        shown.add_column(name, justify="right")
-    shown.add_column("of")
+    shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown.add_column("guard", no_wrap=True)
+    shown.add_column("verdict", no_wrap=True)
+    for name in ("measured (95 %)", "limit", "least seen"):
+        shown.add_column(name, justify="right", no_wrap=True)
     for guard, finding in verdicts(findings).items():
-        interval = finding.interval
+        what = f"{finding.signal.replace('_', ' ')}, {finding.unit}".rstrip(", ")
+        low, high = finding.interval or (None, None)
+        spread = "" if low is None else f"\n{_number(low)} to {_number(high)}"
         shown.add_row(
-            guard.replace("_", " "),
-            f"[{STYLES[finding.verdict]}]{finding.verdict.replace('_', ' ')}[/]",
-            _number(finding.statistic),
-            "-" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
+            Text(guard.replace("_", " ")).append(f"\n{what}", style="dim"),
+            Text(finding.verdict.replace("_", " "), style=STYLES[finding.verdict]),
+            Text(_number(finding.statistic)).append(spread, style="dim"),
             _number(finding.threshold),
             _number(finding.mde),
-            f"{finding.signal.replace('_', ' ')}, {finding.unit}".rstrip(", "),
         )
     return shown
 
@@ -119,17 +119,19 @@ def _number(value: float | None) -> str:
 
 
 def lines(findings: Sequence[Finding], least: Verdict = "watch") -> list[tuple[str, str]]:
-    """Text and style of each finding at least as severe as `least`, the most severe first."""
+    """Text and style of each finding at least as severe as `least`, the most severe first.
+
+    Alarms come with causes before what they explain.
+    """
+    order = {id(finding): place for place, finding in enumerate(rank(findings))}
     chosen = [finding for finding in findings if _as_bad(finding.verdict, least)]
-    chosen.sort(key=lambda f: -SEVERITY[f.verdict])
+    chosen.sort(key=lambda f: (-SEVERITY[f.verdict], order.get(id(f), len(order))))
     return [(describe(finding), STYLES[finding.verdict]) for finding in chosen]
 
 
 def describe(finding: Finding) -> str:
     """One finding as a sentence with its remedy."""
     text = f"{finding.guard.replace('_', ' ')}: {finding.verdict}: {finding.message}"
-    if finding.explains:
-        text += f" (this explains {', '.join(finding.explains)})"
     return f"{text}\n  -> {finding.remedy}" if finding.remedy else text
 
 

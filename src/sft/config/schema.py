@@ -143,7 +143,11 @@ class DataConfig(Section):
     opener_share: float = Field(
         0.1, gt=0, le=1, description="Largest share of the answers that may open alike."
     )
-    deduplicate: bool = Field(False, description="Train on one row of each near-duplicate cluster.")
+    deduplicate: bool = Field(
+        False,
+        description="Train on one row of each near-duplicate cluster, and on none that is like a "
+        "validation row.",
+    )
     select_rows: int | None = Field(
         None, ge=1, description="Train on so many rows, chosen to differ (greedy k-center)."
     )
@@ -251,16 +255,17 @@ class LooksConfig(Section):
     budget: float = Field(
         0.1,
         gt=0,
-        description="Share of the training time that looks may take; probes shrink to fit.",
+        description="Share of the training time that looks may take; probes shrink to fit, down to "
+        "12 rows.",
     )
     samples: int = Field(
-        4, ge=0, description="Prompts answered at the first, the middle and the last look."
+        8, ge=0, description="Prompts answered at the first, the middle and the last look."
     )
     early_stopping: Literal["off", "stop"] = Field("stop", description="End the run early?")
     margin: float = Field(
-        0.01, ge=0, description="A change of val_loss smaller than this is no change."
+        0.01, ge=0, description="A smaller change of the loss on `usage` (else `val`) is no change."
     )
-    patience: int = Field(3, ge=1, description="Looks without a better val_loss before stopping.")
+    patience: int = Field(3, ge=1, description="Looks without a better one before stopping.")
 
     @field_validator("every")
     @classmethod
@@ -280,7 +285,10 @@ class GuardsConfig(Section):
     forgetting: Action = Field("warn", description="What an alarm does.")
     health: Action = Field("warn", description="What an alarm does.")
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="Chance of a false alarm in a whole run, all guards together."
+        0.05,
+        gt=0,
+        lt=1,
+        description="Chance of a false alarm in a whole run, shared by its looks and tests.",
     )
     margin: float = Field(
         0.02, ge=0, description="Smallest rise of held-out loss that matters, in nats per token."

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sft.config import DataConfig
-from sft.curate.remedies import Remedied, cap_openers, dedupe, select_diverse
+from sft.curate.remedies import Remedied, cap_openers, dedupe, select_diverse, without_leaks
 from sft.curate.strip import strip_openers
 from sft.data.conversation import Conversation, Origin
 
 
-def choose_rows(rows: Sequence[Conversation], config: DataConfig, seed: int) -> Remedied:
+def choose_rows(
+    rows: Sequence[Conversation], val: Sequence[Conversation], *, config: DataConfig, seed: int
+) -> Remedied:
     """Rows to train on, and origin and reason of each that was changed or left out.
 
-    Near-duplicates go first, then openers, then the choice of the most different rows.
+    Near-duplicates go first, of each other and of `val`, then openers, then the choice of the most
+    different rows.
     """
     kept: list[Conversation] = list(rows)
     changed: list[tuple[Origin, str]] = []
@@ -25,6 +28,7 @@ def choose_rows(rows: Sequence[Conversation], config: DataConfig, seed: int) -> 
 
     if config.deduplicate:
         apply(dedupe(kept))
+        apply(without_leaks(kept, val))
     if config.openers == "strip":
         apply(strip_openers(kept, config.opener_share))
     elif config.openers == "drop":

@@ -22,7 +22,7 @@ from sft.curate.texts import Prompted, answer_text, prompt_text
 from sft.curate.vectors import tfidf
 from sft.data.conversation import Conversation, Origin
 from sft.data.near_duplicates import clusters
-from sft.data.splits import row_text
+from sft.data.splits import leaks, row_text
 from sft.errors import ConfigError
 
 Remedied = tuple[list[Conversation], list[tuple[Origin, str]]]
@@ -38,6 +38,15 @@ def dedupe(rows: Sequence[Conversation]) -> Remedied:
         else:
             dropped.append((row.origin, f"near-duplicate of {first[label].origin}"))
     return kept, dropped
+
+
+def without_leaks(rows: Sequence[Conversation], val: Sequence[Conversation]) -> Remedied:
+    """Leave out the rows that are near-duplicates of a validation row."""
+    leaking = {trained.origin: held.origin for trained, held in leaks(rows, val)} if val else {}
+    return (
+        [row for row in rows if row.origin not in leaking],
+        [(name, f"near-duplicate of validation row {held}") for name, held in leaking.items()],
+    )
 
 
 def cap_openers(rows: Sequence[Conversation], max_share: float) -> Remedied:

@@ -17,8 +17,12 @@ from sft.data.tokenize import Example, RowFate, Tokenized, tokenize
 from sft.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
-# Rows to the rows to train on, and the origin and reason of each that was changed or left out.
-ChooseRows = Callable[[Sequence[Conversation]], tuple[list[Conversation], list[tuple[Origin, str]]]]
+# Rows and validation rows to the rows to train on, and the origin and reason of each that was
+# changed or left out.
+ChooseRows = Callable[
+    [Sequence[Conversation], Sequence[Conversation]],
+    tuple[list[Conversation], list[tuple[Origin, str]]],
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def load_data(
     else:
         split = split_off(loaded.conversations, config.val_fraction, seed)
     if choose_rows:
-        chosen, changed = choose_rows(split.train)
+        chosen, changed = choose_rows(split.train, split.val)
         split = replace(split, train=chosen, changed=dict(changed))
     bad = BadRows(config.on_bad_row)
     num_conversations = len(split.train) + len(split.val)

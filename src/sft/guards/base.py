@@ -29,7 +29,8 @@ class Finding:
     `statistic` is compared with `threshold`, both in `unit`; `interval` is a 95 % confidence
     interval of the statistic, from `n` independent examples; `mde` is the minimum detectable
     effect in the same unit: the smallest true effect that would be found four times in five.
-    `primary` signals decide the guard's verdict, the others are evidence. `explains` names
+    `primary` signals decide the guard's verdict, the others are evidence; one that does not `act`
+    is a fact of the data, which stopping the run would not change. `explains` names
     further signals (`guard.signal`) that the same cause accounts for.
     """
 
@@ -46,6 +47,7 @@ class Finding:
     unit: str = ""
     remedy: str = ""
     primary: bool = True
+    acts: bool = True
     explains: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:

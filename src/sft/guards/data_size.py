@@ -106,8 +106,9 @@ def _leak(history: History, rows: Mapping[str, Any]) -> Finding:
         threshold=0.0,
         n=val,
         unit="rows",
-        remedy="Take these rows out of training or of validation: --set data.deduplicate=true",
+        remedy="Take their near-copies out of training: --set data.deduplicate=true",
         primary=True,
+        acts=False,
     )
 
 

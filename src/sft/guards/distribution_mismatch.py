@@ -178,7 +178,9 @@ def _transfer(history: History, judged: Judged, step: int) -> Finding:
     if judged.outcome == "pending":
         message += f"no ratio can be judged, because {judged.why}."
     else:
-        message += f"usage gets {now.ratio:.0%} of the improvement ({span(now.interval)})."
+        message += f"usage gets {now.ratio:.0%} of the improvement"
+        low, high = (f"{end:.0%}" if abs(end) < 100 else "-" for end in now.interval)
+        message += f" (95 % interval {low} to {high})."
     if verdict == "alarm":
         message += " The run gets better at its training data, but not at what it is meant for."
     shown = judged.outcome != "pending"

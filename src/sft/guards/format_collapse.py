@@ -33,8 +33,8 @@ from sft.guards.thresholds import (
 GUARD = "format_collapse"
 NEVER = "no probe recorded what answers begin with; a run with `guards.enabled: true` does"
 REMEDY = (
-    "take the shared opener out of the training answers or cap its share, mix in answers of other "
-    "forms, then train again"
+    "take the shared opener out of the training answers (--set data.openers=strip), or mix in "
+    "answers of other forms, and train again under another --run"
 )
 
 

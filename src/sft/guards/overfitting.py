@@ -31,8 +31,8 @@ _MIN_ROWS = 8
 _MIN_LOSSES = 6  # training steps that a trend is read from
 _PLATEAU_LOOKS = 3
 
-_RESTORE = "Keep the weights of step {step}: --set checkpoint.choose=best"
-_EPOCHS = "; next time train less: --set optim.epochs=1"
+_RESTORE = "Hand back the weights of the best look, as `checkpoint.choose: best` does"
+_EPOCHS = "; next time train less (fewer `optim.epochs`), or on more rows"
 _CONFIDENCE = (
     "; if only ranking matters, later weights are as good: lower the confidence with "
     "--set optim.epochs=1 or --set optim.dropout=0.1, more data will not"
@@ -165,17 +165,16 @@ def _verdict(rise: _Rise, test: Paired) -> tuple[Verdict, str, str]:
         cause = _other_cause(rise)
         if cause:
             return "watch", f"{rose}, but this is not overfitting: {cause}", ""
-        restore = _RESTORE.format(step=rise.best_step)
         if not rise.surely_rose():
-            return "watch", f"{rose}; not yet sure or not yet twice in a row", restore
+            return "watch", f"{rose}; not yet sure or not yet twice in a row", _RESTORE
         if _accuracy(rise).mean >= 0:
             return (
                 "alarm",
                 f"Over-confidence: {rose} while training loss fell, yet the share of right tokens "
                 "did not fall: the ranking is as good, the probabilities are too extreme",
-                restore + _CONFIDENCE,
+                _RESTORE + _CONFIDENCE,
             )
-        return "alarm", f"Overfitting: {rose} while training loss fell", restore + _EPOCHS
+        return "alarm", f"{rose} while training loss fell", _RESTORE + _EPOCHS
     return _no_rise(rise, test, rose)
 
 
@@ -183,7 +182,7 @@ def _no_rise(rise: _Rise, test: Paired, rose: str) -> tuple[Verdict, str, str]:
     blind = test.mde > thresholds.LARGEST_USEFUL_MDE and test.interval[1] > rise.settings.margin
     if test.n >= _MIN_ROWS and np.isfinite(test.mde) and not blind:
         seen = f"a rise of {test.mde:.3f} above the margin would be found 4 times in 5"
-        return "pass", f"No overfitting: {rose.replace(' above', ' against')}; {seen}", ""
+        return "pass", f"{rose.replace(' above', ' against')}; {seen}", ""
     sd = test.sd if test.n >= _MIN_ROWS else max(test.sd, TYPICAL_SD)
     n = max(_MIN_ROWS, examples_needed(sd, thresholds.LARGEST_USEFUL_MDE, rise.level))
     message = (

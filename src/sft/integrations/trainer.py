@@ -108,8 +108,11 @@ def compute_dtype(args: Any, model: PreTrainedModel) -> torch.dtype:
 
 def plan(args: Any, max_steps: int, optimizer: Any, is_peft: bool, model: Any) -> dict[str, Any]:
     """The trainer's arguments as sections of a config; what they do not say is left out."""
-    optim: dict[str, Any] = {"warmup_steps": args.get_warmup_steps(max_steps)}
-    optim["max_grad_norm"] = float(args.max_grad_norm or 0.0)
+    optim: dict[str, Any] = {
+        "max_steps": max_steps,
+        "warmup_steps": args.get_warmup_steps(max_steps),
+        "max_grad_norm": float(args.max_grad_norm or 0.0),
+    }
     rate = _peak_rate(args, optimizer)
     if rate > 0:
         optim["learning_rate"] = rate
@@ -175,7 +178,7 @@ def num_visits(args: Any, max_steps: int, dataloader: Any, num_rows: int) -> int
     """Examples that the trainer will have seen; with packing, several are in one of its rows."""
     with suppress(TypeError):  # a stream of unknown length
         updates = max(1, math.ceil(len(dataloader) / args.gradient_accumulation_steps))
-        return max(1, round(num_rows * max_steps / updates))
+        return max(1, round(num_rows * max_steps / int(updates)))
     per_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return max_steps * int(per_step)
 

@@ -54,8 +54,8 @@ _TABLE = (
     Metric(
         "val_loss",
         "nats per token",
-        "Mean negative log-likelihood of the answer tokens of the whole validation set, each "
-        "token counted once.",
+        "Mean negative log-likelihood of the answer tokens of all validation rows that looks "
+        "score, each token counted once.",
     ),
     Metric(
         "val_accuracy",

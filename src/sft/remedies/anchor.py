@@ -113,4 +113,3 @@ class Anchor:
             for name in ("ids", "log_p", "log_rest")
         )
         return self._weight * divergence(ids, log_p, log_rest, log_q).mean()
-

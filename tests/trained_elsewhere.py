@@ -32,7 +32,7 @@ def tokenised(given: list[dict[str, Any]], tokenizer: Any) -> Dataset:
     return Dataset.from_list(made)
 
 
-def trainer(folder: Any, given: list[dict[str, Any]], callbacks: Any = (), **options: Any) -> Trainer:
+def trainer(folder: Any, given: Any, callbacks: Any = (), **options: Any) -> Trainer:
     """A trainer that has not begun; `options` go to its arguments, but for `model`."""
     tokenizer = tiny.tokenizer()
     model = options.pop("model", None)
