@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sft.config import Config
@@ -99,16 +99,20 @@ class Looks:
             raise StopRequested from None
         counters.look_seconds += look.seconds
         self._record(look)
-        if counters.step in (0, self._middle(), setup.num_steps):
+        sampled = counters.step in (0, self._middle(), setup.num_steps)
+        if sampled:
             self._answer()
         if counters.step == 0:
             setup.looker.save_base(self._run.base_logits)
-        if setup.config.guards.enabled:
-            self._judge()
-        if self._setup.config.looks.early_stopping == "stop" and counters.stopped is None:
-            self._stop_on_plateau()
-        if counters.stopped is not None and counters.step != self._middle():
+        findings = self._judge()
+        self._decide(findings)
+        if counters.stopped is not None and not sampled:
+            # The last look after all. Judged with its answers, as whoever replays it will.
             self._answer()
+            findings = self._judge()
+        for finding in findings:
+            self._stores["findings"].append(finding.record())
+            self._tell(finding)
 
     def _middle(self) -> int:
         """The step of the look in the middle of the run."""
@@ -168,22 +172,26 @@ class Looks:
             )
         counters.looks.append((counters.step, loss))
 
-    def _judge(self) -> None:
+    def _judge(self) -> list[Finding]:
+        """What the guards say of all that is recorded; nothing when they are off."""
+        setup = self._setup
+        if not setup.config.guards.enabled:
+            return []
+        return judge(history_of(self._run, setup.config, setup.num_steps))
+
+    def _decide(self, findings: Sequence[Finding]) -> None:
+        """Does the run end here, and which weights may it hand back?"""
         setup, counters = self._setup, self._setup.counters
-        records = history_of(self._run, setup.config, setup.num_steps)
-        findings = judge(records)
-        for finding in findings:
-            self._stores["findings"].append(finding.record())
         retained = [f for f in findings if f.guard == "forgetting" and f.primary]
         budget = setup.config.guards.forgetting_budget
         if any(f.statistic is not None and f.statistic > budget for f in retained):
             counters.over_budget.append(counters.step)
-        for finding in findings:
-            self._tell(finding)
         acting = [finding for finding in findings if finding.acts]
         for guard, finding in verdicts(acting).items():
             if finding.verdict == "alarm":
                 self._act(guard, finding)
+        if setup.config.looks.early_stopping == "stop" and counters.stopped is None:
+            self._stop_on_plateau()
 
     def _tell(self, finding: Finding) -> None:
         """Show what is new: a verdict is told once, until it changes."""

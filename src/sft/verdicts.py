@@ -101,7 +101,8 @@ def table(findings: Sequence[Finding], title: str = "guards") -> Table:
     for name in ("measured (95 %)", "limit", "least seen"):
         shown.add_column(name, justify="right", no_wrap=True)
     for guard, finding in verdicts(findings).items():
-        what = f"{finding.signal.replace('_', ' ')}, {finding.unit}".rstrip(", ")
+        unit = finding.unit.replace(" per ", "/")
+        what = f"{finding.signal.replace('_', ' ')}, {unit}".rstrip(", ")
         low, high = finding.interval or (None, None)
         spread = "" if low is None else f"\n{_number(low)} to {_number(high)}"
         shown.add_row(
@@ -115,7 +116,7 @@ def table(findings: Sequence[Finding], title: str = "guards") -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def lines(findings: Sequence[Finding], least: Verdict = "watch") -> list[tuple[str, str]]:
