@@ -303,7 +303,7 @@ def test_a_model_with_nan_in_its_weights_is_exit_5_before_training(world):
     save_file(tensors, world / "nan-model" / "model.safetensors", {"format": "pt"})
     done = run("--model", "nan-model", "--run", "nan-run")
     assert done.code == 5
-    assert done.error().startswith("step 0: val_loss is nan")
+    assert done.error().startswith("step 0: model.norm.weight of the base model is not finite")
     assert "a broken model file" in done.error()
     assert not (world / "nan-run" / "checkpoints").exists()
 

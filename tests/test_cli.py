@@ -14,7 +14,17 @@ from sft.cli import cli
 from sft.errors import Interrupted, SFTError
 from trained import Outcome, make_world, write_rows
 
-FLAGS = ["--model", "--data", "--val", "--run", "--max-steps", "--seed", "--method", "--set"]
+FLAGS = [
+    "--model",
+    "--data",
+    "--val",
+    "--usage",
+    "--run",
+    "--max-steps",
+    "--seed",
+    "--method",
+    "--set",
+]
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +103,11 @@ def saved(run):
 def test_flags_end_up_in_the_run_and_stdout_holds_the_result_only(world):
     write_rows(world / "more.jsonl", 10, lambda q, _: "yes", seed=4)
     write_rows(world / "held-out.jsonl", 5, lambda q, _: "no", seed=5)
+    (world / "prompts.jsonl").write_text('{"prompt": "one?"}\n{"prompt": "two?"}\n')
     done = Outcome(
         *["train", "--model", "llama", "--data", "rows.jsonl", "--data", "more.jsonl"],
         *["--val", "held-out.jsonl", "--run", "flags", "--max-steps", "2", "--seed", "3"],
+        *["--usage", "prompts.jsonl", "--usage", "held-out.jsonl"],
         *["--method", "lora", "--set", "optim.learning_rate=1e-3", "--set", "looks.every=2"],
     )
     assert (done.code, done.out) == (0, "flags/model\n")
@@ -104,6 +116,8 @@ def test_flags_end_up_in_the_run_and_stdout_holds_the_result_only(world):
     assert config["model"]["name"] == "llama"
     assert [source["path"] for source in config["data"]["train"]] == ["rows.jsonl", "more.jsonl"]
     assert [source["path"] for source in config["data"]["val"]] == ["held-out.jsonl"]
+    usage = [source["path"] for source in config["data"]["usage"]]
+    assert usage == ["prompts.jsonl", "held-out.jsonl"]
     assert (config["optim"]["max_steps"], config["run"]["seed"]) == (2, 3)
     assert (config["method"]["kind"], config["optim"]["learning_rate"]) == ("lora", 1e-3)
     assert (config["looks"]["every"], config["run"]["dir"]) == (2, "flags")

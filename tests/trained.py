@@ -29,6 +29,7 @@ OVERFIT = {
     "looks__every": 10,
     "looks__patience": 8,
     "looks__margin": 0.0,
+    "guards__enabled": False,  # which would end it sooner
 }
 
 
@@ -74,7 +75,7 @@ class Trained:
         self.path = world / name
         self.records = read_records(self.path / "metrics.jsonl")
         self.steps = [record for record in self.records if "loss" in record]
-        self.looks = [record for record in self.records if "val_loss" in record]
+        self.looks = [record for record in self.records if "look_seconds" in record]
         self.account = json.loads((self.path / "account.json").read_text())
 
     @property
@@ -141,11 +142,13 @@ def left_behind(run):
     newest = max((run / "checkpoints").glob("step-*"))
     state = json.loads((newest / "state.json").read_text())
     del state["offsets"]  # bytes of metrics.jsonl, which holds clock readings
-    del state["train"]["counters"]["seconds"]
+    del state["train"]["counters"]["seconds"], state["train"]["counters"]["look_seconds"]
     records = [deterministic(record) for record in read_records(run / "metrics.jsonl")]
     parts = {"state.json": json.dumps(state).encode(), "metrics.jsonl": repr(records).encode()}
     files = [*run.glob("model/*"), *run.glob("adapter/*"), *newest.glob("*.safetensors")]
-    for path in [*files, run / "scores.jsonl", run / "account.json", run / "config.yaml"]:
+    names = ("scores.jsonl", "samples.jsonl", "findings.jsonl", "preflight.json", "account.json")
+    files += [run / name for name in (*names, "config.yaml")] + [*run.glob("probes/*")]
+    for path in files:
         parts[str(path.relative_to(run))] = path.read_bytes()
     return {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
 

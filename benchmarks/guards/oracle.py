@@ -37,20 +37,21 @@ def make_probes(rows: Rows, setup: Setup, work: Path) -> list[Probe]:
     for name, part in (("val", rows.oracle_val), ("usage", rows.oracle_usage)):
         if part:
             path = write_rows(work / f"oracle_{name}.jsonl", part)
-            probes.append(Probe(name, _examples(path, setup)))
+            probes.append(Probe(name, examples(path, setup)))
     path = write_texts(work / "oracle_texts.txt", oracle("text"))
     texts = DataConfig(retain=[SourceConfig(path=str(path))])
     found = user_texts(texts, setup.template, setup.tokenizer, len(oracle("text")))
     return [*probes, Probe("texts", found)]
 
 
-def _examples(path: Path, setup: Setup) -> list[Example]:
+def examples(path: Path, setup: Setup) -> list[Example]:
+    """The rows of a file, tokenised as the run's own."""
     loaded = read_conversations([SourceConfig(path=str(path))], "error")
     limit = int(setup.config.data.max_seq_len)
     bad = BadRows("error")
-    examples = tokenize(loaded.conversations, setup.template, bad, max_seq_len=limit).examples
+    found = tokenize(loaded.conversations, setup.template, bad, max_seq_len=limit)
     bad.raise_if_any(len(loaded.conversations))
-    return examples
+    return found.examples
 
 
 def base_scores(

@@ -184,7 +184,10 @@ class Looks:
         setup, counters = self._setup, self._setup.counters
         retained = [f for f in findings if f.guard == "forgetting" and f.primary]
         budget = setup.config.guards.forgetting_budget
-        if any(f.statistic is not None and f.statistic > budget for f in retained):
+        # With `blend: auto` the budget is kept by blending, not by choosing an earlier look.
+        if setup.config.guards.blend == "off" and any(
+            f.statistic is not None and f.statistic > budget for f in retained
+        ):
             counters.over_budget.append(counters.step)
         acting = [finding for finding in findings if finding.acts]
         for guard, finding in verdicts(acting).items():

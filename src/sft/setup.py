@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sft.data.dataset import DataSet, account, load_data
 from sft.data.held_out import HeldOut, load_held_out
 from sft.data.tokenize import Example
 from sft.data.tokenize import fingerprint as data_fingerprint
-from sft.errors import CheckpointError, ConfigError
+from sft.errors import CheckpointError, ConfigError, DivergedError
 from sft.interrupt import StopFlag
 from sft.model import load
 from sft.model.flops import ModelShape, model_shape
@@ -35,20 +34,14 @@ from sft.optim.optimizers import build_optimizer
 from sft.probes.build import ProbeSource, build_probes
 from sft.probes.look import Looker
 from sft.probes.pack import SCORING_COST, Probe
-from sft.probes.retention import load_texts, sampled, save_texts
-from sft.probes.self_samples import seed_for
-from sft.remedies.anchor import Anchor
 from sft.remedies.blend import weights_of
 from sft.remedies.dropout import add_dropout
-from sft.remedies.replay import mixed, replay_examples
+from sft.remedies.own_texts import replay_texts, retain_penalty
+from sft.remedies.replay import mixed
 from sft.resolve import Resolver
 from sft.run_dir import RunDir, remove_path, write_json, write_text
 from sft.state import Counters, TrainState, seed_everything
 from sft.trackers.console import Console
-
-# Texts of the base model: at most so many for replay, of so many tokens; and for `retain_kl`.
-MOST_REPLAY, REPLAY_TOKENS = 512, 96
-NUM_ANCHORS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +135,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     source = ProbeSource(
         resolver.config, data, tokens.held_out, tokens.template, tokens.tokenizer.tokenizer
     )
-    replay = _replay(source, model, run, show)
+    replay = replay_texts(source, model, run, show)
     batches = build_batches(resolver.config, data, tokens.held_out, replay)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     if config.guards.enabled and not run.preflight.is_file():
@@ -174,7 +167,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         shape=model_shape(model),
         batches=batches,
         state=TrainState(parameters, optimizer, batches),
-        penalty=_penalty(source, forward),
+        penalty=retain_penalty(source, forward),
         base_weights=partial(_base_weights, tokens),
         looker=Looker(forward, probes, config.batch.micro_batch_tokens),
         objective=objective_of(probes),
@@ -230,50 +223,16 @@ def build_batches(
 def examine(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:
     """`preflight.json`: what the data are like; `visits` are the examples the run will see."""
     show.progress("examining the data")
-    split = source.data.split
+    rows, used = source.data.split, {example.origin for example in source.data.train}
+    train = [row for row in rows.train if row.origin in used]
     usage = [prompt.conversation for prompt in source.held_out.prompts]
-    return preflight(split.train, split.val, usage or None, visits=float(visits))
-
-
-def _replay(
-    source: ProbeSource, model: PreTrainedModel, run: RunDir, show: Console
-) -> list[Example]:
-    """Texts of the base model to train on, from the run folder when they are there already."""
-    share = source.config.data.replay
-    if not share:
-        return []
-    if saved := load_texts(run.replay):
-        return saved
-    show.progress("writing texts for replay")
-    texts = replay_examples(
-        model,
-        source.template,
-        source.tokenizer,
-        min(MOST_REPLAY, math.ceil(len(source.data.train) * share)),
-        max_tokens=REPLAY_TOKENS,
-        seed=source.config.run.seed,
-        source=len(source.config.data.train),
-    )
-    save_texts(run.replay, texts)
-    return texts
+    return preflight(train, rows.val, usage or None, visits=float(visits))
 
 
 def _base_weights(tokens: Tokens) -> dict[str, torch.Tensor]:
     """All weights of the base model, loaded anew: the ones in memory have been trained."""
     config = tokens.resolver.config.model
     return weights_of(load.load_model(config, tokens.folder, tokens.tokenizer, dtype=torch.float32))
-
-
-def _penalty(source: ProbeSource, forward: Forward) -> Callable[[int], torch.Tensor] | None:
-    """What `optim.retain_kl` adds to the objective; `forward` still holds the base model."""
-    weight = source.config.optim.retain_kl
-    if not weight:
-        return None
-    seed = seed_for(source.config.run.seed, "anchor")
-    texts = sampled(
-        forward.model, source.template, source.tokenizer, NUM_ANCHORS, seed=seed, name="anchor"
-    )
-    return Anchor(forward, texts, weight).loss
 
 
 def _forget_false_start(run: RunDir) -> None:
@@ -290,6 +249,7 @@ def _load_checked(
     config, resolver = tokens.resolver.config, tokens.resolver
     show.progress("loading the model")
     model, trained, base, stops = _build_model(tokens, dtype)
+    _check_finite(model)
     model.to(device)
     stop.raise_before_training()
     show.progress("checking that flat equals padded")
@@ -299,6 +259,16 @@ def _load_checked(
     stop.raise_before_training()
     add_dropout(model, config.optim.dropout)
     return model, trained, base, stops
+
+
+def _check_finite(model: PreTrainedModel) -> None:
+    """A base model that is broken would break whatever is measured on it."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise DivergedError(
+                f"step 0: {name} of the base model is not finite, so nothing can be trained. "
+                "Usual cause: a broken model file."
+            )
 
 
 def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, Any, str, list[int]]:

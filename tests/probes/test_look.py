@@ -60,9 +60,9 @@ def move(model, by=0.02):
 def log_probs(forward, example):
     """Of the supervised positions of one example, `[num_trained, vocab]`, by the model itself."""
     with torch.no_grad():
-        logits = tiny.AutoModelForCausalLM.from_config(forward.model.config)
-        logits.load_state_dict(forward.model.state_dict())
-        found = logits.eval()(torch.tensor(example.input_ids)[None]).logits[0]
+        plain = tiny.model("llama")  # with the attention that transformers chooses
+        plain.load_state_dict(forward.model.state_dict())
+        found = plain.eval()(torch.tensor(example.input_ids)[None]).logits[0]
     return found[torch.tensor(example.labels >= 0)].double().log_softmax(-1)
 
 

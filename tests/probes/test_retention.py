@@ -90,7 +90,7 @@ def config(*retain, **more):
 @pytest.fixture
 def text(tmp_path):
     path = tmp_path / "general.txt"
-    lines = ["# heading", "", *[f"{i} {SENTENCE * 3}" for i in range(10)], "short"]
+    lines = ["# heading", "", *[f"{i} {SENTENCE * 5}" for i in range(10)], "short"]
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
 
@@ -100,7 +100,7 @@ def test_paragraphs_of_a_text_file(text, tokenizer, template):
     assert [example.origin.line for example in found] == list(range(3, 13))  # no short ones
     for number, example in enumerate(found):
         assert example.num_tokens == TEXT_TOKENS == example.num_trained + 1
-        whole = f"{number} {SENTENCE * 3}".strip()
+        whole = f"{number} {SENTENCE * 5}".strip()
         shown = tokenizer.decode(example.input_ids)
         assert whole.startswith(shown) and len(shown) > 30
         assert example.num_bytes == len(tokenizer.decode(example.input_ids[1:]).encode())

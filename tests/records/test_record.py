@@ -26,12 +26,20 @@ def test_the_table_is_keyed_by_name_and_complete() -> None:
         "val_accuracy",
         "val_perplexity",
         "seconds",
+        *[f"usage_{name}" for name in ("loss", "accuracy", "perplexity")],
+        *[f"test_{name}" for name in ("loss", "accuracy", "perplexity")],
+        "train_probe_loss",
+        "usage_drift_loss",
+        "retain_loss",
+        "retain_kl",
+        "look_seconds",
     ]
     for name, metric in METRICS.items():
         assert metric.name == name and metric.unit and metric.meaning.endswith(".")
     assert {name for name, metric in METRICS.items() if metric.wall_clock} == {
         "tokens_per_second",
         "seconds",
+        "look_seconds",
     }
 
 

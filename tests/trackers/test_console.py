@@ -61,7 +61,7 @@ def test_plain_lines_when_it_is_no_terminal(plain):
         "step 3/5  loss 1.3333 █▃▁  lr 0.0002  18,234 tok/s  ETA 0:04",
         # step 4 is less than ten seconds later
         "step 5/5  loss 0.8000 █▄▂▁▁  lr 0.0002  18,234 tok/s",
-        "step      6  val_loss 1.2346  val_perplexity 3.437  val_accuracy 0.500",
+        "step      6  val_loss 1.2346  val_perplexity 3.4368  val_accuracy 0.5000",
     ]
 
 
@@ -131,7 +131,7 @@ def test_one_live_line_in_a_terminal(terminal):
         *notes, live = screen(terminal.getvalue())
         assert notes == [
             "a note",
-            "step      6  val_loss 1.2346  val_perplexity 3.437  val_accuracy 0.500",
+            "step      6  val_loss 1.2346  val_perplexity 3.4368  val_accuracy 0.5000",
         ]
         assert live.startswith("step 2/50  loss 0.5000 █▁  val 1.2346")
         show.progress("validating", 16, 16)
