@@ -22,9 +22,10 @@ import sft.guards
 from sft.guards.history import History, Table
 from sft.guards.judge import judge
 from sft.guards.statistics import paired
+from sft.guards.thresholds import MIN_EXAMPLES
 
 PER_BATCH = 25  # replicates between two savings
-P_VALUES = 200  # of each probe of each trace
+P_VALUES = 50  # of each probe of each trace
 _PROBES = ("val", "usage", "retain")
 
 
@@ -100,7 +101,7 @@ def uniform(traces: list[Trace]) -> dict[str, Any]:
     for trace in traces:
         records = to_history(trace)
         for table in (records.table(name) for name in _PROBES):
-            if table is not None and len(table.ids) >= 30:
+            if table is not None and len(table.ids) >= MIN_EXAMPLES:
                 change = table.loss[-1] - table.loss[0]
                 change = change[np.isfinite(change)]
                 centred = change - change.mean()

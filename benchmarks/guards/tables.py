@@ -106,7 +106,10 @@ def _rivals(results: Results) -> str:
         if guard != "health"
     ]
     rows.append(["these guards", *own, _rate(head["false_alarms"], short=True)])
-    return _table(["rule", *_RIVALS[:-1], "false alarms"], rows)
+    note = (
+        "A rule of others fires without naming a pitfall; patience 3 takes four looks at least.\n"
+    )
+    return f"{_table(['rule', *_RIVALS[:-1], 'false alarms'], rows)}\n{note}"
 
 
 def _doses(results: Results) -> str:

@@ -104,7 +104,8 @@ def test_with_validation_of_the_users_own(tmp_path, template):
     train = [row("one"), row("two"), row("three"), row("four"), "{", row("five", LONG)]
     val = [row("six"), row(" ONE ", "another"), row("seven", LONG), row("eight", "")]
     data = load_data(config_of(tmp_path, train, val), template, seed=0)
-    assert check_sum(data) == {"used": 4, "val": 1, "changed": 0, "truncated": 0, "dropped": 3, "bad": 2}
+    expected = {"used": 4, "val": 1, "changed": 0, "truncated": 0, "dropped": 3, "bad": 2}
+    assert check_sum(data) == expected
     reasons = {str(fate.origin).rpartition("/")[2]: fate.reason for fate in data.fates}
     assert reasons["val.jsonl:2"] == "its prompt is also in data.train"
     assert reasons["val.jsonl:3"].endswith("tokens, max_seq_len is 60")
@@ -181,7 +182,8 @@ def test_more_bad_rows_than_are_listed(tmp_path, template, monkeypatch):
     monkeypatch.setattr(problems, "MAX_KEPT", 2)
     rows = [row("one"), *(row(f"{i} \ue0f0") for i in range(5)), row("two"), *["{"] * 3]
     data = load_data(config_of(tmp_path, rows), template, seed=0)
-    assert data.counts() == {"used": 2, "val": 0, "changed": 0, "truncated": 0, "dropped": 0, "bad": 8}
+    expected = {"used": 2, "val": 0, "changed": 0, "truncated": 0, "dropped": 0, "bad": 8}
+    assert data.counts() == expected
     assert (data.num_rows, data.num_bad) == (10, 8)
     assert [line for line, status in fates(data) if status == "used"] == [1, 7]
     assert [status for _, status in fates(data)].count("bad") == 4
@@ -197,7 +199,8 @@ def test_rows_that_are_split_by_turn(tmp_path):
 
     rows = [turns("Hi"), turns("Hello", "b|" + LONG), turns(LONG)]
     data = load_data(config_of(tmp_path, rows), template, seed=0)
-    assert check_sum(data) == {"used": 1, "val": 0, "changed": 0, "truncated": 1, "dropped": 1, "bad": 0}
+    expected = {"used": 1, "val": 0, "changed": 0, "truncated": 1, "dropped": 1, "bad": 0}
+    assert check_sum(data) == expected
     assert [example.id.rpartition(":")[2] for example in data.train] == ["1#1", "1#2", "2#1"]
     assert data.notes == [
         "3 conversations are split into one example per turn, because the chat template rewrites "

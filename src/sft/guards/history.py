@@ -16,6 +16,9 @@ from sft.guards.base import GuardSettings
 Array = NDArray[np.float64]
 
 _KEYS = ("step", "probe", "id")
+# Its rows decide nothing, so guards do not see them; they are scored when the run has ended, under
+# the step of the weights chosen, which was judged long before.
+TEST = "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,8 @@ def history(
     """The history that these records tell. A look that was cut short is left out."""
     by_probe: dict[str, list[Mapping[str, Any]]] = {}
     for score in scores:
-        by_probe.setdefault(str(score["probe"]), []).append(score)
+        if score["probe"] != TEST:
+            by_probe.setdefault(str(score["probe"]), []).append(score)
     tables = {probe: _table(rows) for probe, rows in by_probe.items()}
     return History(settings, list(metrics), tables, list(samples), preflight or {})
 
