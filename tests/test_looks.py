@@ -14,7 +14,7 @@ from sft.records.record import deterministic
 from sft.records.store import read_records
 from sft.run_dir import RunDir
 from sft.verdicts import history_of, replay
-from trained import Trained, loss_of, make_world, write_rows
+from trained import WORDS, Trained, loss_of, make_world, write_rows
 
 PROBES = {"train_probe", "val", "usage", "usage_drift", "retain"}
 NUM_ANSWERED, NUM_ASKED, NUM_TEST, NUM_TEXTS = 9, 7, 5, 8
@@ -23,10 +23,12 @@ SHORT = {"optim__max_steps": 4, "looks__every": 2, "checkpoint__keep": 9}
 NOISE = {
     "optim__learning_rate": 1e-2,
     "optim__schedule": "constant",
-    "optim__max_steps": 100,
+    "optim__max_steps": 60,
+    "data__val_fraction": 0.5,
     "looks__every": 10,
     "looks__samples": 1,
     "looks__early_stopping": "off",
+    "guards__alpha": 0.5,  # 24 rows are few
     "checkpoint__choose": "last",
     "checkpoint__keep": 20,
 }
@@ -42,9 +44,7 @@ def world(tmp_path_factory):
     write_rows(folder / "test.jsonl", NUM_TEST, lambda q, _: f"It is {q.split()[0]}.", seed=8)
     line = "The quick brown fox jumps over the lazy dog, and so on {}.\n"
     (folder / "general.txt").write_text("".join(line.format(i) for i in range(NUM_TEXTS)))
-    write_rows(
-        folder / "noise.jsonl", 64, lambda _, r: " ".join(r.choices(["one", "two", "dog"], k=5)), 1
-    )
+    write_rows(folder / "noise.jsonl", 48, lambda _, rng: " ".join(rng.choices(WORDS, k=4)), seed=1)
     return folder
 
 
@@ -281,7 +281,7 @@ def warned(world):
 def first_alarm(warned):
     """The look at which the same run, with any other action, ends."""
     found = [f for f in findings(warned, "overfitting") if f["primary"] and f["verdict"] == "alarm"]
-    assert found[0]["step"] < 100
+    assert found[0]["step"] < 60
     return found[0]
 
 
@@ -295,11 +295,11 @@ def losses(run):
 
 
 def test_a_warning_is_shown_and_changes_nothing(warned, first_alarm):
-    assert (warned.summary.steps, warned.summary.stopped) == (100, None)
+    assert (warned.summary.steps, warned.summary.stopped) == (60, None)
     assert "overfitting: alarm: " in warned.shown
     assert first_alarm["remedy"].split(";")[0] in warned.shown
     # checkpoint.choose: last, although an earlier look is far better.
-    assert warned.summary.best_step == 100 and min(losses(warned).values()) < losses(warned)[100]
+    assert warned.summary.best_step == 60 and min(losses(warned).values()) < losses(warned)[60] - 1
 
 
 def test_stop_ends_the_run_with_the_last_weights(stopped, warned, first_alarm):

@@ -65,7 +65,11 @@ def _entry(
         return entry | {"healthy": None, "harmless": None}
     change = _between(healthy, plain, "usage")
     return entry | {
-        "healthy": {"change": change.mean, "interval": list(change.interval)},
+        "healthy": {
+            "change": change.mean,
+            "interval": list(change.interval),
+            "same": "same_as" in healthy,
+        },
         "harmless": change.mean <= MARGIN,
     }
 
@@ -185,6 +189,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         if healthy:
             low, high = healthy["interval"]
             shown = f"{healthy['change']:+.3f} ({low:+.3f} to {high:+.3f})"
+            shown = "nothing to do: the same run" if healthy["same"] else shown
         cells = [entry["case"], ACTIONS[entry["action"]], entry["wanted"], entry["measured"]]
         cells += [_yes(entry["met"]), shown, _yes(entry["harmless"])]
         lines.append(f"| {' | '.join(cells)} |")

@@ -145,7 +145,7 @@ def evaluate(
 
 @cli.command()
 @click.argument("run", type=click.Path())
-@click.option("--all", "every", is_flag=True, help="Every signal, not only each guard's verdict.")
+@click.option("--all", "every", is_flag=True, help="Every signal, also those that pass.")
 @click.option("--json", "as_json", is_flag=True, help="Findings of all looks as JSON lines.")
 @click.option(
     "--fail-on",

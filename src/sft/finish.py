@@ -155,13 +155,7 @@ def finish(
     counters = setup.state.counters
     best_step = chosen_step(setup)
     if best_step != counters.step:
-        path = dict(checkpoint.find_checkpoints(run.checkpoints)).get(best_step)
-        if path is None:
-            raise CheckpointError(
-                f"{run.checkpoints}: the checkpoint of step {best_step}, the best one, is gone; "
-                "restore it, or choose another --run"
-            )
-        setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
+        _restore(setup, run, best_step)
     blended = blend_if_forgotten(setup, run, best_step, show)
     test = _score_test(setup, stores, best_step, show)
     records = read_records(run.metrics)
@@ -211,6 +205,17 @@ def finish(
     write_json(run.summary, asdict(summary))
     report(summary, run, show)
     return summary
+
+
+def _restore(setup: Setup, run: RunDir, step: int) -> None:
+    """Put the weights of `step` back into the model."""
+    path = dict(checkpoint.find_checkpoints(run.checkpoints)).get(step)
+    if path is None:
+        raise CheckpointError(
+            f"{run.checkpoints}: the checkpoint of step {step}, the best one, is gone; "
+            "restore it, or choose another --run"
+        )
+    setup.state.load_model(checkpoint.load_checkpoint(path).tensors["model"])
 
 
 def _score_test(

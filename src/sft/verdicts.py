@@ -156,7 +156,8 @@ def show_guards(
     else:
         console = Console(file=out, highlight=False)
         console.print(table(last, f"{printable(run)}: guards after step {last[0].step}"))
-        for text, style in lines(last, "pass" if every else "watch"):
+        told = [f for f in last if every or f.primary or f.verdict == "alarm"]
+        for text, style in lines(told, "pass" if every else "watch"):
             console.print(Text(printable(text), style=style), soft_wrap=True)
     worst = [f for f in verdicts(last).values() if fail_on and _as_bad(f.verdict, fail_on)]
     if worst:

@@ -127,6 +127,8 @@ def opening(table: Table, look: int) -> Opening:
 def _opener(history: History, probe: str, table: Table, step: int) -> Finding:
     last = len(table.steps) - 1
     now = opening(table, last)
+    if not now.mass.n:
+        return Finding(GUARD, "opener", "not_measured", step, f"Not measured: {NEVER}.")
     before = last > 1 and opening(table, last - 1).collapsed
     verdict, said = _opener_verdict(now, before, probe)
     measured = (

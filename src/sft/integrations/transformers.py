@@ -77,10 +77,9 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._folder = Path(run).expanduser()
         self._rows = {"train": train, "val": val, "usage": usage, "retain": retain}
-        self._every = every
         self._action = action
         self._chat_template = chat_template
-        self._settings = dict(settings or {})
+        self._settings = {"looks.every": every, **(settings or {})}
         self._stack = ExitStack()
         self._watch: Watch | None = None
         self._pending = False
@@ -136,7 +135,8 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
     # ------------------------------------------------------------------ parts
 
     def _interval(self, max_steps: int) -> int:
-        return -(-max_steps // LOOKS_PER_RUN) if self._every == "auto" else int(self._every)
+        every = self._settings["looks.every"]
+        return -(-max_steps // LOOKS_PER_RUN) if every == "auto" else int(every)
 
     def _begin(self, stack: ExitStack, args: Any, state: Any, parts: Mapping[str, Any]) -> None:
         show = stack.enter_context(BesideBars())
@@ -148,8 +148,6 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         sections = plan(args, steps, parts.get("optimizer"), is_peft, model)
         sections["run"]["dir"] = str(self._folder)
         data = {name: sources(name, rows, run) for name, rows in self._rows.items()}
-        if self._every != "auto":
-            self._settings["looks.every"] = self._every
         config = config_of(sections, data, self._action, self._settings)
         ahead = Plan(
             num_steps=steps,
