@@ -89,7 +89,7 @@ def test_what_was_not_measured_never_passes():
         assert {f.verdict for f in findings} == {"not_measured"}
         assert [f.signal for f in findings if f.primary] == ["opener"]
     no_first_token = verdict(changes("val", {8: STILL}))
-    assert no_first_token.verdict == "insufficient"
+    assert no_first_token.verdict == "not_measured"
 
 
 def test_shallow_kl_tells_the_pilots_apart():
