@@ -58,6 +58,7 @@ def _entry(
     if done is None or none is None:
         return None
     wanted, measured, met = judge(done, none)
+    measured = f"no row was changed; {measured}" if "same_as" in done else measured
     entry = {"case": case, "action": action, "seed": seed}
     entry |= {"wanted": wanted, "measured": measured, "met": met}
     healthy, plain = by_name.get(("C1", action, seed)), by_name.get(("C1", "none", seed))

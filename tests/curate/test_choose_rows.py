@@ -9,6 +9,7 @@ import pytest
 import tiny
 from sft.config import load_config
 from sft.curate.choose_rows import choose_rows
+from sft.curate.remedies import usage_weights
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import account, load_data
 from sft.data.held_out import HeldOut, load_held_out
@@ -17,8 +18,7 @@ from sft.setup import build_batches
 
 NOUNS = ["fox", "dog", "cat", "bird", "tree", "stone", "river", "cloud", "lamp", "chair"]
 VERBS = ["sees", "likes", "draws", "finds", "breaks", "paints"]
-NUM, NUM_VAL = 60, 12
-COPIES = 6
+NUM, COPIES = 60, 6
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_several_remedies_at_once_tell_of_a_row_once(load):
 
 def test_a_changed_row_that_is_too_long_is_only_dropped(load):
     counts_all = load(openers="strip").counts()
-    data = load(openers="strip", max_seq_len=44)
+    data = load(openers="strip", max_seq_len=72)
     assert sum(data.counts().values()) == data.num_rows == 66
     assert data.counts()["dropped"] > 0
     assert data.counts()["changed"] < counts_all["changed"]
@@ -161,7 +161,7 @@ def test_weighting_needs_prompts_to_resemble(path, load):
         build_batches(weighting(path), load(val_fraction=0), HeldOut())
 
 
-def test_rows_like_the_prompts_are_seen_more_often(path, load, template, tmp_path):
+def test_rows_are_seen_as_often_as_they_resemble_the_prompts(path, load, template, tmp_path):
     usage = tmp_path / "usage.jsonl"
     rows = [{"prompt": f"sees fox {i}: what does the dog do?"} for i in range(20)]
     usage.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -169,9 +169,12 @@ def test_rows_like_the_prompts_are_seen_more_often(path, load, template, tmp_pat
         load_config({"data": {"usage": [str(usage)], "max_seq_len": 200}}).data, template
     )
     data = load(val_fraction=0)
-    batches = build_batches(weighting(path), data, held_out)
-    seen = Counter(e.id for _ in range(200) for e in batches.next())
-    alike = [seen[e.id] for e in data.train if e.origin.line <= 10]  # "sees"
-    others = [seen[e.id] for e in data.train if 20 < e.origin.line <= 60]
-    assert sum(alike) / len(alike) > 1.5 * sum(others) / len(others)
-    assert min(others) > 0  # others less often, and not never
+    prompts = [prompt.conversation for prompt in held_out.prompts]
+    weights = usage_weights(data.split.train, prompts).values
+    assert weights.max() > 1.5 * weights.min()  # it is worth looking at
+    batches, epochs = build_batches(weighting(path), data, held_out), 60
+    seen = Counter()
+    while batches.epoch < epochs:
+        seen.update(example.id for example in batches.next())
+    for row, weight in zip(data.split.train, weights, strict=True):
+        assert seen[str(row.origin)] / epochs == pytest.approx(weight, abs=0.3)
