@@ -51,8 +51,9 @@ class Finding:
     explains: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
-        """The line of `findings.jsonl`."""
-        return asdict(self)
+        """The line of `findings.jsonl`, equal to itself once written and read again."""
+        interval = None if self.interval is None else list(self.interval)
+        return {**asdict(self), "interval": interval, "explains": list(self.explains)}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Finding:
