@@ -14,6 +14,7 @@ help: ## Show this list
 demo: $(VENV)/.installed-demo ## Fine-tune the starter model on the example data, then evaluate it
 	$(BIN)/sft train examples/support_tickets/demo.yaml
 	$(BIN)/sft eval runs/demo --data examples/support_tickets/held_out.jsonl
+	$(BIN)/sft guards runs/demo
 
 test: lint ## The one check: style, types and tests
 	$(BIN)/python -m pytest
