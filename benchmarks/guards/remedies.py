@@ -257,6 +257,7 @@ def _blend(setup: Any, pack: list[Any]) -> Record:
         probes["val"],
         probes["retain"],
         micro_batch_tokens=setup.config.batch.micro_batch_tokens,
+        budget=BUDGET,
     )
     chosen = choose(points, BUDGET)
     set_alpha(chosen.alpha)

@@ -48,6 +48,7 @@ def blend_if_forgotten(
         task,
         retain,
         micro_batch_tokens=config.batch.micro_batch_tokens,
+        budget=config.guards.forgetting_budget,
         on_progress=show.progress,
     )
     budget = config.guards.forgetting_budget

@@ -102,7 +102,7 @@ def blend(
         micro_batch_tokens=config.batch.micro_batch_tokens,
         on_progress=on_progress,
     )
-    points = measure(probes.task, probes.retain, alphas=alphas)
+    points = measure(probes.task, probes.retain, alphas=alphas, budget=budget)
     chosen = choose(points, budget)
     test: list[Point] = []
     if probes.test:

@@ -22,7 +22,7 @@ from sft.trackers.console import Console
 from sft.verdicts import describe, history_of
 
 # Tokens of a sampled answer: enough for its opening, its form, and whether it repeats itself.
-SAMPLE_TOKENS = 32
+SAMPLE_TOKENS = 24
 
 
 def may_restore(config: Config) -> bool:

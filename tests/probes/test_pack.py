@@ -8,6 +8,7 @@ from sft.data.conversation import Origin
 from sft.data.tokenize import continuation
 from sft.probes.pack import (
     FEWEST,
+    FEWEST_TRAIN,
     FEWEST_VAL,
     MOST,
     MOST_USAGE,
@@ -67,7 +68,7 @@ def test_a_long_run_measures_all_it_may():
 
 def test_a_very_short_run_measures_the_least_that_can_be_judged():
     chosen = sizes(100.0, drift=500)
-    assert (chosen.val, chosen.train_probe) == (FEWEST_VAL, FEWEST)
+    assert (chosen.val, chosen.train_probe) == (FEWEST_VAL, FEWEST_TRAIN)
     assert (chosen.usage, chosen.drift, chosen.retain) == (FEWEST, FEWEST, FEWEST)
 
 

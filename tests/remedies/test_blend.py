@@ -22,6 +22,7 @@ from sft.remedies.blend import (
     Point,
     adapter_ends,
     choose,
+    crossing,
     interpolate,
     render,
     sweep,
@@ -159,6 +160,28 @@ def test_each_point_is_a_paired_change_per_example(layout):
         assert change.n == len(examples)
         assert change.mean == pytest.approx(np.mean(deltas), abs=1e-4)
         assert change.se == pytest.approx(np.std(deltas, ddof=1) / math.sqrt(len(deltas)), abs=1e-4)
+
+
+def test_a_budget_is_closed_in_on():
+    model = tiny.model()
+    ends = weights_of(model), weights_of(tiny.model(seed=1))
+    scored = partial(
+        sweep, partial(interpolate, model, *ends), Forward(model), TASK, RETAIN,
+        micro_batch_tokens=99, alphas=(0.5, 1.0),
+    )  # fmt: skip
+    everything = [point.alpha for point in scored(budget=1e9)]
+    assert everything == [0.0, 0.5, 1.0]  # nothing forgets too much, so there is nothing to find
+    retain = {point.alpha: point.retain.mean for point in scored(budget=-1e9)}
+    assert list(retain) == [0.0, 0.125, 0.25, 0.5, 1.0]  # halved twice towards the base model
+
+
+def test_the_crossing_lies_between_the_last_allowed_and_the_first_beyond():
+    def at(alpha, rise):
+        return Point(alpha, Change(-1.0, 0.1, 9), Change(rise, 0.1, 9))
+
+    points = [at(0.0, 0.0), at(0.1, 0.03), at(0.25, 0.2), at(1.0, 0.01)]
+    assert crossing(points, 0.05) == 0.175
+    assert crossing(points[:2], 0.05) is None
 
 
 def test_one_example_none_and_broken_weights():

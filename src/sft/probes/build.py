@@ -12,7 +12,8 @@ from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Origin
 from sft.data.dataset import DataSet
 from sft.data.held_out import HeldOut
-from sft.data.tokenize import Example, continuation
+from sft.data.problems import BadRows
+from sft.data.tokenize import Example, continuation, tokenize
 from sft.model.load import stop_ids
 from sft.probes.generate import generate
 from sft.probes.pack import Probe, Sizes, choose, choose_sizes, val_probe
@@ -40,10 +41,11 @@ def build_probes(
     source: ProbeSource, model: PreTrainedModel, run: RunDir, num_steps: int
 ) -> list[Probe]:
     """All probes. `model` must still be the base model, unless the run folder has its texts."""
-    config, train, val = source.config, source.data.train, source.data.val
+    config, val = source.config, source.data.val
     if not config.guards.enabled:
         return [Probe("val", val, openings=False), Probe("test", source.held_out.test)]
     sizes = probe_sizes(config, source.data, source.held_out, num_steps)
+    train = _answers(source)
     return [
         Probe("train_probe", choose(train, sizes.train_probe, "train_probe")),
         val_probe(train, val, sizes.val),
@@ -52,6 +54,20 @@ def build_probes(
         Probe("retain", _retain(source, model, run, sizes.retain)),
         Probe("test", source.held_out.test),
     ]
+
+
+def _answers(source: ProbeSource) -> list[Example]:
+    """The training rows with their answers supervised and nothing else, as in every other probe."""
+    config = source.config.data
+    if not config.prompt_weight:
+        return source.data.train
+    return tokenize(
+        source.data.split.train,
+        source.template,
+        BadRows("skip"),
+        max_seq_len=int(config.max_seq_len),
+        overflow=config.overflow,
+    ).examples
 
 
 def probe_sizes(config: Config, data: DataSet, held_out: HeldOut, num_steps: int) -> Sizes:

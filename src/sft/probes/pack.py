@@ -23,6 +23,7 @@ from sft.probes.surface import boilerplate, surface_mask
 
 # Rows a probe has at least, and at most, where there are so many.
 FEWEST, MOST = 12, 32
+FEWEST_TRAIN = 8  # which way the training rows go is plain to see
 MOST_USAGE = 64
 FEWEST_VAL = 32
 # Scoring a token costs a third of training on it: no backward pass.
@@ -73,8 +74,8 @@ def choose_sizes(
 
     `drift` has the tokens of each prompt without an answer, with what is scored after it;
     `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
-    No probe gets fewer than 12 rows, so a very short run can take more than its budget: the
-    share is measured, and told.
+    No probe gets fewer than 12 rows (`train_probe`: 8), so a very short run can take more than
+    its budget: the share is measured, and told.
     """
     allowed = budget * SCORING_COST * trained_tokens / (num_looks + 1)
     tokens = [[example.num_tokens for example in part] for part in (train, val, usage)]
@@ -83,7 +84,7 @@ def choose_sizes(
     prompts = 0.45 * left / max(1, len(usage) + len(drift))  # for each of the user's
     return Sizes(
         val=num_val,
-        train_probe=_fit(tokens[0], 0.25 * left, FEWEST, MOST),
+        train_probe=_fit(tokens[0], 0.25 * left, FEWEST_TRAIN, MOST),
         usage=_fit(tokens[2], prompts * len(usage), FEWEST, MOST_USAGE),
         drift=_fit(drift, prompts * len(drift), FEWEST, MOST_USAGE),
         retain=int(min(MOST, max(FEWEST, 0.3 * left / SAMPLE_TOKENS))),

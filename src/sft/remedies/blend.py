@@ -25,6 +25,7 @@ from sft.probes.val_loss import score_examples
 from sft.trackers.console import printable
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0)
+REFINEMENTS = 2
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -131,28 +132,52 @@ def sweep(
     *,
     micro_batch_tokens: int,
     alphas: Sequence[float] = ALPHAS,
+    budget: float | None = None,
     on_progress: Progress = lambda _what, _done, _total: None,
 ) -> list[Point]:
     """A point for alpha 0 and for each of `alphas`, in rising order.
 
-    `set_alpha` puts the weights of an alpha into the model of `forward`, such as `interpolate`
-    with the two ends filled in. The model keeps those of the last alpha.
+    With a `budget`, `REFINEMENTS` more where the points cross it. `set_alpha` puts the weights of
+    an alpha into the model of `forward`, such as `interpolate` with the two ends filled in. The
+    model keeps those of the last alpha that was tried.
     """
     steps = sorted({0.0, *alphas})
+    total = len(steps) + (0 if budget is None else REFINEMENTS)
     probes = {"task": list(task), "retain": list(retain)}
     before: dict[str, dict[str, float]] = {}
-    points = []
-    for number, alpha in enumerate(steps, start=1):
+    points: list[Point] = []
+
+    def measure(alpha: float) -> None:
         set_alpha(alpha)
         losses = {
             name: _losses(forward, examples, micro_batch_tokens)
             for name, examples in probes.items()
         }
-        before = before or losses
+        before.update({} if before else losses)
         changes = {name: _change(before[name], losses[name]) for name in probes}
         points.append(Point(alpha, **changes))
-        on_progress("measuring blends", number, len(steps))
-    return points
+        on_progress("measuring blends", len(points), total)
+
+    for alpha in steps:
+        measure(alpha)
+    for _ in range(0 if budget is None else REFINEMENTS):
+        if (between := crossing(points, budget or 0.0)) is None:
+            break
+        measure(between)
+    return sorted(points, key=lambda point: point.alpha)
+
+
+def crossing(points: Sequence[Point], budget: float) -> float | None:
+    """The alpha halfway between the smallest that forgets too much and the next one below it.
+
+    None where all forget too little to matter.
+    """
+    alphas = sorted(point.alpha for point in points)
+    beyond = [p.alpha for p in points if p.alpha and not _at_most(p.retain, budget)]
+    if not beyond:
+        return None
+    below = max(alpha for alpha in alphas if alpha < min(beyond))
+    return round((below + min(beyond)) / 2, 4)
 
 
 def _losses(
