@@ -77,7 +77,7 @@ def look_records(run):
 
 
 def test_every_probe_is_scored_on_the_same_rows_at_every_look(watched):
-    sizes = {"usage": NUM_ANSWERED, "usage_drift": NUM_ASKED, "val": 12, "train_probe": 12}
+    sizes = {"usage": NUM_ANSWERED, "usage_drift": NUM_ASKED, "val": 12, "train_probe": 8}
     for probe in PROBES:
         by_step = {}
         for score in scores(watched, probe):

@@ -55,7 +55,7 @@ def cost(chosen, num_trained):
 def test_looks_fit_into_the_budget_where_it_is_large_enough(num_trained, drift):
     chosen = sizes(num_trained, drift=drift, usage=200 if drift < 300 else 0)
     assert cost(chosen, num_trained) <= 0.1 + (FEWEST * LENGTH * (LOOKS + 1)) / (3 * num_trained)
-    assert chosen.val >= FEWEST_VAL and chosen.train_probe >= FEWEST
+    assert chosen.val >= FEWEST_VAL and chosen.train_probe >= FEWEST_TRAIN
     assert FEWEST <= chosen.retain <= MOST and chosen.train_probe <= MOST
     assert chosen.usage <= MOST_USAGE and chosen.drift <= MOST_USAGE
 
