@@ -138,6 +138,15 @@ class PressesCtrlC(io.StringIO):
         return count
 
 
+@pytest.fixture
+def ctrl_c():
+    """As in a terminal, also where this process was started with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_stops_the_answer_and_not_the_program(folder, monkeypatch):
     out, err = talk(folder, monkeypatch, ["Hi", "/reset", "Hi"], PressesCtrlC(), max_new_tokens=220)
     whole = shown(answer_to("Hi", num_tokens=220))

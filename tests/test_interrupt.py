@@ -150,7 +150,7 @@ def without_run_dir(digests):
         ("step 1", 1),
         ("step 5", 5),  # no checkpoint and no look is due
         ("step 8", 8),  # a look is due and not begun
-        ("validating 4", None),  # in the middle of a look
+        ("looking 4", None),  # in the middle of a look
         ("step 11", 11),
     ],
 )
