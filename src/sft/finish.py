@@ -169,6 +169,7 @@ def finish(
         looks[best_step] = {"step": best_step, "blend_alpha": blended[0], **blended[1].metrics()}
         expected = {score.id: score.nll for score in blended[1].scores.get("val", ())}
     steps = [record for record in records if "loss" in record]
+    evidence = _evidence(setup, run)
     show.progress("saving the model")
     save_model(
         setup.trained,
@@ -177,7 +178,7 @@ def finish(
         run.adapter,
         is_lora=setup.config.method.kind == "lora",
         dtype=setup.weights_dtype,
-        card=_card(setup, steps, looks, best_step),
+        card=_card(setup, steps, looks, best_step, evidence.get("guards", [])),
     )
     show.progress("verifying the model")
     computed_in_fp32 = setup.config.model.dtype == "float32"
@@ -200,7 +201,7 @@ def finish(
         base=looks.get(0, {}),
         best=looks.get(best_step, {}),
         test=test,
-        **_evidence(setup, run),
+        **evidence,
     )
     write_json(run.summary, asdict(summary))
     report(summary, run, show)
@@ -247,13 +248,17 @@ def _evidence(setup: Setup, run: RunDir) -> dict[str, Any]:
 
 
 def _card(
-    setup: Setup, steps: list[dict[str, Any]], looks: dict[int, dict[str, Any]], best_step: int
+    setup: Setup,
+    steps: list[dict[str, Any]],
+    looks: dict[int, dict[str, Any]],
+    best_step: int,
+    guards: list[dict[str, Any]],
 ) -> str:
     best, base = looks.get(best_step, {}), looks.get(0, {})
     metrics = {
         name: f"{best[name]:.4f} (base model: {base[name]:.4f})"
-        for name in ("val_loss", "val_accuracy", "val_perplexity")
-        if name in best and name in base
+        for name in HELD_OUT
+        if best.get(name) is not None and base.get(name) is not None
     }
     facts = setup.template.facts
     return model_card(
@@ -261,7 +266,8 @@ def _card(
         {
             "version": version("sft"),
             "steps": len(steps),
-            "best_step": best_step,
+            "chosen": _why_chosen(setup, best, best_step),
+            "guards": guards,
             "num_train": len(setup.data.train),
             "num_val": len(setup.data.val),
             "metrics": metrics or {"validation": "not measured"},
@@ -269,6 +275,17 @@ def _card(
             "stop_token": facts.stop_token,
         },
     )
+
+
+def _why_chosen(setup: Setup, best: Mapping[str, Any], step: int) -> str:
+    """A sentence about which weights these are."""
+    text = f"These are the weights of step {step}"
+    if step != setup.state.counters.step or setup.config.checkpoint.choose == "best":
+        objective = setup.objective or ""
+        text += f", chosen by {objective}" if objective else ""
+    if "blend_alpha" in best:
+        text += f", blended: {best['blend_alpha']:g} of the way from the base model"
+    return text + "."
 
 
 def _report_evidence(summary: RunSummary, show: Console) -> None:

@@ -12,6 +12,12 @@ def model_card(config: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     method, optim = config["method"], config["optim"]
     sources = ", ".join(f"`{source['path']}`" for source in config["data"]["train"])
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts["metrics"].items())
+    guards = "".join(
+        f"- {found['guard'].replace('_', ' ')}: {found['verdict'].replace('_', ' ')}. "
+        f"{found['message']}\n"
+        for found in facts["guards"]
+    )
+    guards = guards or "Nothing: they were off.\n"
     return f"""---
 base_model: {base}
 library_name: transformers
@@ -23,13 +29,15 @@ tags:
 
 Trained from `{base}` on {sources} ({facts["num_train"]} examples) with sft
 {facts["version"]}: {method["kind"]} training, {optim["name"]}, peak learning rate
-{optim["learning_rate"]}, {facts["steps"]} steps. These are the weights of step
-{facts["best_step"]}, the one with the lowest validation loss.
+{optim["learning_rate"]}, {facts["steps"]} steps. {facts["chosen"]}
 
-| measured on {facts["num_val"]} held-out examples | |
+| measured on held-out examples ({facts["num_val"]} for validation) | |
 |---|---|
 {rows}
 
+What the guards said of the training run:
+
+{guards}
 The chat template is stored in this folder (sha256 `{facts["template_sha256"]}`); an answer ends
 with `{facts["stop_token"]}`, on which generation stops by itself.
 """
