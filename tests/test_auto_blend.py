@@ -17,7 +17,7 @@ FORGETS = {
     "looks__samples": 0,
     "looks__early_stopping": "off",
     "guards__overfitting": "warn",
-    "guards__alpha": 0.5,  # 12 texts are few
+    "guards__alpha": 0.5,  # 10 texts are few
     "checkpoint__keep": 9,
 }
 

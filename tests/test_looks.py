@@ -84,11 +84,11 @@ def test_every_probe_is_scored_on_the_same_rows_at_every_look(watched):
             by_step.setdefault(score["step"], []).append(score["id"])
         assert list(by_step) == [0, 2, 4]
         assert len({tuple(ids) for ids in by_step.values()}) == 1
-        assert len(set(by_step[0])) == len(by_step[0]) == sizes.get(probe, 12)
+        assert len(set(by_step[0])) == len(by_step[0]) == sizes.get(probe, 10)
     kinds = {"self": 0, "text": 0}
     for score in scores(watched, "retain"):
         kinds["self" if score["id"].startswith("self:") else "text"] += score["step"] == 0
-    assert kinds == {"self": 6, "text": 6}
+    assert kinds == {"self": 5, "text": 5}
     used = {row["row"] for row in watched.account["rows"] if row["status"] == "used"}
     assert {score["id"] for score in scores(watched, "train_probe")} < used
 

@@ -256,7 +256,7 @@ class LooksConfig(Section):
         0.1,
         gt=0,
         description="Share of the training time that looks may take; probes shrink to fit, down to "
-        "12 rows.",
+        "10 rows.",
     )
     samples: int = Field(
         8, ge=0, description="Prompts answered at the first, the middle and the last look."

@@ -22,7 +22,7 @@ from sft.probes.retention import SAMPLE_TOKENS
 from sft.probes.surface import boilerplate, surface_mask
 
 # Rows a probe has at least, and at most, where there are so many.
-FEWEST, MOST = 12, 32
+FEWEST, MOST = 10, 32  # ten is the least that can alarm at six looks
 FEWEST_TRAIN = 8  # which way the training rows go is plain to see
 MOST_USAGE = 64
 FEWEST_VAL = 32
@@ -74,7 +74,7 @@ def choose_sizes(
 
     `drift` has the tokens of each prompt without an answer, with what is scored after it;
     `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
-    No probe gets fewer than 12 rows (`train_probe`: 8), so a very short run can take more than
+    No probe gets fewer than 10 rows (`train_probe`: 8), so a very short run can take more than
     its budget: the share is measured, and told.
     """
     allowed = budget * SCORING_COST * trained_tokens / (num_looks + 1)

@@ -26,7 +26,7 @@ from sft.probes.self_samples import self_samples
 from sft.records.store import read_records
 from sft.run_dir import RunDir, write_text
 
-SAMPLE_TOKENS = 48
+SAMPLE_TOKENS = 40
 TEXT_TOKENS = 64
 _SHORTEST_TEXT = 16  # tokens; headings and blank lines measure nothing
 _SENTINEL = "\ue0f5"
