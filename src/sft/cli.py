@@ -6,10 +6,13 @@ Imports of torch and transformers happen inside the commands, so that `sft --hel
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -198,10 +201,25 @@ def chat(run: str, prompt: str | None, **options: Any) -> None:
     talk(run, prompt, out=sys.stdout, err=sys.stderr, **options)
 
 
+def _remember_ctrl_c() -> list[int]:
+    """A list that is not empty any more once Ctrl-C was pressed; what it does stays the same."""
+    pressed: list[int] = []
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        signal.default_int_handler(number, frame)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_interrupt)
+    return pressed
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, or the code of the error's class (see `sft.errors`)."""
     # Large activations in huge pages: fewer page faults. Read when torch is first imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    pressed = _remember_ctrl_c()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale without bars and boxes is no error
     try:
@@ -216,6 +234,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except Exception:
+        # A library that was being imported may turn Ctrl-C into an error of its own.
+        if not pressed:
+            raise
         click.echo("stopped", err=True)
         sys.exit(130)
 
