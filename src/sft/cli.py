@@ -93,6 +93,8 @@ def train(config: str | None, **flags: Any) -> None:
     built = build_config(config, flags)
     from sft.train import train as run
 
+    if pressed:  # and swallowed by a library that was being imported
+        raise KeyboardInterrupt
     summary = run(built)
     click.echo(summary.model_dir)
 
@@ -201,9 +203,12 @@ def chat(run: str, prompt: str | None, **options: Any) -> None:
     talk(run, prompt, out=sys.stdout, err=sys.stderr, **options)
 
 
-def _remember_ctrl_c() -> list[int]:
-    """A list that is not empty any more once Ctrl-C was pressed; what it does stays the same."""
-    pressed: list[int] = []
+pressed: list[int] = []  # not empty any more once Ctrl-C was pressed
+
+
+def _remember_ctrl_c() -> None:
+    """Note that Ctrl-C was pressed; what it does stays the same."""
+    pressed.clear()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         pressed.append(number)
@@ -212,14 +217,13 @@ def _remember_ctrl_c() -> list[int]:
     in_main = threading.current_thread() is threading.main_thread()
     if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, on_interrupt)
-    return pressed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0, or the code of the error's class (see `sft.errors`)."""
     # Large activations in huge pages: fewer page faults. Read when torch is first imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    pressed = _remember_ctrl_c()
+    _remember_ctrl_c()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a locale without bars and boxes is no error
     try:
