@@ -344,3 +344,14 @@ def test_looks_that_forget_too_much_are_not_chosen(world, watched):
     # Where every look is over budget, the best of them is still better than none.
     run = with_everything(world, "nobudget", guards__forgetting_budget=0.0)
     assert min(rises.values()) > 0 and run.summary.best_step == best
+
+
+def test_a_leak_alarms_and_the_run_goes_on(world):
+    """It was there before the first step, so that stopping would change nothing."""
+    rows = (world / "rows.jsonl").read_text().splitlines()[:12]
+    near = "".join(row.replace("?", "!") + "\n" for row in rows)  # the same words
+    (world / "near.jsonl").write_text(near)
+    run = Trained(world, "leaky", data__val=[str(world / "near.jsonl")], **SHORT)
+    leaks = [f for f in findings(run, "overfitting") if f["signal"] == "leak"]
+    assert [f["verdict"] for f in leaks] == ["alarm"] * 3 and leaks[0]["statistic"] == 12
+    assert run.summary.stopped is None and run.summary.steps == 4

@@ -10,7 +10,7 @@ import gzip
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def replayed(trace: Trace) -> list[list[Any]]:
 
 def to_history(trace: Trace) -> History:
     """The records as the guards see them."""
+    known = {field.name for field in fields(GuardSettings)}
     tables = {
         probe: Table(
             tuple(table["steps"]),
@@ -68,7 +69,7 @@ def to_history(trace: Trace) -> History:
         for probe, table in trace["tables"].items()
     }
     return History(
-        GuardSettings(**trace["settings"]),
+        GuardSettings(**{k: v for k, v in trace["settings"].items() if k in known}),
         trace["metrics"],
         tables,
         trace["samples"],

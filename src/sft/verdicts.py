@@ -42,7 +42,6 @@ def settings_of(config: Config) -> GuardSettings:
         num_steps=steps,
         warmup_steps=0 if optim.warmup_steps == "auto" else int(optim.warmup_steps),
         learning_rate=0.0 if optim.learning_rate == "auto" else float(optim.learning_rate),
-        method=config.method.kind,
     )
 
 

@@ -82,7 +82,6 @@ class GuardSettings:
     num_steps: int = 1
     warmup_steps: int = 0
     learning_rate: float = 0.0
-    method: str = "full"
 
 
 def worst(findings: Sequence[Finding]) -> Verdict:

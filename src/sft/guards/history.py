@@ -52,7 +52,7 @@ class Table:
 
     def rows(self, index: Sequence[int] | NDArray[np.int64]) -> Table:
         """Only the examples at `index`, repeats allowed; used to resample."""
-        index = np.asarray(index)
+        index = np.asarray(index, dtype=np.int64)
         ids = tuple(self.ids[i] for i in index)
         return Table(self.steps, ids, {n: v[:, index] for n, v in self.columns.items()})
 

@@ -63,12 +63,14 @@ class _Rise:
 
     @classmethod
     def of(cls, history: History) -> _Rise | None:
-        """None when val was never scored. Rows known to be in training too are left out."""
+        """None when val was never scored, or all of it leaked; leaked rows are left out."""
         val = history.table("val")
         if val is None or not np.isfinite(val.loss).any():
             return None
         leaked = leaked_rows(history)
         val = val.rows([i for i, name in enumerate(val.ids) if name not in leaked])
+        if not val.ids:
+            return None
         now = len(val.steps) - 1
         best = int(np.argmin(_means(val.loss)[:now])) if now else 0
         settings = history.settings
@@ -133,7 +135,10 @@ def _finding(
 
 def _no_val(history: History) -> Finding:
     finding = _finding(
-        history, "paired_rise", "not_measured", "No validation row was scored: not measured."
+        history,
+        "paired_rise",
+        "not_measured",
+        "No validation row was scored that is not in training too: not measured.",
     )
     remedy = "Hold rows back: --set data.val_fraction=0.1, or give data.val."
     return replace(finding, primary=True, remedy=remedy)
