@@ -121,16 +121,16 @@ def test_what_guards_may_know_of_the_config():
     found = settings_of(load_config(given))
     assert (found.alpha, found.margin, found.forgetting_budget) == (0.01, 0.3, 0.4)
     assert (found.num_steps, found.num_looks, found.warmup_steps) == (33, 4, 3)
-    assert (found.learning_rate, found.method) == (0.2, "lora")
+    assert found.learning_rate == 0.2
     undecided = settings_of(load_config({}))
     assert (undecided.num_looks, undecided.warmup_steps, undecided.learning_rate) == (1, 0, 0.0)
 
 
 def test_the_config_of_the_run_is_read_where_none_is_given(sick):
     found = history_of(RunDir(sick)).settings
-    assert (found.num_steps, found.num_looks, found.method) == (30, 3, "lora")
+    assert (found.num_steps, found.num_looks) == (30, 3)
     given = history_of(RunDir(sick), load_config({"looks": {"every": 5}}), 20).settings
-    assert (given.num_steps, given.num_looks, given.method) == (20, 4, "full")
+    assert (given.num_steps, given.num_looks) == (20, 4)
 
 
 def test_findings_are_read_as_they_were_written(sick, tmp_path):
