@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console as RichConsole
 
 from sft import load_config
-from sft.check import MASKED, PARTLY, TRAINED, token_view
+from sft.check.terminal import MASKED, PARTLY, TRAINED, token_view
 from sft.cli import main
 from sft.setup import prepare_data
 from sft.trackers.console import Console

@@ -9,18 +9,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import TextIOWrapper
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from sft.cli import data_commands
+from sft.cli.options import build_config, run_options
 from sft.errors import SFTError
-
-if TYPE_CHECKING:
-    from sft.config import Config
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -29,57 +27,6 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.version_option(package_name="sft", prog_name="sft")
 def cli() -> None:
     """Supervised fine-tuning that is right by construction, watched, and fast."""
-
-
-def run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags that describe a run, shared by `train` and `check`."""
-    options = [
-        click.option("--model", help="Hub id, local folder, or `starter` (the default)."),
-        click.option("--data", multiple=True, help="File, folder or data set id; repeatable."),
-        click.option("--val", multiple=True, help="Validation data; default: split off."),
-        click.option("--usage", multiple=True, help="Real prompts, answers optional; measured."),
-        click.option("--run", "run_dir", type=click.Path(), help="Run folder."),
-        click.option("--max-steps", type=int, help="Stop after so many optimizer steps."),
-        click.option("--seed", type=int, help="Seed of split, order and dropout."),
-        click.option("--method", help="full, lora or frozen."),
-        click.option(
-            "--set",
-            "assignments",
-            multiple=True,
-            metavar="SECTION.KEY=VALUE",
-            help="Any other knob, such as optim.learning_rate=1e-4; repeatable.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def build_config(source: str | None, flags: dict[str, Any]) -> Config:
-    """Merge the config file, the flags and `--set`; the later one wins.
-
-    `source` is a YAML file, or a data file, folder or data set id.
-    """
-    from sft.config import load_config, parse_assignment, read_config
-
-    values: dict[str, Any] = {}
-    if source and Path(source).suffix.lower() in (".yaml", ".yml"):
-        values = read_config(source)
-    elif source:
-        flags = {**flags, "data": (source, *flags["data"])}
-    named = {
-        "model.name": flags["model"],
-        "data.train": list(flags["data"]) or None,
-        "data.val": list(flags["val"]) or None,
-        "data.usage": list(flags["usage"]) or None,
-        "run.dir": flags["run_dir"],
-        "optim.max_steps": flags["max_steps"],
-        "run.seed": flags["seed"],
-        "method.kind": flags["method"],
-    }
-    overrides = {key: value for key, value in named.items() if value is not None}
-    overrides |= dict(parse_assignment(text) for text in flags["assignments"])
-    return load_config(values, overrides)
 
 
 @cli.command()
@@ -97,23 +44,6 @@ def train(config: str | None, **flags: Any) -> None:
         raise KeyboardInterrupt
     summary = run(built)
     click.echo(summary.model_dir)
-
-
-@cli.command()
-@click.argument("source", required=False, metavar="[CONFIG|DATA]")
-@run_options
-@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
-@click.option("--row", help="Show this row: file:line, or line.")
-def check(source: str | None, rows: int, row: str | None, **flags: Any) -> None:
-    """Show what would be trained: every row's fate, lengths, and trained tokens in colour."""
-    built = build_config(source, flags)
-    from rich.console import Console as RichConsole
-
-    from sft.check import check as run
-    from sft.trackers.console import Console
-
-    with Console() as show:
-        run(built, rows, row, RichConsole(highlight=False), show)
 
 
 @cli.command(name="eval")
@@ -201,6 +131,10 @@ def chat(run: str, prompt: str | None, **options: Any) -> None:
     from sft.chat import chat as talk
 
     talk(run, prompt, out=sys.stdout, err=sys.stderr, **options)
+
+
+for _command in data_commands.COMMANDS:
+    cli.add_command(_command)
 
 
 pressed: list[int] = []  # not empty any more once Ctrl-C was pressed

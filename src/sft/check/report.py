@@ -1,0 +1,89 @@
+"""`CheckReport`: all that `sft check` found, as plain data for the terminal, the page and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sft.curate.finding import DataFinding
+
+# How a token is shown: written by the model and trained on (`partly`: with another weight than
+# 1), or only shown to it.
+Kind = Literal["trained", "partly", "masked"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountLine:
+    """`count` rows became `status` (used, val, changed, truncated, dropped, bad) for `reason`."""
+
+    count: int
+    status: str
+    reason: str
+    places: tuple[str, ...]  # the first few, file:line
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Tokens of the training examples: sorted lengths would be too many, so counts of bins.
+
+    `edges` has one more entry than `all_counts` and `trained_counts`. Quantiles are of the shares
+    0, 0.5, 0.95 and 1.
+    """
+
+    edges: tuple[float, ...]
+    all_counts: tuple[int, ...]
+    trained_counts: tuple[int, ...]
+    all_quantiles: tuple[int, int, int, int]
+    trained_quantiles: tuple[int, int, int, int]
+    num_tokens: int
+    num_trained: int
+    max_seq_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of tokens of one kind; `special` when they are special tokens, such as `<|im_end|>`."""
+
+    text: str
+    kind: Kind
+    special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """One row as the model sees it. `serving` compares its prompt with what is sent when serving.
+
+    `serving` is empty when they are equal token by token, else it says where they differ.
+    """
+
+    id: str
+    num_tokens: int
+    num_trained: int
+    pieces: tuple[Piece, ...]
+    serving: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What was found. Parts that were not measured are None or empty, and `notes` says why.
+
+    `facts` are lines for a table (name, value): template, stop token, steps, epochs. `estimate` is
+    the same for time, memory and disk. `topics` are instruction clusters: name, rows, share,
+    example places. `usage` is the part `usage` of `preflight.json`. `suspicious` are rows with
+    the reason and the figures, the most suspicious first.
+    """
+
+    title: str
+    num_rows: int
+    account: tuple[AccountLine, ...]
+    findings: tuple[DataFinding, ...]
+    lengths: Lengths | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    estimate: Mapping[str, str] = field(default_factory=dict)
+    diversity: Mapping[str, str] = field(default_factory=dict)
+    topics: tuple[Mapping[str, Any], ...] = ()
+    usage: Mapping[str, Any] | None = None
+    suspicious: tuple[Mapping[str, Any], ...] = ()
+    views: tuple[RowView, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,34 @@
+"""What is wrong with the text of the data: checks, each a pure function of a `Corpus`.
+
+No check needs torch, a model or the network, and none depends on chance or on time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sft.curate.checks.copies import duplicates, near_duplicates
+from sft.curate.corpus import Corpus
+from sft.curate.finding import SEVERITIES, DataFinding
+
+Check = Callable[[Corpus], list[DataFinding]]
+
+CHECKS: dict[str, Check] = {
+    "duplicates": duplicates,
+    "near_duplicates": near_duplicates,
+}
+
+
+def run_checks(
+    corpus: Corpus, progress: Callable[[str], None] | None = None
+) -> list[DataFinding]:
+    """What all checks find, the worst first, and of equal severity the most rows first.
+
+    `progress` is called with the name of each check before it runs.
+    """
+    found: list[DataFinding] = []
+    for name, check in CHECKS.items():
+        if progress:
+            progress(name)
+        found += check(corpus)
+    return sorted(found, key=lambda f: (SEVERITIES.index(f.severity), -f.count))

@@ -1,0 +1,41 @@
+"""How findings are worded: quotes of data that are short and safe to print, numbers, places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_QUOTE = 100  # characters
+
+
+def quoted(text: str, limit: int = MAX_QUOTE) -> str:
+    """`text` in quotation marks, on one line, without characters that do something on a screen."""
+    line = " ".join(text[: 8 * limit].split())
+    shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
+    return f'"{shown}"' if len(shown) <= limit else f'"{shown[: limit - 3]}..."'
+
+
+def quoted_end(text: str, limit: int = MAX_QUOTE) -> str:
+    """The end of `text`, as `quoted` shows a beginning."""
+    line = " ".join(text[-8 * limit :].split())
+    shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
+    return f'"{shown}"' if len(shown) <= limit else f'"...{shown[-(limit - 3) :]}"'
+
+
+def _escaped(letter: str) -> str:
+    return f"\\u{ord(letter):04x}"
+
+
+def count(number: int, noun: str = "row") -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def share(number: int, total: int) -> str:
+    """`3.2 %`, of a total that may be 0."""
+    percent = 100 * number / max(total, 1)
+    return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
+
+
+def place_of(rows: Sequence[object], index: int) -> str:
+    """`file:line` of one row, printable."""
+    return quoted(str(rows[index].origin), 200)[1:-1]  # type: ignore[attr-defined]

@@ -1,0 +1,96 @@
+"""`Corpus`: all rows that `sft check` looks at, with the texts that checks compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from sft.curate.texts import Prompted, answer_text, prompt_text
+from sft.data.conversation import Conversation
+from sft.data.near_duplicates import clusters
+from sft.data.splits import prompt_key, row_text
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An answer that is trained on, and the text of the message before it.
+
+    `row` counts in `Corpus.train`; `number` counts the answers of its row from 0. `role` is that
+    of the message before: `user` or `tool`. `calls` says that the answer has tool calls.
+    """
+
+    row: int
+    number: int
+    prompt: str
+    role: str
+    answer: str
+    calls: bool
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Rows by what they are for; every list but `train` may be empty.
+
+    `usage` rows may lack an answer. `benchmarks` are named texts that must not be trained on, such
+    as the questions of a public test.
+    """
+
+    train: Sequence[Conversation]
+    val: Sequence[Conversation] = ()
+    usage: Sequence[Prompted] = ()
+    test: Sequence[Prompted] = ()
+    benchmarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """What the user says in each training row, all turns."""
+        return [prompt_text(row) for row in self.train]
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """The first answer with a text of each training row; empty when there is none."""
+        return [answer_text(row) for row in self.train]
+
+    @cached_property
+    def turns(self) -> list[Turn]:
+        """Every answer of the training rows that has a loss weight above 0, in order."""
+        found = []
+        for index, row in enumerate(self.train):
+            number = 0
+            for before, message in zip((None, *row.messages), row.messages, strict=False):
+                if message.role != "assistant":
+                    continue
+                if message.weight > 0:
+                    prompt, role = (before.content, before.role) if before else ("", "user")
+                    calls = bool(message.tool_calls)
+                    found.append(Turn(index, number, prompt, role, message.content, calls))
+                number += 1
+        return found
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The text of each training row, without its system message; see `splits.row_text`."""
+        return [row_text(row) for row in self.train]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """All messages of each training row, case and white space apart: equal for exact copies."""
+        systems = ["\n".join(m.content for m in r.messages if m.role == "system") for r in self.train]
+        both = zip(systems, self.texts, strict=True)
+        return [f"{' '.join(a.lower().split())}\0{' '.join(b.lower().split())}" for a, b in both]
+
+    @cached_property
+    def prompt_keys(self) -> list[str]:
+        """Hash of what each training row shows to the model; see `splits.prompt_key`."""
+        return [prompt_key(row) for row in self.train]
+
+    @cached_property
+    def labels(self) -> list[int]:
+        """Near-duplicate cluster of each training row; see `near_duplicates.clusters`."""
+        return clusters(self.texts)
+
+    @cached_property
+    def places(self) -> list[str]:
+        """`file:line` of each training row."""
+        return [str(row.origin) for row in self.train]

@@ -1,0 +1,29 @@
+"""What is wrong with the data: one `DataFinding` for each kind of fault, with all rows it concerns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")  # the worst first
+
+
+@dataclass(frozen=True, slots=True)
+class DataFinding:
+    """One fault. `error` teaches something wrong, `warning` may, `info` is good to know.
+
+    `count` is the number of rows concerned and `rows` are their places (`file:line`), as many as
+    are known. `fix` is a config line or a command that mends it; empty when only a person can.
+    """
+
+    check: str
+    severity: Severity
+    count: int
+    rows: tuple[str, ...]
+    message: str
+    fix: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """The finding as plain JSON types."""
+        return {**asdict(self), "rows": list(self.rows)}
