@@ -21,6 +21,8 @@ from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
 from sft.data.held_out import HeldOut, load_held_out
+from sft.data.mixing import sizes_of, tempered
+from sft.data.token_cache import TokenCache
 from sft.data.tokenize import Example
 from sft.data.tokenize import fingerprint as data_fingerprint
 from sft.errors import CheckpointError, ConfigError, DivergedError
@@ -30,6 +32,7 @@ from sft.model.flops import ModelShape, model_shape
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
 from sft.model.self_check import check_layout
+from sft.model.starter import cache_folder
 from sft.optim.optimizers import build_optimizer
 from sft.probes.build import ProbeSource, build_probes
 from sft.probes.look import Looker
@@ -112,7 +115,11 @@ def prepare_data(
 
     rows = resolver.config.data
     choose = partial(choose_rows, config=rows, seed=config.run.seed)
-    data = load_data(rows, template, config.run.seed, progress, choose)
+    cache = TokenCache.of(rows.cache, cache_folder() / "tokens", tokenizer.tokenizer)
+    seed, num_examples = config.run.seed, config.num_examples
+    data = load_data(
+        rows, template, seed, progress, choose, cache=cache, num_examples=num_examples
+    )
     held_out = load_held_out(resolver.config.data, template)
     return Tokens(resolver, folder, tokenizer, template, data, held_out)
 
@@ -126,11 +133,13 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     seed_everything(config.run.seed)
     tokens = prepare_data(config, show, stop.raise_before_training)
     resolver, data = tokens.resolver, tokens.data
+    for remark in data.remarks:
+        show.note(remark)
     for note in (*data.notes, *tokens.held_out.notes):
         show.note(f"note: {note}", style="yellow")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = _dtype(resolver, device)
-    model, trained, base, stops = _load_checked(tokens, device, dtype, show, stop)
+    dtype = resolve_dtype(resolver, device)
+    model, trained, base, stops = load_checked(tokens, device, dtype, show, stop)
     _forget_false_start(run)
     source = ProbeSource(
         resolver.config, data, tokens.held_out, tokens.template, tokens.tokenizer.tokenizer
@@ -147,8 +156,11 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
     same_run(run, identity(resolver, tokens, base, num_steps), show)
-    write_json(run.account, account(data))
-    run.check_space(_needed_bytes(model, parameters, resolved.checkpoint.keep))
+    shares = batches.shares(resolved.data.train, config.batch.examples * num_steps)
+    write_json(run.account, account(data, shares))
+    for share in shares:
+        show.note(share.line())
+    run.check_space(needed_bytes(model, parameters, resolved.checkpoint.keep))
     forward = Forward(
         model,
         layout="flat" if resolved.model.attention == "flat" else "padded",
@@ -191,7 +203,7 @@ def objective_of(probes: Sequence[Probe]) -> str | None:
     return next((f"{name}_loss" for name in ("usage", "val") if name in scored), None)
 
 
-def _needed_bytes(
+def needed_bytes(
     model: PreTrainedModel, parameters: Mapping[str, torch.nn.Parameter], keep: int
 ) -> int:
     """Weights and two moments in fp32, for the kept, the best and the new; and the model."""
@@ -208,6 +220,8 @@ def build_batches(
         ConfigError: rows are to be weighted by usage, and there is none.
     """
     weights = [source.weight for source in config.data.train]
+    sizes = sizes_of(data.train, len(weights))
+    weights = tempered(weights, sizes, config.data.temperature)
     importance = None
     if config.data.usage_weighting:
         if not held_out.prompts:
@@ -226,7 +240,7 @@ def examine(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:
     rows, used = source.data.split, {example.origin for example in source.data.train}
     train = [row for row in rows.train if row.origin in used]
     usage = [prompt.conversation for prompt in source.held_out.prompts]
-    return preflight(train, rows.val, usage or None, visits=float(visits))
+    return preflight(train, rows.val, usage or None, visits=visits * source.data.sampled)
 
 
 def _base_weights(tokens: Tokens) -> dict[str, torch.Tensor]:
@@ -242,7 +256,7 @@ def _forget_false_start(run: RunDir) -> None:
             remove_path(path)
 
 
-def _load_checked(
+def load_checked(
     tokens: Tokens, device: torch.device, dtype: torch.dtype, show: Console, stop: StopFlag
 ) -> tuple[PreTrainedModel, Any, str, list[int]]:
     """As `_build_model`, on its device, with its layout chosen and its dropout put in."""
@@ -283,7 +297,8 @@ def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, A
     return model, prepare_method(model, config.method, new_ids), base, stops
 
 
-def _dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
+def resolve_dtype(resolver: Resolver, device: torch.device) -> torch.dtype:
+    """The type of the arithmetic: that of `model.dtype`, by default what suits the device."""
     on_cuda = device.type == "cuda"
     resolver.fill(
         "model.dtype",
@@ -366,7 +381,11 @@ def saved_identity(run: RunDir) -> dict[str, Any]:
 
 
 def without_dir(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The folder may be moved; where it is changes nothing."""
-    if "run" not in tree:
-        return tree
-    return {**tree, "run": {k: v for k, v in tree["run"].items() if k != "dir"}}
+    """Without what changes no result: where the folder is, who tokenises, what is kept where."""
+    ignored = {"run": ("dir",), "data": ("workers", "cache")}
+    return {
+        section: {k: v for k, v in values.items() if k not in ignored[section]}
+        if section in ignored and isinstance(values, Mapping)
+        else values
+        for section, values in tree.items()
+    }

@@ -2,13 +2,16 @@ import io
 import json
 import os
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
 from rich.console import Console as RichConsole
 
 from sft import load_config
-from sft.check.terminal import MASKED, PARTLY, TRAINED, token_view
+from sft.check.terminal import MASKED, PARTLY, TRAINED, token_text
+from sft.check.views import row_view
 from sft.cli import main
 from sft.setup import prepare_data
 from sft.trackers.console import Console
@@ -44,20 +47,23 @@ def check(*args):
 
 
 def spans(text):
-    """The pieces of a rich text after its heading, with their style."""
-    return [(text.plain[s.start : s.end], s.style) for s in text.spans][1:]
+    """The pieces of a rich text after its heading, of one colour together."""
+    found = [(text.plain[s.start : s.end], s.style.split(" underline")[0]) for s in text.spans]
+    return [
+        ("".join(p for p, _ in same), style) for style, same in groupby(found[1:], itemgetter(1))
+    ]
 
 
 def examples(**data):
     values = {"data.train": ["talk.jsonl"], "data.val_fraction": 0, "model.name": "llama"}
     config = load_config({}, {**values, **{f"data.{key}": value for key, value in data.items()}})
     tokens = prepare_data(config, Console(io.StringIO()))
-    return tokens.data.train, tokens.tokenizer.tokenizer
+    return [row_view(each, tokens.tokenizer.tokenizer) for each in tokens.data.train]
 
 
 def test_trained_tokens_are_green_and_only_those():
-    (example,), tokenizer = examples()
-    text = token_view(example, tokenizer)
+    (view,) = examples()
+    text = token_text(view)
     found = spans(text)
     assert [piece for piece, style in found if style == TRAINED] == [
         "four<|im_end|>",
@@ -69,24 +75,24 @@ def test_trained_tokens_are_green_and_only_those():
     assert "two<|im_end|>" in masked and "[bold]five?" in masked
     assert "\x1b" not in text.plain and "three�[2J?" in text.plain
     heading = text.plain.splitlines()[1]
-    assert heading == f"talk.jsonl:1  {example.num_tokens} tokens, {example.num_trained} trained"
+    assert heading == f"talk.jsonl:1  {view.num_tokens} tokens, {view.num_trained} trained"
 
 
 def test_tokens_of_a_weight_below_one_are_yellow():
-    (example,), tokenizer = examples(prompt_weight=0.25)
-    found = spans(token_view(example, tokenizer))
+    (view,) = examples(prompt_weight=0.25)
+    found = spans(token_text(view))
     assert {style for _, style in found} == {TRAINED, PARTLY, MASKED}
     assert [p for p, style in found if style == MASKED] == ["<|im_start|>"]  # nothing predicts it
     assert next(p for p, style in found if style == TRAINED) == "four<|im_end|>"
 
 
 def test_a_terminal_gets_the_colours():
-    (example,), tokenizer = examples()
+    (view,) = examples()
     out = RichConsole(record=True, force_terminal=True, color_system="standard", file=io.StringIO())
-    out.print(token_view(example, tokenizer), soft_wrap=True)
+    out.print(token_text(view), soft_wrap=True)
     shown = out.export_text(styles=True)
-    assert "\x1b[1;32mfour<|im_end|>\x1b[0m" in shown
-    assert "\x1b[90m<|im_start|>system\x1b[0m" in shown
+    assert "\x1b[1;32mfour\x1b[0m\x1b[1;4;32m<|im_end|>\x1b[0m" in shown
+    assert "\x1b[4;90m<|im_start|>\x1b[0m\x1b[90msystem" in shown
 
 
 def test_check_shows_account_lengths_plan_and_rows(world):
@@ -98,9 +104,9 @@ def test_check_shows_account_lengths_plan_and_rows(world):
         assert part in done.out
     for part in ("the model's tokenizer, sha256 ", "'<|im_end|>' (4), trained at the end of every"):
         assert part in done.out
-    assert "12 of 8 examples, 2.00 epochs" in done.out
+    assert "12 of 8 examples, 2.00 times each row" in done.out
     assert "mask methods       prefix differences, and message spans" in done.out
-    assert "validation         12 examples" in done.out
+    assert "validation         12 rows" in done.out
     assert done.out.count(" trained\n<|im_start|>user\n") == 2
     assert "rows.jsonl:1  " in done.out
     assert "\x1b" not in done.out
@@ -112,7 +118,7 @@ def test_force_color_colours_the_rows(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     done = check("rows.jsonl", "--rows", "1")
     line = next(text for text in done.out.splitlines() if "It is" in text)
-    assert line.startswith("\x1b[1;32mIt is ") and line.endswith("<|im_end|>\x1b[0m")
+    assert line.startswith("\x1b[1;32mIt is ") and line.endswith("\x1b[1;4;32m<|im_end|>\x1b[0m")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -125,7 +131,7 @@ def test_a_terminal_without_bars_and_boxes_gets_something_else(monkeypatch, enco
 
 
 def test_rows_can_be_none_and_one_can_be_named():
-    assert "<|im_start|>" not in check("rows.jsonl", "--rows", "0").out.split("Tokens: ")[1]
+    assert "Tokens: " not in check("rows.jsonl", "--rows", "0").out
     line = Path("rows.jsonl").read_text().splitlines()[16]
     row = json.loads(line)["messages"][0]["content"]
     for name in ("17", "rows.jsonl:17"):
@@ -161,7 +167,7 @@ def test_reasons_are_grouped_with_their_places(world):
 def test_a_config_file_works_as_for_train(world):
     (world / "run.yaml").write_text("model: {name: llama}\ndata: {train: rows.jsonl}\n")
     first = Outcome("check", "run.yaml", "--max-steps", "5")
-    assert first.code == 0 and "5 of 8 examples, 0.83 epochs" in first.out
+    assert first.code == 0 and "5 of 8 examples, 0.83 times each row" in first.out
 
 
 def test_bad_data_is_told_as_for_train():

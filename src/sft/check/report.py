@@ -54,14 +54,15 @@ class Piece:
 class RowView:
     """One row as the model sees it. `serving` compares its prompt with what is sent when serving.
 
-    `serving` is empty when they are equal token by token, else it says where they differ.
+    `serving` is empty when they are equal token by token, else it says where they differ; None
+    when they were not compared.
     """
 
     id: str
     num_tokens: int
     num_trained: int
     pieces: tuple[Piece, ...]
-    serving: str = ""
+    serving: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ class CheckReport:
     `facts` are lines for a table (name, value): template, stop token, steps, epochs. `estimate` is
     the same for time, memory and disk. `topics` are instruction clusters: name, rows, share,
     example places. `usage` is the part `usage` of `preflight.json`. `suspicious` are rows with
-    the reason and the figures, the most suspicious first.
+    the reason and the figures, the most suspicious first. `checks` names the checks that ran,
+    those that found nothing included.
     """
 
     title: str
@@ -87,3 +89,4 @@ class CheckReport:
     suspicious: tuple[Mapping[str, Any], ...] = ()
     views: tuple[RowView, ...] = ()
     notes: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()

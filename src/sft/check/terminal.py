@@ -1,143 +1,172 @@
-"""`sft check`: what a run would train on, before it does: account, lengths, masks."""
+"""What `sft check` prints: findings, account, lengths, facts, and rows in colour."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console as RichConsole
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sft.config import Config
-from sft.data.tokenize import IGNORE_INDEX, Example
-from sft.errors import ConfigError, did_you_mean
-from sft.setup import Tokens, build_batches, prepare_data
-from sft.trackers.console import BARS, Console, printable
+from sft.check.report import AccountLine, CheckReport, Lengths, RowView
+from sft.curate.finding import SEVERITIES, DataFinding
+from sft.trackers.console import BARS, printable
 
 NUM_REASONS = 8
+NUM_PLACES = 3
+NUM_LISTED = 10  # topics, suspicious rows, groups of uncovered prompts
 TRAINED, PARTLY, MASKED = "bold green", "yellow", "bright_black"
+KINDS = {"trained": TRAINED, "partly": PARTLY, "masked": MASKED}
+COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
-def check(config: Config, rows: int, row: str | None, out: RichConsole, show: Console) -> None:
-    """Print the account, the lengths, the facts of the template, and `rows` coloured rows.
+def show_report(report: CheckReport, num_views: int, out: RichConsole) -> None:
+    """Print everything; `num_views` rows last, findings before them, where the eye rests."""
+    parts: list[RenderableType | None] = [
+        _account(report.account, report.num_rows),
+        _lengths(report.lengths) if report.lengths else None,
+        _pairs("Plan", {**report.facts, **report.estimate}),
+        _diversity(report),
+        _usage(report.usage) if report.usage else None,
+        _suspicious(report.suspicious) if report.suspicious else None,
+        _findings(report.findings),
+    ]
+    for part in filter(None, parts):
+        out.print(part)
+        out.print()
+    for note in report.notes:
+        out.print(Text(f"note: {printable(note)}", style="bright_black"))
+    if num_views and report.views:
+        out.print(Text.assemble("\nTokens: ", ("trained", TRAINED), ", ", ("shown only", MASKED)))
+    for view in report.views[:num_views]:
+        out.print(token_text(view), soft_wrap=True)
 
-    `row` is the id of one row to show instead (`file:line`, or its end).
-    """
-    tokens = prepare_data(config, show)
-    out.print(_account(tokens))
-    out.print(_lengths(tokens.data.train, int(tokens.resolver.config.data.max_seq_len)))
-    out.print(_plan(tokens))
-    for note in (*tokens.data.notes, *tokens.held_out.notes):
-        out.print(Text(f"note: {printable(note)}", style="yellow"))
-    chosen = [_find(tokens, row)] if row else tokens.data.train[:rows]
-    out.print(Text.assemble("\nTokens: ", ("trained", TRAINED), ", ", ("shown only", MASKED)))
-    for example in chosen:
-        out.print(token_view(example, tokens.tokenizer.tokenizer), soft_wrap=True)
+
+def verdict(findings: Sequence[DataFinding]) -> str:
+    """`2 errors, 1 warning, 3 notes`, or that nothing was found."""
+    names = {"error": "error", "warning": "warning", "info": "note"}
+    counts = {s: sum(finding.severity == s for finding in findings) for s in SEVERITIES}
+    said = [f"{n} {names[s]}{'s' * (n > 1)}" for s, n in counts.items() if n]
+    return ", ".join(said) or "nothing found that is wrong"
 
 
-def _account(tokens: Tokens) -> Table:
-    data = tokens.data
-    table = Table(title=f"{data.num_rows:,} rows read", title_justify="left")
-    for column, justify in (("rows", "right"), ("became", "left"), ("why, and where", "left")):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for status, count in data.counts().items():
-        if not count:
-            continue
-        reasons: dict[str, list[str]] = {}
-        for fate in data.fates:
-            if fate.status == status and fate.reason:
-                reasons.setdefault(_kind(fate.reason), []).append(str(fate.origin))
-        lines = [
-            f"{len(places):,} x {reason} ({', '.join(places[:3])}{', ...' * (len(places) > 3)})"
-            for reason, places in sorted(reasons.items(), key=lambda kv: -len(kv[1]))
-        ][:NUM_REASONS]
-        # Text, because a str is markup, and a file may be named `data[/x].jsonl`.
-        table.add_row(f"{count:,}", status, Text(printable("\n".join(lines))))
+def _findings(findings: Sequence[DataFinding]) -> Table:
+    table = Table(title=f"Findings: {verdict(findings)}", title_justify="left", show_lines=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("what, where, and what to do", overflow="fold")
+    for finding in findings:
+        what = Text(printable(finding.message))
+        if finding.rows:
+            what.append(f"\n{printable(shortened(finding.rows))}", style="bright_black")
+        if finding.fix:
+            what.append("\nfix: ", style="bold").append(printable(finding.fix))
+        count = f"{finding.count:,}" if finding.count else ""
+        table.add_row(Text(finding.check, style=COLOURS[finding.severity]), count, what)
     return table
 
 
-def _kind(reason: str) -> str:
-    """Reasons that differ in their numbers only are one kind."""
-    head, comma, tail = reason.partition(",")
-    return f"too long:{tail}" if comma and head.endswith(" tokens") else reason
+def shortened(places: Sequence[str]) -> str:
+    """The first places; a file that was just named is not named again: `a.jsonl:3, 9, ...`."""
+    said, last = [], ""
+    for place in places[:NUM_PLACES]:
+        file, _, line = place.rpartition(":")
+        said.append(line if file == last else place)
+        last = file
+    return ", ".join(said) + ", ..." * (len(places) > NUM_PLACES)
 
 
-def _lengths(examples: Sequence[Example], max_seq_len: int) -> Table:
-    lengths = np.array([e.num_tokens for e in examples])
-    trained = np.array([e.num_trained for e in examples])
+def _account(lines: Sequence[AccountLine], num_rows: int) -> Table:
+    table = Table(title=f"{num_rows:,} rows read", title_justify="left")
+    for column, justify in (("rows", "right"), ("became", "left"), ("why, and where", "left")):
+        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for status in dict.fromkeys(line.status for line in lines):
+        same = [line for line in lines if line.status == status]
+        said = [
+            f"{line.count:,} x {line.reason} ({shortened(line.places)}"
+            f"{', ...' * (line.count > len(line.places))})"
+            for line in same
+            if line.reason
+        ]
+        # Text, because a str is markup, and a file may be named `data[/x].jsonl`.
+        why = Text(printable("\n".join(said[:NUM_REASONS])))
+        table.add_row(f"{sum(line.count for line in same):,}", status, why)
+    return table
+
+
+def _lengths(lengths: Lengths) -> Table:
     table = Table(title="Tokens per example", title_justify="left")
     names = ("", "min", "median", "95 %", "max", "sum", "distribution")
     for name in names:
         table.add_column(name, justify="left" if name in ("", "distribution") else "right")
-    for name, values in (("all", lengths), ("trained", trained)):
-        counts, _ = np.histogram(values, bins=24, range=(0, max(int(lengths.max()), 1)))
-        bars = "".join(BARS[round(7 * c / max(counts.max(), 1))] if c else " " for c in counts)
-        quantiles = [int(np.quantile(values, q)) for q in (0, 0.5, 0.95, 1)]
-        table.add_row(name, *(f"{q:,}" for q in quantiles), f"{values.sum():,}", f"|{bars}|")
-    share = trained.sum() / lengths.sum()
+    rows = (
+        ("all", lengths.all_counts, lengths.all_quantiles, lengths.num_tokens),
+        ("trained", lengths.trained_counts, lengths.trained_quantiles, lengths.num_trained),
+    )
+    for name, counts, quantiles, total in rows:
+        most = max(*counts, 1)
+        bars = "".join(BARS[round(7 * c / most)] if c else " " for c in counts)
+        table.add_row(name, *(f"{q:,}" for q in quantiles), f"{total:,}", f"|{bars}|")
     table.caption = (
-        f"{share:.0%} of the tokens are trained; data.max_seq_len is {max_seq_len:,}; "
-        f"the distribution runs from 0 to {lengths.max():,} tokens"
+        f"{lengths.num_trained / lengths.num_tokens:.0%} of the tokens are trained; "
+        f"data.max_seq_len is {lengths.max_seq_len:,}; "
+        f"the distribution runs from 0 to {lengths.edges[-1]:,.0f} tokens"
     )
     return table
 
 
-def _plan(tokens: Tokens) -> Table:
-    config, facts = tokens.resolver.config, tokens.template.facts
-    batches = build_batches(config, tokens.data, tokens.held_out)
-    num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
-    tools = (
-        "the template"
-        if facts.tools_by == "template"
-        else ("text in the messages, because the template ignores them")
+def _pairs(title: str, rows: Mapping[str, str]) -> Table:
+    table = Table(
+        title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
     )
-    rows = {
-        "chat template": f"{tokens.tokenizer.template_source}, sha256 {facts.sha256[:12]}",
-        "generation prompt": repr(facts.generation_prompt),
-        "stop token": f"{facts.stop_token!r} ({facts.stop_id}), trained at the end of every turn",
-        "BOS": "one, at the start" if facts.leading_bos else "none, as when serving",
-        "tools": f"shown by {tools}",
-        "mask methods": "prefix differences, and "
-        + ("generation markers" if facts.has_generation_markers else "message spans"),
-        "steps": f"{num_steps:,} of {config.batch.examples} examples, "
-        f"{num_steps * config.batch.examples / batches.epoch_size:.2f} epochs",
-        "validation": f"{len(tokens.data.val):,} examples",
-    }
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows.items():
-        table.add_row(Text(name, style="bold"), Text(printable(value)))
+        table.add_row(Text(printable(name), style="bold"), Text(printable(value)))
     return table
 
 
-def _find(tokens: Tokens, row: str) -> Example:
-    examples = [*tokens.data.train, *tokens.data.val]
-    for example in examples:
-        if example.id == row or example.id.endswith(f":{row}") or example.id.endswith(f"/{row}"):
-            return example
-    known = [example.id for example in examples[:1000]]
-    raise ConfigError(f"--row {row}: no such example.{did_you_mean(row, known)}")
+def _diversity(report: CheckReport) -> RenderableType | None:
+    if not report.diversity:
+        return None
+    topics = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for topic in report.topics[:NUM_LISTED]:
+        share = f"{topic['share']:.0%}"
+        topics.add_row(f"{topic['rows']:,}", share, Text(printable(str(topic["name"]))))
+    return Group(_pairs("Diversity", report.diversity), Text("topics", style="bold"), topics)
 
 
-def token_view(example: Example, tokenizer: Any) -> Text:
-    """The text of an example: trained tokens green, masked ones grey, special tokens visible.
+def _usage(usage: Mapping[str, Any]) -> Table:
+    missing = len(usage["uncovered"])
+    rows = {"covered": f"{usage['n'] - missing:,} of {usage['n']:,} prompts"}
+    texts = {row["id"]: row["text"] for row in usage["uncovered"]}
+    for group in usage["groups"][:NUM_LISTED]:
+        first = group["ids"][0]
+        rows[f"not: {group['label']}"] = f"{len(group['ids']):,}, such as {texts[first][:60]!r}"
+    rows |= {fact["name"]: fact["message"] for fact in usage["facts"] if fact["differs"]}
+    return _pairs("Usage", rows)
 
-    A token's colour is that of its own prediction: green when the model learns to write it.
-    """
+
+def _suspicious(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="Suspicious rows", title_justify="left")
+    for name in ("row", "loss", "without prompt", "why"):
+        table.add_column(name, justify="left" if name in ("row", "why") else "right")
+    for row in rows[:NUM_LISTED]:
+        table.add_row(
+            Text(printable(row["row"])), f"{row['loss']:.2f}", f"{row['alone']:.2f}", row["reason"]
+        )
+    table.caption = f"{len(rows):,} rows; losses of the base model in nats per token"
+    return table
+
+
+def token_text(view: RowView) -> Text:
+    """A row: trained tokens green, masked ones grey, special tokens underlined."""
     text = Text().append(
-        f"\n{printable(example.id)}  {example.num_tokens} tokens, {example.num_trained} trained\n",
+        f"\n{printable(view.id)}  {view.num_tokens} tokens, {view.num_trained} trained\n",
         style="bold",  # of the heading only
     )
-    weights = np.append(np.float32(0), example.weights[:-1])
-    targets = np.append(IGNORE_INDEX, example.labels[:-1])
-    pieces: list[tuple[list[int], str]] = []
-    for token, weight, target in zip(example.input_ids, weights, targets, strict=True):
-        style = MASKED if target == IGNORE_INDEX else TRAINED if weight == 1 else PARTLY
-        if pieces and pieces[-1][1] == style:
-            pieces[-1][0].append(int(token))
-        else:
-            pieces.append(([int(token)], style))
-    for ids, style in pieces:
-        text.append(printable(tokenizer.decode(ids, clean_up_tokenization_spaces=False)), style)
+    for piece in view.pieces:
+        text.append(printable(piece.text), KINDS[piece.kind] + " underline" * piece.special)
+    if view.serving:
+        text.append(f"\nserving differs: {printable(view.serving)}", style="bold red")
     return text

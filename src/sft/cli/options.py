@@ -36,6 +36,11 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def is_config_file(source: str | None) -> bool:
+    """Whether `source` is a YAML file, and not data."""
+    return source is not None and Path(source).suffix.lower() in (".yaml", ".yml")
+
+
 def build_config(source: str | None, flags: dict[str, Any]) -> Config:
     """Merge the config file, the flags and `--set`; the later one wins.
 
@@ -44,7 +49,7 @@ def build_config(source: str | None, flags: dict[str, Any]) -> Config:
     from sft.config import load_config, parse_assignment, read_config
 
     values: dict[str, Any] = {}
-    if source and Path(source).suffix.lower() in (".yaml", ".yml"):
+    if source and is_config_file(source):
         values = read_config(source)
     elif source:
         flags = {**flags, "data": (source, *flags["data"])}

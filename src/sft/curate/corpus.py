@@ -69,6 +69,16 @@ class Corpus:
         return found
 
     @cached_property
+    def contents(self) -> list[tuple[int, str, str]]:
+        """Row, role and text of every message of the training rows that has a text."""
+        return [
+            (index, message.role, message.content)
+            for index, row in enumerate(self.train)
+            for message in row.messages
+            if message.content
+        ]
+
+    @cached_property
     def texts(self) -> list[str]:
         """The text of each training row, without its system message; see `splits.row_text`."""
         return [row_text(row) for row in self.train]

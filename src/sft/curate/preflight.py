@@ -56,7 +56,7 @@ def preflight(
         "answers": surface(
             [answer_text(train[i]) for i in distinct], [answer_text(row) for row in usage or ()]
         ),
-        "usage": _usage(train, usage, facts or {}) if usage else None,
+        "usage": usage_part(train, usage, facts or {}) if usage else None,
     }
 
 
@@ -70,7 +70,7 @@ def _duplicates(rows: Sequence[Conversation], labels: Sequence[int]) -> list[lis
     return pairs[:MAX_LISTED]
 
 
-def _usage(
+def usage_part(
     train: Sequence[Conversation],
     usage: Sequence[Prompted],
     facts: Mapping[str, tuple[Any, Any]],

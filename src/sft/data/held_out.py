@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sft.config import DataConfig
 from sft.data.chat_template import ChatTemplate
+from sft.data.conversation import Conversation
 from sft.data.problems import BadRows
 from sft.data.prompts import Prompt, read_prompts
 from sft.data.read import read_conversations
@@ -18,13 +19,15 @@ from sft.errors import DataError
 class HeldOut:
     """`usage` are the prompts with answers as examples; `unanswered` the ids of the others.
 
-    `prompts` holds both kinds, as conversations. `notes` tell of rows that are left out.
+    `prompts` holds both kinds, as conversations, and `test_rows` those of `test`. `notes` tell of
+    rows that are left out.
     """
 
     prompts: list[Prompt] = field(default_factory=list)
     usage: list[Example] = field(default_factory=list)
     unanswered: Mapping[str, list[int]] = field(default_factory=dict)
     test: list[Example] = field(default_factory=list)
+    test_rows: Sequence[Conversation] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
@@ -53,23 +56,25 @@ def load_held_out(config: DataConfig, template: ChatTemplate) -> HeldOut:
     bad.raise_if_any(len(prompts))
     if prompts and not usage.examples and not unanswered:
         raise DataError(_nothing_left(bad, limit))
-    test, test_files, test_notes = _load_test(config, template)
-    notes = _notes("data.usage", read.num_bad + bad.count, num_long) + test_notes
-    return HeldOut(prompts, usage.examples, unanswered, test, files | test_files, notes)
+    test = _load_test(config, template)
+    notes = [*_notes("data.usage", read.num_bad + bad.count, num_long), *test.notes]
+    files |= test.files
+    return replace(
+        test, prompts=prompts, usage=usage.examples, unanswered=unanswered, files=files, notes=notes
+    )
 
 
-def _load_test(
-    config: DataConfig, template: ChatTemplate
-) -> tuple[list[Example], dict[str, str], list[str]]:
-    """The examples of `data.test`, the SHA-256 of its files, and notes."""
+def _load_test(config: DataConfig, template: ChatTemplate) -> HeldOut:
+    """The part of `data.test`."""
     if not config.test:
-        return [], {}, []
+        return HeldOut()
     loaded, bad = read_conversations(config.test, config.on_bad_row), BadRows(config.on_bad_row)
     limit = int(config.max_seq_len)
     found = tokenize(loaded.conversations, template, bad, max_seq_len=limit)
     bad.raise_if_any(len(loaded.conversations))
     notes = _notes("data.test", loaded.num_bad + bad.count, len(found.fates))
-    return found.examples, loaded.files, notes
+    rows = loaded.conversations
+    return HeldOut(test=found.examples, test_rows=rows, files=loaded.files, notes=notes)
 
 
 def _nothing_left(bad: BadRows, limit: int) -> str:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sft.curate.checks.answers import echo, empty, refusals
+from sft.curate.checks.conflicts import conflicts
 from sft.curate.checks.copies import duplicates, near_duplicates
+from sft.curate.checks.cut_answers import cut_answers
+from sft.curate.checks.leaks import contamination, leaks
+from sft.curate.checks.openings import boilerplate, openers
+from sft.curate.checks.personal_data import personal_data
+from sft.curate.checks.roles import wrong_roles
+from sft.curate.checks.written import encoding, languages, lengths_text, special_text
 from sft.curate.corpus import Corpus
 from sft.curate.finding import SEVERITIES, DataFinding
 
@@ -16,6 +24,21 @@ Check = Callable[[Corpus], list[DataFinding]]
 CHECKS: dict[str, Check] = {
     "duplicates": duplicates,
     "near_duplicates": near_duplicates,
+    "leaks": leaks,
+    "contamination": contamination,
+    "conflicts": conflicts,
+    "empty": empty,
+    "echo": echo,
+    "refusals": refusals,
+    "boilerplate": boilerplate,
+    "openers": openers,
+    "cut_answers": cut_answers,
+    "wrong_roles": wrong_roles,
+    "encoding": encoding,
+    "special_text": special_text,
+    "languages": languages,
+    "personal_data": personal_data,
+    "lengths_text": lengths_text,
 }
 
 

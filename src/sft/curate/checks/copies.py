@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
-from sft.curate.checks.wording import count, quoted, share
+from sft.curate.checks.wording import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
+from sft.data.near_duplicates import words
+
+# When prompt or answer is the same, the other side may differ by this share of its words.
+SAME_SIDE = 0.8
+SAME_PROMPT = 0.6  # of the words of two answers to one prompt
+MIN_SHARED = 5  # words of the side that is the same: many rows have the answer "Positive"
+MAX_SET = 50  # rows of one text that are compared with each other
 
 
 def duplicates(corpus: Corpus) -> list[DataFinding]:
@@ -17,38 +24,41 @@ def duplicates(corpus: Corpus) -> list[DataFinding]:
     extra = _later(corpus.keys)
     if not extra:
         return []
-    copy, original = next(iter(extra.items()))
+    verb = "is a copy" if len(extra) == 1 else "are copies"
     return [
-        DataFinding(
-            check="duplicates",
-            severity="warning",
-            count=len(extra),
-            rows=tuple(corpus.places[i] for i in extra),
-            message=f"{count(len(extra))} ({share(len(extra), len(corpus.train))}) "
-            f"{'is a copy' if len(extra) == 1 else 'are copies'} of an earlier row and would be "
-            f"trained on more often than the others; {_pair(corpus, copy, original)}",
-            fix="sft curate DATA --dedupe exact --out FILE, or data.deduplicate: true",
+        finding(
+            corpus,
+            "duplicates",
+            "warning",
+            extra,
+            f"{count(len(extra))} ({share(len(extra), len(corpus.train))}) {verb} of an earlier "
+            f"row, so that it is trained on more often; {_pair(corpus, extra)}",
+            "sft curate DATA --dedupe exact --out FILE, or data.deduplicate: true",
         )
     ]
 
 
 def near_duplicates(corpus: Corpus) -> list[DataFinding]:
-    """Rows that say almost the same as an earlier one; exact copies are not counted again."""
+    """Rows that say almost the same as an earlier one; exact copies are not counted again.
+
+    Those of one near-duplicate cluster (see `sft.data.near_duplicates`), and short rows that
+    differ in a word or two of their prompt or of their answer only, which word 5-grams miss.
+    """
     exact = _later(corpus.keys)
-    near = {i: j for i, j in _later(corpus.labels).items() if i not in exact}
+    near = _almost(corpus) | _later(corpus.labels)
+    near = {i: near[i] for i in sorted(near) if i not in exact}
     if not near:
         return []
-    copy, original = next(iter(near.items()))
+    verb = "says" if len(near) == 1 else "say"
     return [
-        DataFinding(
-            check="near_duplicates",
-            severity="warning",
-            count=len(near),
-            rows=tuple(corpus.places[i] for i in near),
-            message=f"{count(len(near))} ({share(len(near), len(corpus.train))}) "
-            f"{'says' if len(near) == 1 else 'say'} almost the same as an earlier row; "
-            f"{_pair(corpus, copy, original)}",
-            fix="sft curate DATA --dedupe near --out FILE, or data.deduplicate: true",
+        finding(
+            corpus,
+            "near_duplicates",
+            "warning",
+            near,
+            f"{count(len(near))} ({share(len(near), len(corpus.train))}) {verb} almost the same as "
+            f"an earlier row; {_pair(corpus, near)}",
+            "sft curate DATA --dedupe near --out FILE, or data.deduplicate: true",
         )
     ]
 
@@ -63,6 +73,45 @@ def _later(labels: Sequence[Hashable]) -> dict[int, int]:
     return found
 
 
-def _pair(corpus: Corpus, copy: int, original: int) -> str:
-    places = quoted(corpus.places[copy])[1:-1], quoted(corpus.places[original])[1:-1]
-    return f"{places[0]} repeats {places[1]}: {quoted(corpus.prompts[copy], 60)}"
+def _almost(corpus: Corpus) -> dict[int, int]:
+    """Rows of one turn of which one side has the words of an earlier row and the other nearly."""
+    single = [i for i, row in enumerate(corpus.train) if len(row.messages) <= 3]
+    sides = {i: (words(corpus.prompts[i]), words(corpus.answers[i])) for i in single}
+    found: dict[int, int] = {}
+    for side in (0, 1):
+        same: dict[tuple[str, ...], list[int]] = {}
+        for i in single:
+            if len(sides[i][side]) >= MIN_SHARED:
+                same.setdefault(tuple(sorted(sides[i][side])), []).append(i)
+        for rows in same.values():
+            for earlier, later in _pairs(rows[:MAX_SET]):
+                pair = sides[earlier][1 - side], sides[later][1 - side]
+                if alike(*pair) >= (SAME_SIDE if side else SAME_PROMPT) or (
+                    side == 0 and _goes_on(*pair)
+                ):
+                    found.setdefault(later, earlier)
+    return found
+
+
+def _goes_on(a: Sequence[str], b: Sequence[str]) -> bool:
+    """Whether one of two answers is the beginning of the other."""
+    short, long = sorted((a, b), key=len)
+    return bool(short) and long[: len(short)] == short
+
+
+def _pairs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for number, later in enumerate(rows):
+        for earlier in rows[:number]:
+            yield earlier, later
+
+
+def alike(a: Sequence[str], b: Sequence[str]) -> float:
+    """Jaccard similarity of two lists of words, in any order; 1 for two empty ones."""
+    first, second = set(a), set(b)
+    return len(first & second) / len(first | second) if first or second else 1.0
+
+
+def _pair(corpus: Corpus, later: dict[int, int]) -> str:
+    copy, original = next(iter(later.items()))
+    quote = quoted(corpus.prompts[copy], 60)
+    return f"{place(corpus, copy)} repeats {place(corpus, original)}: {quote}"

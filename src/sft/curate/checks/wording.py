@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from pathlib import PurePath
+
+from sft.curate.corpus import Corpus
+from sft.curate.finding import DataFinding, Severity
 
 MAX_QUOTE = 100  # characters
 
@@ -36,6 +40,17 @@ def share(number: int, total: int) -> str:
     return f"{percent:.0f} %" if percent >= 10 or percent == 0 else f"{percent:.2g} %"
 
 
-def place_of(rows: Sequence[object], index: int) -> str:
-    """`file:line` of one row, printable."""
-    return quoted(str(rows[index].origin), 200)[1:-1]  # type: ignore[attr-defined]
+def finding(
+    corpus: Corpus, check: str, severity: Severity, rows: Iterable[int], message: str, fix: str = ""
+) -> DataFinding:
+    """A finding about training rows, given by index; each is counted once, in order."""
+    index = sorted(set(rows))
+    return DataFinding(
+        check, severity, len(index), tuple(corpus.places[i] for i in index), message, fix
+    )
+
+
+def place(corpus: Corpus, row: int) -> str:
+    """`file:line` of a training row, printable and without its folders."""
+    name = corpus.train[row].origin
+    return quoted(f"{PurePath(name.source).name}:{name.line}")[1:-1]

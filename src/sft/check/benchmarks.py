@@ -1,0 +1,33 @@
+"""Texts that must not be trained on: the questions of public tests, from the user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sft.config import SourceConfig
+from sft.curate.texts import prompt_text
+from sft.data.prompts import read_prompts
+from sft.errors import ConfigError
+
+
+def read_benchmarks(paths: Sequence[str]) -> dict[str, list[str]]:
+    """The texts of each file by its name without ending: prompts, or lines.
+
+    A `.txt` file has one text a line; any other is read like training data, answers optional.
+
+    Raises:
+        ConfigError, DataError: a file cannot be read.
+    """
+    return {Path(path).stem: _texts(path) for path in paths}
+
+
+def _texts(path: str) -> list[str]:
+    if Path(path).suffix.lower() != ".txt":
+        prompts = read_prompts([SourceConfig.model_validate(path)]).prompts
+        return [prompt_text(prompt.conversation) for prompt in prompts]
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--benchmark {path}: cannot be read ({error})") from None
+    return [line for line in text.splitlines() if line.strip()]

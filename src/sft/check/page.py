@@ -1,0 +1,294 @@
+"""`sft check --html`: the report as one HTML file that needs no network and no server.
+
+Everything in a report may hold text of the data, and data are hostile until proven otherwise:
+Jinja escapes all text, rows go into a JSON block that no parser can be led out of, the page's
+script writes `textContent` only, and a Content-Security-Policy allows this one script and this one
+style sheet by their SHA-256, and no request to anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from sft.check.histogram import beyond_axis, histogram
+from sft.check.report import AccountLine, CheckReport, RowView
+from sft.curate.finding import SEVERITIES, DataFinding
+from sft.errors import ConfigError
+from sft.run_dir import write_text
+
+# What is embedded at most, so that the page stays below 5 MB.
+MAX_VIEWS, MAX_VIEW_BYTES = 500, 3_500_000
+MAX_ROWS = 200  # places listed of one finding
+MAX_ITEMS = 100  # topics, groups, suspicious rows, notes
+MAX_TEXT = 2_000  # characters of a message or a quoted prompt
+
+STATUSES = {
+    "used": "trained on",
+    "changed": "edited, and trained on",
+    "truncated": "cut, and trained on",
+    "val": "kept back for validation",
+    "dropped": "left out",
+    "bad": "cannot be used",
+}
+TRAINED = ("used", "changed", "truncated")
+SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
+# Control characters, direction overrides, and what is invisible and can hide text: zero width
+# space, line separators, tags, surrogates. Joiners stay, as emoji and several scripts need them.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
+    "\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+
+
+def write_page(report: CheckReport, path: Path) -> None:
+    """Write `report` as one self-contained HTML file, whole or not at all.
+
+    Raises:
+        ConfigError: `path` is a folder, or in none.
+        DiskError: it cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"--html {path}: is a folder; give the name of a file, such as page.html")
+    if not path.parent.is_dir():
+        raise ConfigError(f"--html {path}: there is no folder {path.parent}")
+    write_text(path, render_page(report))
+
+
+def render_page(report: CheckReport) -> str:
+    """The page as HTML text. The same report gives the same text."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["percent"] = percent
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    embedded, data = _embedded(report)
+    known = {*embedded, *(row.rpartition("#")[0] for row in embedded)}
+    return environment.from_string(_asset("page.html.j2")).render(
+        report=_visible(_plain(report)),
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(data),
+        head=_headline(report),
+        findings=[_finding(finding, known) for finding in report.findings],
+        account=_account(report.account, known),
+        charts=_charts(report),
+        beyond=report.lengths is not None and beyond_axis(report.lengths),
+        usage=_visible(_usage(report.usage)),
+        num_embedded=len(embedded),
+        num_left_out=len(report.views) - len(embedded),
+        embedded=known,
+        max_items=MAX_ITEMS,
+        max_text=MAX_TEXT,
+        max_views=MAX_VIEWS,
+    )
+
+
+def percent(share: float) -> str:
+    """`12 %`, and `0.4 %` where whole numbers would say 0; never 0 or 100 unless it is."""
+    value = 100 * share
+    rounded = f"{value:.0f}"
+    if (rounded == "0" and value > 0) or (rounded == "100" and value < 100):
+        rounded = f"{value:.1f}" if 0.05 <= value < 99.95 else "< 0.1" if value < 1 else "> 99.9"
+    return f"{rounded} %"
+
+
+def visible(text: str) -> str:
+    """`text` with characters that cannot be seen, or that reorder others, as `⟨U+202E⟩`."""
+    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
+
+
+def as_json(value: Any) -> str:
+    """JSON for a `<script>` block: nothing in it can end the block or start a comment."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _asset(name: str) -> str:
+    return (resources.files("sft.check") / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """The source expression by which a Content-Security-Policy allows `text`."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _plain(report: CheckReport) -> dict[str, Any]:
+    """What the template shows as it is; rows and findings are prepared apart."""
+    names = ("title", "num_rows", "facts", "estimate", "diversity", "topics", "suspicious", "notes")
+    return {
+        **{name: getattr(report, name) for name in (*names, "checks")},
+        "lengths": asdict(report.lengths) if report.lengths else None,
+    }
+
+
+def _visible(value: Any) -> Any:
+    """A copy of `value` in which all text is visible."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_visible(item) for item in value]
+    return value
+
+
+def _headline(report: CheckReport) -> dict[str, Any]:
+    def total(statuses: Sequence[str]) -> int:
+        return sum(line.count for line in report.account if line.status in statuses)
+
+    counts = {s: sum(f.severity == s for f in report.findings) for s in SEVERITIES}
+    said = [f"{n} {SEVERITY_NAMES[s]}{'s' * (n > 1)}" for s, n in counts.items() if n]
+    worst = next((s for s, n in counts.items() if n), "none")
+    return {
+        "worst": worst,
+        "verdict": {
+            "error": "Mend this before you train",
+            "warning": "Look at this before you train",
+            "info": "Nothing stands in the way",
+            "none": "Nothing wrong was found",
+        }[worst],
+        "said": ", ".join(said),
+        "unmeasured": [name for name, part in _parts(report).items() if not part],
+        "counts": [(SEVERITY_NAMES[s], s, n) for s, n in counts.items()],
+        "trained": total(TRAINED),
+        "val": total(["val"]),
+        "lost": total(["dropped", "bad"]),
+    }
+
+
+def _parts(report: CheckReport) -> dict[str, Any]:
+    """What can be absent, by name. Rows that are not suspicious are absent too."""
+    return {
+        "lengths": report.lengths,
+        "template": report.facts,
+        "estimate": report.estimate,
+        "diversity": report.diversity,
+        "usage coverage": report.usage,
+    }
+
+
+def _finding(finding: DataFinding, known: set[str]) -> dict[str, Any]:
+    listed = min(len(finding.rows), MAX_ROWS)
+    return {
+        "check": visible(finding.check).replace("_", " "),
+        "severity": finding.severity,
+        "name": SEVERITY_NAMES[finding.severity],
+        "count": finding.count,
+        "message": visible(finding.message),
+        "fix": visible(finding.fix),
+        "sources": _by_source(finding.rows[:MAX_ROWS], known),
+        "listed": listed,
+        "more": max(finding.count, len(finding.rows)) - listed,
+    }
+
+
+def _by_source(rows: Sequence[str], known: set[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Places by their file, so that a long list of lines can be read."""
+    sources: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        source, _, line = row.rpartition(":")
+        shown = {"line": visible(line), "id": visible(row), "known": visible(row) in known}
+        sources.setdefault(visible(source), []).append(shown)
+    return list(sources.items())
+
+
+def _account(lines: Sequence[AccountLine], known: set[str]) -> list[dict[str, Any]]:
+    order = {status: i for i, status in enumerate(STATUSES)}
+    total = sum(line.count for line in lines)
+    return [
+        {
+            "status": line.status if line.status in STATUSES else "other",
+            "name": STATUSES.get(line.status, visible(line.status)),
+            "count": line.count,
+            "share": line.count / total if total else 0.0,
+            "reason": visible(line.reason),
+            "sources": _by_source(line.places, known),
+            "more": line.count > len(line.places),
+        }
+        for line in sorted(lines, key=lambda line: order.get(line.status, len(order)))
+        if line.count
+    ]
+
+
+def _charts(report: CheckReport) -> list[tuple[str, Markup]]:
+    if not report.lengths:
+        return []
+    return [("wide", histogram(report.lengths, 920)), ("narrow", histogram(report.lengths, 340))]
+
+
+def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The usage part of `preflight.json`, with the texts of uncovered prompts in their groups."""
+    if usage is None:
+        return None
+    texts = {row["id"]: row for row in usage["uncovered"]}
+    return {
+        "n": usage["n"],
+        "num_uncovered": len(usage["uncovered"]),
+        "groups": [
+            {"label": group["label"], "rows": [texts[i] for i in group["ids"] if i in texts]}
+            for group in usage["groups"]
+        ],
+        "classifier": usage.get("classifier"),
+        "differs": [fact for fact in usage.get("facts", ()) if fact["differs"]],
+        "num_facts": len(usage.get("facts", ())),
+    }
+
+
+# ------------------------------------------------------------------------ rows
+
+
+def _embedded(report: CheckReport) -> tuple[list[str], str]:
+    """Ids of the rows that go into the page, and the JSON block with them."""
+    named: dict[str, list[str]] = {}
+    for finding in report.findings:
+        for row in dict.fromkeys(finding.rows):
+            named.setdefault(row, []).append(finding.check.replace("_", " "))
+    rows, ids = [], []
+    for text, view in _fitting(report.views, named):
+        rows.append(text)
+        ids.append(visible(view.id))
+    return ids, '{"rows":[' + ",\n".join(rows) + "]}"
+
+
+def _fitting(
+    views: Sequence[RowView], named: Mapping[str, list[str]]
+) -> Iterator[tuple[str, RowView]]:
+    """Rows as JSON, in order, as long as there is room; a row that is too large is left out."""
+    room = MAX_VIEW_BYTES
+    number = 0
+    for view in views:
+        text = as_json(_visible(_row(view, named)))
+        size = len(text.encode())
+        if number < MAX_VIEWS and size <= room:
+            room, number = room - size, number + 1
+            yield text, view
+
+
+def _row(view: RowView, named: Mapping[str, list[str]]) -> dict[str, Any]:
+    return {
+        "id": view.id,
+        "tokens": view.num_tokens,
+        "trained": view.num_trained,
+        "serving": view.serving,
+        "named": named.get(view.id, named.get(view.id.rpartition("#")[0], [])),
+        "pieces": [[piece.text, piece.kind, int(piece.special)] for piece in view.pieces],
+    }

@@ -1,0 +1,227 @@
+"""Rows as the model sees them: which tokens are trained, and whether serving sends the same ones.
+
+What is sent is rendered here by `tokenizer.apply_chat_template`, as servers do it, and not by the
+code that made the training tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sft.check.report import Kind, Piece, RowView
+from sft.data.chat_template import ChatTemplate
+from sft.data.conversation import Conversation
+from sft.data.tokenize import IGNORE_INDEX, Example
+from sft.model.load import TokenizerInfo
+
+# A character of four bytes can be four tokens; what is not whole after so many never will be.
+_MAX_PER_CHARACTER = 4
+_BROKEN = "\ufffd"
+_NUM_SHOWN = 6  # tokens of each side where training and serving part
+
+
+def row_view(
+    example: Example,
+    tokenizer: Any,
+    template: ChatTemplate | None = None,
+    conversation: Conversation | None = None,
+) -> RowView:
+    """`example` in pieces; with `template` and `conversation` also compared with serving.
+
+    `conversation` is the row that the example was made of. A piece has the kind of its own
+    prediction: `trained` when the model learns to write it. Every special token is a piece.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    serving = None
+    if template and conversation:
+        serving = _serving(example, tokenizer, template, conversation)
+    return RowView(
+        id=example.id,
+        num_tokens=example.num_tokens,
+        num_trained=example.num_trained,
+        pieces=tuple(_pieces(example, tokenizer, special)),
+        serving=serving,
+    )
+
+
+# ------------------------------------------------------------------------ pieces
+
+
+def _pieces(example: Example, tokenizer: Any, special: set[int]) -> Iterator[Piece]:
+    ids = example.input_ids.tolist()
+    kinds = _kinds(example)
+    start = 0
+    while start < len(ids):
+        if ids[start] in special:
+            yield Piece(_decode(tokenizer, ids[start : start + 1]), kinds[start], special=True)
+            start += 1
+            continue
+        end = start
+        while end < len(ids) and ids[end] not in special and kinds[end] == kinds[start]:
+            end += 1
+        text, end = _whole(tokenizer, ids, start, end, special)
+        yield Piece(text, kinds[start])
+        start = end
+
+
+def _kinds(example: Example) -> list[Kind]:
+    """Of each token, `[seq_len]`; nothing predicts the first."""
+    weights = np.append(np.float32(0), example.weights[:-1]).tolist()
+    targets = np.append(IGNORE_INDEX, example.labels[:-1]).tolist()
+    return [
+        "masked" if target == IGNORE_INDEX else "trained" if weight == 1 else "partly"
+        for weight, target in zip(weights, targets, strict=True)
+    ]
+
+
+def _whole(
+    tokenizer: Any, ids: Sequence[int], start: int, end: int, special: set[int]
+) -> tuple[str, int]:
+    """The text of `ids[start:end]`, with the tokens after it that end its last character."""
+    before = ids[start - 1 : start] if start and ids[start - 1] not in special else []
+    text = _after(tokenizer, before, ids[start:end])
+    for more in range(end + 1, min(end + _MAX_PER_CHARACTER, len(ids) + 1)):
+        if not text.endswith(_BROKEN) or ids[more - 1] in special:
+            break
+        longer = _after(tokenizer, before, ids[start:more])
+        if not longer.endswith(_BROKEN):
+            return longer, more
+    return text, end
+
+
+def _after(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of `ids`. Some decoders drop the space that a text begins with, unless it has
+    a token before it.
+    """
+    head, whole = _decode(tokenizer, before), _decode(tokenizer, [*before, *ids])
+    return whole[len(head) :] if whole.startswith(head) else _decode(tokenizer, ids)
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False) if ids else ""
+    return text
+
+
+# ------------------------------------------------------------------------ serving
+
+
+def _serving(
+    example: Example, tokenizer: Any, template: ChatTemplate, conversation: Conversation
+) -> str:
+    """Where the prompt of a trained turn differs from what is sent to get it; else empty."""
+    turns = [i for i, message in enumerate(conversation.messages) if message.weight > 0]
+    _, hash_sign, number = example.id.removeprefix(str(conversation.origin)).rpartition("#")
+    if hash_sign:  # an example of one turn, counted from 1
+        turns = [turns[int(number) - 1]]
+    found = {}
+    for turn in turns:
+        difference = _difference(example, tokenizer, template, conversation, turn)
+        if difference:
+            found[turn] = difference
+    if not found:
+        return ""
+    first = min(found)
+    some = f"{len(found)} of {len(turns)} trained turns differ; " if len(turns) > 1 else ""
+    return f"{some}messages[{first}]: {found[first]}"
+
+
+def _difference(
+    example: Example,
+    tokenizer: Any,
+    template: ChatTemplate,
+    conversation: Conversation,
+    turn: int,
+) -> str:
+    before = conversation.as_dicts()[:turn]
+    messages, tools = template.as_served(before, conversation.tools)
+    try:
+        sent = tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools] or None,
+            add_generation_prompt=True,
+            return_dict=True,
+        )["input_ids"]
+    except Exception as error:  # a template is a program: it can fail in any way
+        return f"the chat template refuses to render the prompt that is sent: {error}"
+    trained = example.input_ids.tolist()
+    at = _first_difference(trained, sent)
+    if at is not None:
+        pair = (
+            repr(_decode(tokenizer, ids[at : at + _NUM_SHOWN])) if ids[at:] else "nothing"
+            for ids in (sent, trained)
+        )
+        text = "token {}: sent {}, trained on {}".format(at, *pair)
+        if template.has_special_text(conversation):
+            text += (
+                ". The row spells a special token, which is trained on as text; `sft chat` sends "
+                "it as text too, other servers send the token"
+            )
+        return text
+    if len(sent) < len(trained) and example.labels[len(sent) - 1] == IGNORE_INDEX:
+        return f"token {len(sent)}: the first after the prompt that is sent, and it is not trained"
+    return ""
+
+
+def _first_difference(trained: Sequence[int], sent: Sequence[int]) -> int | None:
+    """Index of the first token that differs; None when they agree as far as `trained` goes."""
+    for t, (a, b) in enumerate(zip(trained, sent, strict=False)):
+        if a != b:
+            return t
+    return None
+
+
+# ------------------------------------------------------------------------ facts
+
+
+def facts_of(
+    template: ChatTemplate, tokenizer: TokenizerInfo, folder: str | None = None
+) -> dict[str, str]:
+    """What is known about the template, as lines of a table.
+
+    `folder` is the model's folder or hub id; without it that of the tokenizer.
+    """
+    facts = template.facts
+    if facts.tools_by == "template":
+        tools = "shown by the template"
+    else:
+        tools = "shown as text in the messages, because the template ignores them"
+    markers = "generation markers" if facts.has_generation_markers else "message spans"
+    return {
+        "chat template": f"{tokenizer.template_source}, sha256 {facts.sha256[:12]}",
+        "generation prompt": repr(facts.generation_prompt),
+        "stop token": f"{facts.stop_token!r} ({facts.stop_id}), trained at the end of every turn",
+        "stops by itself": _stops(facts.stop_id, folder or tokenizer.tokenizer.name_or_path),
+        "BOS": f"one, {tokenizer.tokenizer.bos_token!r}, at the start"
+        if facts.leading_bos
+        else "none",
+        "tools": tools,
+        "mask methods": f"prefix differences, and {markers}",
+    }
+
+
+def _stops(stop_id: int, folder: str) -> str:
+    """Does the model as it is now end its answers where training ends them?"""
+    ids = _generation_stops(folder)
+    if ids is None:
+        return "not measured: the model has no generation_config.json that can be read"
+    if stop_id in ids:
+        return f"yes, generation_config.json has {stop_id} among eos_token_id"
+    has = ", ".join(map(str, ids)) or "none"
+    return (
+        f"not yet: eos_token_id in generation_config.json is {has}; the model that a run saves "
+        f"has {stop_id} too"
+    )
+
+
+def _generation_stops(folder: str) -> list[int] | None:
+    """`eos_token_id` of the model's generation settings; None when there are none to read."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(folder).eos_token_id
+    except (OSError, ValueError, TypeError):
+        return None
+    return list(found) if isinstance(found, list) else [] if found is None else [found]

@@ -1,0 +1,200 @@
+"""Answers that say nothing, say the prompt again, or refuse."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.corpus import Corpus, Turn
+from sft.curate.finding import DataFinding
+from sft.data.near_duplicates import words
+
+MIN_ECHO = 5  # words of a prompt that is looked for in its answer
+# What a table or an export writes where there was nothing.
+_NOTHING = re.compile(
+    r"[\W_]*(?:n/?a|nan|null|undefined|tbd|todo|none given|no ?input|no ?output|no ?answer"
+    r"|empty|blank|placeholder|lorem ipsum|insert (?:text|answer|response|name)(?: here)?"
+    r"|your (?:answer|response|text)(?: here)?)?[\W_]*",
+    re.IGNORECASE,
+)
+# Left in a prompt by a template that was not filled.
+_UNFILLED = re.compile(
+    r"<\s*no\s?input\s*>|\[\s*insert [a-z ]{2,30}\]"
+    r"|\{\s*(?:instruction|input|question|prompt|context|query)\s*\}"
+    r"|\{\{\s*[a-z_]{2,30}\s*\}\}",
+    re.IGNORECASE,
+)
+_SELF = re.compile(
+    r"\bas an? (?:[\w-]+ ){0,3}(?:ai|artificial intelligence|language model|chatbot"
+    r"|(?:ai|virtual|digital) assistant)\b"
+    r"|\bi(?:['\u2019]m| am) (?:just |only |merely )?an? (?:[\w-]+ ){0,2}"
+    r"(?:ai|artificial intelligence|language model)\b",
+    re.IGNORECASE,
+)
+_NOT_ABLE = (
+    r"(?:can(?:no|['\u2019])t|can not|am (?:unable|not able)|['\u2019]m (?:unable|not able)"
+    r"|(?:do not|don['\u2019]t|currently don['\u2019]t) have (?:the |any )?"
+    r"(?:ability|abilities|capability|capabilities|access|functionality|function|real-time))"
+)
+_SERVE = (
+    r"(?:assist|help|provid|fulfil|perform|complet|access|brows|generat|answer|comply|respond"
+    r"|creat|execut|offer|engag|participat|order|book|schedul|search|predict|real-time|capab"
+    r"|abilit|functionalit|request)"
+)
+_REFUSES = re.compile(
+    rf"\bi(?:['\u2019]m| am)? (?:so |very |really )?(?:sorry|afraid|apologi[sz]e)\b[^\n]{{0,60}}?"
+    rf"\bi ?{_NOT_ABLE}[^.!?\n]{{0,80}}?{_SERVE}"
+    rf"|^(?:unfortunately, )?(?:but )?i ?{_NOT_ABLE} (?:to )?[^.!?\n]{{0,40}}?{_SERVE}"
+    r"|\b(?:i|and) (?:do not|don['\u2019]t|cannot|can['\u2019]t) (?:have|possess|experience) "
+    r"(?:the |any )?(?:personal|feelings|emotions|a physical|physical|opinions|ability|data|access)"
+    r"|\bas an ai\b[^.!?]{0,60}\b(?:not (?:able|capable)|unable|cannot|can['\u2019]t)\b",
+    re.IGNORECASE,
+)
+REFUSAL_HEAD = 300  # characters of an answer in which it refuses, if it does
+MANY = 0.01
+
+
+def empty(corpus: Corpus) -> list[DataFinding]:
+    """Prompts and answers that are blank, or hold what stands for nothing, such as `NaN`."""
+    blank, nothing, unfilled = [], [], []
+    for turn in corpus.turns:
+        if not turn.answer.strip():
+            if not turn.calls:
+                blank.append(turn)
+        elif _is_nothing(turn.answer):
+            nothing.append(turn)
+        if turn.role == "user" and not turn.prompt.strip():
+            blank.append(turn)
+        elif turn.role == "user" and _is_nothing(turn.prompt):
+            nothing.append(turn)
+        elif turn.role == "user" and "```" not in turn.prompt and _UNFILLED.search(turn.prompt):
+            unfilled.append(turn)
+    found = []
+    if blank:
+        found.append(
+            finding(
+                corpus,
+                "empty",
+                "error",
+                _rows(blank),
+                f"{count(len(blank), 'prompt or answer')} without any text, the first in "
+                f"{place(corpus, blank[0].row)}",
+                "sft curate DATA --drop empty --out FILE",
+            )
+        )
+    if nothing:
+        turn = nothing[0]
+        quote = turn.answer if _is_nothing(turn.answer) else turn.prompt
+        found.append(
+            finding(
+                corpus,
+                "empty",
+                "warning",
+                _rows(nothing),
+                f"{count(len(nothing), 'prompt or answer')} that only stands for nothing; "
+                f"{place(corpus, turn.row)}: {quoted(quote, 40)}",
+                "sft curate DATA --drop empty --out FILE",
+            )
+        )
+    if unfilled:
+        turn = unfilled[0]
+        match = _UNFILLED.search(turn.prompt)
+        quote = turn.prompt[max(0, match.start() - 50) :] if match else turn.prompt
+        found.append(
+            finding(
+                corpus,
+                "empty",
+                "warning",
+                _rows(unfilled),
+                f"{count(len(unfilled), 'prompt')} with a place that was never filled; "
+                f"{place(corpus, turn.row)}: {quoted(quote, 80)}",
+                "fill or remove the placeholder, or leave the rows out: "
+                "sft curate DATA --drop empty --out FILE",
+            )
+        )
+    return found
+
+
+def _is_nothing(text: str) -> bool:
+    """Whether a text stands for nothing; marks alone may be the answer to "which operator"."""
+    text = text.strip()
+    if len(text) > 60 or not _NOTHING.fullmatch(text):
+        return False
+    return any(letter.isalpha() for letter in text) or text in ("...", "\u2026", "-", "--", "?")
+
+
+def echo(corpus: Corpus) -> list[DataFinding]:
+    """Answers that begin with their whole prompt, or consist of it."""
+    found = [turn for turn in corpus.turns if turn.role == "user" and _echoes(turn)]
+    if not found:
+        return []
+    turn = found[0]
+    whole = sum(words(turn.answer) == words(turn.prompt) for turn in found)
+    only = f" ({whole:,} of them say nothing else)" if whole else ""
+    return [
+        finding(
+            corpus,
+            "echo",
+            "warning",
+            _rows(found),
+            f"{count(len(found), 'answer')} begin with the whole prompt{only}; "
+            f"{place(corpus, turn.row)}: {quoted(turn.answer, 80)}",
+            "sft curate DATA --drop echo --out FILE; if a template put the prompt there, give "
+            "prompt and answer in two columns",
+        )
+    ]
+
+
+def _echoes(turn: Turn) -> bool:
+    prompt = words(turn.prompt)
+    return len(prompt) >= MIN_ECHO and words(turn.answer[: 2 * len(turn.prompt) + 20])[
+        : len(prompt)
+    ] == prompt
+
+
+def refusals(corpus: Corpus) -> list[DataFinding]:
+    """Answers that refuse, and answers that speak of their author as an AI."""
+    refused, spoken = [], []
+    for turn in corpus.turns:
+        if refuses(turn.answer):
+            refused.append(turn)
+        elif _SELF.search(turn.answer) and not _SELF.search(turn.prompt):
+            spoken.append(turn)
+    found = []
+    for turns, what, fix in (
+        (refused, "refuse", "if they are not meant, sft curate DATA --drop refusals --out FILE"),
+        (
+            spoken,
+            "speak as an AI without refusing",
+            "edit them if the model must not say this, or leave them out: "
+            "sft curate DATA --drop refusals --out FILE",
+        ),
+    ):
+        if not turns:
+            continue
+        total = len(corpus.turns)
+        few = len(turns) < MANY * total
+        match = _REFUSES.search(turns[0].answer) or _SELF.search(turns[0].answer)
+        quote = turns[0].answer[match.start() if match else 0 :]
+        found.append(
+            finding(
+                corpus,
+                "refusals",
+                "info" if few else "warning",
+                _rows(turns),
+                f"{count(len(turns), 'answer')} ({share(len(turns), total)}) {what}; "
+                f"{place(corpus, turns[0].row)}: {quoted(quote, 80)}",
+                fix,
+            )
+        )
+    return found
+
+
+def refuses(answer: str) -> bool:
+    """Whether an answer begins by refusing the task."""
+    return bool(_REFUSES.search(answer.strip()[:REFUSAL_HEAD]))
+
+
+def _rows(turns: Sequence[Turn]) -> list[int]:
+    return [turn.row for turn in turns]

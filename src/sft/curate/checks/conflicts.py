@@ -1,0 +1,145 @@
+"""One prompt, several answers: whether they contradict each other, differ, or are nearly equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sft.curate.checks.copies import alike
+from sft.curate.checks.wording import count, finding, place, quoted
+from sft.curate.corpus import Corpus
+from sft.curate.finding import DataFinding
+from sft.data.conversation import Conversation, Message
+from sft.data.near_duplicates import words
+
+NEARLY_EQUAL = 0.3  # Jaccard similarity of the words of two answers
+ALL_BUT_NUMBERS = 0.6  # similarity of answers of which the numbers are compared
+LABEL = 4  # words; an answer this short is a label or a value
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_SIDES = {
+    **dict.fromkeys(("yes", "true", "correct", "ja", "oui", "sí", "sì", "sim"), True),
+    **dict.fromkeys(("no", "false", "incorrect", "nein", "non", "não"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    row: int
+    text: str
+
+
+def conflicts(corpus: Corpus) -> list[DataFinding]:
+    """Equal prompts, system message, tools and earlier turns included, with unequal answers.
+
+    Contradictions (another number, yes and no, another label) and answers that share few words
+    are warnings; answers that differ little are only mentioned.
+    """
+    kinds: dict[str, list[list[_Answer]]] = {"contradict": [], "differ": [], "nearly": []}
+    for answers in _by_prompt(corpus.train):
+        distinct = list({" ".join(words(a.text)) or a.text: a for a in reversed(answers)}.values())
+        if len(distinct) > 1:
+            kind = _kind([a.text for a in reversed(distinct)])
+            kinds[kind].append(answers)
+    return [found for kind in kinds if kinds[kind] for found in [_finding(corpus, kind, kinds[kind])]]
+
+
+def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> DataFinding:
+    rows = [answer.row for answers in groups for answer in answers]
+    first = groups[0][0]
+    other = next(a for a in groups[0] if words(a.text) != words(first.text) or a.text != first.text)
+    number = count(len(groups), "prompt")
+    what = {
+        "contradict": f"{number} with answers that contradict each other",
+        "differ": f"{number} with answers that share few words",
+        "nearly": f"{number} with answers that differ a little",
+    }[kind]
+    short = 34
+    example = (
+        f"{place(corpus, first.row)} and {place(corpus, other.row)}: "
+        f"{quoted(first.text, short)} / {quoted(other.text, short)}"
+    )
+    nearly = kind == "nearly"
+    return finding(
+        corpus,
+        "conflicts",
+        "info" if nearly else "warning",
+        rows,
+        f"{what}; {example}",
+        "keep one answer for each prompt"
+        + ("" if nearly else ", or leave them out: sft curate DATA --drop conflicts --out FILE"),
+    )
+
+
+def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
+    """The trained answers to each prompt that more than one row has; an answer once a row."""
+    groups: dict[bytes, list[_Answer]] = {}
+    for index, row in enumerate(rows):
+        history = hashlib.sha256(_tools(row))
+        asked = ""
+        for message in row.messages:
+            if message.role == "assistant" and message.weight > 0 and asked.strip():
+                groups.setdefault(history.digest(), []).append(_Answer(index, _shown(message)))
+            history.update(_normal(message))
+            asked = message.content
+    for answers in groups.values():
+        if len({answer.row for answer in answers}) > 1:
+            yield answers
+
+
+def _tools(row: Conversation) -> bytes:
+    return json.dumps(list(row.tools), sort_keys=True, default=str).encode() if row.tools else b""
+
+
+def _shown(message: Message) -> str:
+    calls = [json.dumps(dict(c), sort_keys=True, default=str) for c in message.tool_calls]
+    return "\n".join(filter(None, [message.content, *calls]))
+
+
+def _normal(message: Message) -> bytes:
+    said = " ".join(words(_shown(message)))
+    return f"{message.role}\0{said}\1".encode("utf-8", "surrogatepass")
+
+
+def _kind(texts: Sequence[str]) -> str:
+    """The worst of what the first answer and each other are to each other."""
+    kinds = {_compared(texts[0], other) for other in texts[1:]}
+    return next(kind for kind in ("contradict", "differ", "nearly") if kind in kinds)
+
+
+def _compared(a: str, b: str) -> str:
+    first, second = words(a), words(b)
+    if _sides(first, second):
+        return "contradict"
+    likeness = alike(first, second)
+    if likeness >= ALL_BUT_NUMBERS and _numbers(a) != _numbers(b):
+        return "contradict"
+    values = _value(a), _value(b)
+    if all(values) and values[0] != values[1]:
+        return "contradict"
+    if max(len(first), len(second)) <= LABEL and likeness < 1:
+        return "contradict"
+    # Two ways to one result are no conflict.
+    if likeness >= NEARLY_EQUAL or (all(values) and values[0] == values[1]):
+        return "nearly"
+    return "differ"
+
+
+def _sides(first: Sequence[str], second: Sequence[str]) -> bool:
+    sides = [_SIDES.get(found[0]) if found else None for found in (first, second)]
+    return None not in sides and sides[0] != sides[1]
+
+
+def _numbers(text: str) -> list[str]:
+    return sorted(number.replace(",", "") for number in _NUMBER.findall(text))
+
+
+def _value(text: str) -> str:
+    """The number an answer comes to: after `####`, in its last line when little else is there."""
+    last = text.strip().rsplit("\n", 1)[-1]
+    found = _NUMBER.findall(last)
+    if not found or (len(words(last)) > 2 * LABEL and "####" not in last):
+        return ""
+    return str(found[-1]).replace(",", "").rstrip(".")

@@ -1,0 +1,141 @@
+"""Answers that stop in mid-sentence, as those of a length limit do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from sft.curate.checks.wording import count, finding, place, quoted_end, share
+from sft.curate.corpus import Corpus, Turn
+from sft.curate.finding import DataFinding
+
+_END = re.compile(r"[.!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4\"'\u2019\u201d\u00bb`)\]}>*_~|=+/\\]$")
+# Words that no English, German, French, Spanish or Italian sentence ends with, hardly ever.
+_OPEN = frozenset(
+    """a an the and or but nor of to in for with from by at as into onto upon than that which who
+    whose because although while whereas if unless until since between among via per is are was
+    were be been being has have had having will would could should can may might must shall do does
+    their its our your my his these those such including like very more most so when where how
+    der die das und oder aber von zu mit für auf bei als dass weil wenn ist sind ein eine einen
+    le la les un une des du de et ou mais que qui dans pour avec sur est sont
+    el los las y o pero en con por para es son il lo gli e ma che di da""".split()
+)
+# Prepositions and pronouns that may well end a sentence ("the one I live in", "I hope so").
+_SOMETIMES = frozenset(
+    "in to of for with from by at as on so more most like that have has had do does is are was"
+    " were be will would can could should may might must between until who when where how".split()
+)
+_LIST = re.compile(r"\s*(?:[-*\u2022+>#|]|\(?\d{1,3}[.):]|\(?[a-zA-Z][.)])\s*")
+# "2. Information: people read", an item of a list with a name and a text.
+_LABELLED = re.compile(_LIST.pattern + r"[^.!?:]{2,50}:\s+\w")
+# An operator that lacks its other side.
+_OPERATOR = re.compile(r"[\w)]\s+[+*/=<\u00d7\u00f7-]$")
+_SIGNATURE = re.compile(r"\b(?:regards|sincerely|yours|cheers|love|truly|thanks),?\s*$", re.I)
+_CODE = re.compile(r"^\s*(?:```|[{}<>$#/@]|.*[;{}=<>\\|]\s*$|(?:def|class|return|import|SELECT)\b)")
+_WORDS = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_SENTENCES = re.compile(r"[.!?]['\")\u201d]?\s+[A-Z\u00c0-\u00de\"'\u201c(]")
+# "... to invent it." - Alan Kay, and signatures.
+_ATTRIBUTION = re.compile(r"(?:^|\s)[-\u2013\u2014~]\s*[A-Z][\w.'\u2019]*(?:\s+[A-Z(][\w.'\u2019)]*){0,4}$")
+MIN_ANSWER = 6  # words; shorter ones are labels, titles, values
+LONG_LINE, MEDIUM_LINE, SHORT_LINE = 12, 6, 4  # words of a line of prose
+VERSES = 4
+ENDED = 0.8  # share of like lines, or of answers, that end as sentences do
+
+
+def cut_answers(corpus: Corpus) -> list[DataFinding]:
+    """Answers without an end: open code fences, last words that lead on, and unfinished prose.
+
+    Prose is unfinished when its last line has no final mark although the lines before, the
+    sentences on the line, or the other answers of the data have one. Lists, code, labels, numbers
+    and verses end without a mark and are left alone.
+    """
+    turns = [turn for turn in corpus.turns if turn.answer.strip()]
+    prose = [t for t in turns if _is_prose(_last_line(t.answer), LONG_LINE)]
+    usual = sum(bool(_END.search(t.answer.rstrip())) for t in prose) >= ENDED * len(prose)
+    cut = [turn for turn in turns if is_cut(turn.answer, usual)]
+    if not cut:
+        return []
+    first = cut[0]
+    return [
+        finding(
+            corpus,
+            "cut_answers",
+            "warning",
+            (turn.row for turn in cut),
+            f"{count(len(cut), 'answer')} ({share(len(cut), len(turns))}) stop in mid-sentence, "
+            f"which teaches the model to stop there; {place(corpus, first.row)} ends: "
+            f"{quoted_end(first.answer, 80)}",
+            "sft curate DATA --drop cut_answers --out FILE",
+        )
+    ]
+
+
+def is_cut(answer: str, usual: bool = True) -> bool:
+    """Whether an answer stops in mid-sentence; `usual` says that other answers end with a mark."""
+    text = answer.rstrip()
+    if text.count("```") % 2 or ("<html" in text and "</html" not in text):
+        return True
+    lines = [line for line in text.split("\n") if line.strip()]
+    last = lines[-1] if lines else ""
+    num_words = len(_WORDS.findall(text))
+    if num_words < MIN_ANSWER or "```" in text[-3:]:
+        return False
+    if not _CODE.match(last) and (text[-1] in ",(" or _OPERATOR.search(last)):
+        return True
+    if _END.search(text) or text[-1].isdigit() or not text[-1].isalpha():
+        return False
+    if "#" in last.split()[-1] or "/" in last.split()[-1] or _CODE.match(last):
+        return False
+    if _ATTRIBUTION.search(last):
+        return False
+    if any(_SIGNATURE.search(line) for line in lines[-4:-1]):
+        return False
+    if len(lines) > 1 and last.strip().lower() in _OPEN and _END.search(lines[-2].rstrip()):
+        return True
+    return _leads_on(last) or _unfinished(lines, usual)
+
+
+def _leads_on(last: str) -> bool:
+    """Whether the last word cannot end a sentence."""
+    found = _WORDS.findall(last)
+    word = found[-1].lower() if found else ""
+    if word not in _OPEN or not last.rstrip().endswith(found[-1]) or found[-1].isupper():
+        return False
+    return word not in _SOMETIMES or len(found) >= SHORT_LINE + bool(_LIST.match(last))
+
+
+def _unfinished(lines: Sequence[str], usual: bool) -> bool:
+    """Whether the last line is prose that lacks its final mark."""
+    last = lines[-1]
+    if _SENTENCES.search(_without_label(last)) and _is_prose(last, MEDIUM_LINE):
+        return True
+    listed = bool(_LIST.match(last))
+    alike = [line for line in lines[:-1] if bool(_LIST.match(line)) == listed]
+    prose = [line for line in alike if _is_prose(line, MEDIUM_LINE)]
+    labelled = bool(prose) and bool(_LABELLED.match(last)) and bool(_LABELLED.match(prose[-1]))
+    if len(prose) > 1 or labelled or (prose and _is_prose(last, LONG_LINE)):
+        # The first of two lists may be of another kind, so that only the latest lines count.
+        ended = [bool(_END.search(line.rstrip())) for line in prose[-5:]]
+        return sum(ended) >= ENDED * len(ended) and ((listed and "`" not in last) or _is_prose(last, MEDIUM_LINE))
+    if not listed and len(alike) >= VERSES and _is_prose(last, SHORT_LINE):
+        ended = [line.rstrip()[-1] in ".,;:!?\u2014" for line in alike]
+        if all(ended):
+            return True
+    return usual and not listed and not prose and _is_prose(last, LONG_LINE)
+
+
+def _without_label(line: str) -> str:
+    match = _LIST.match(line)
+    return line[match.end() :] if match else line
+
+
+def _is_prose(line: str, least: int) -> bool:
+    """Words in lower case mostly, so many at least: no title, no code, no list of names."""
+    found = _WORDS.findall(_without_label(line))
+    if len(found) < least or _CODE.match(line):
+        return False
+    return sum(word[0].islower() for word in found) >= 0.6 * len(found)
+
+
+def _last_line(text: str) -> str:
+    return text.rstrip().rsplit("\n", 1)[-1]

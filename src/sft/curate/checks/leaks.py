@@ -1,0 +1,215 @@
+"""Training rows that are also in what is held out: validation, test, usage prompts, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sft.curate.checks.copies import SAME_SIDE, alike
+from sft.curate.checks.shingles import Index
+from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.corpus import Corpus
+from sft.curate.finding import DataFinding, Severity
+from sft.curate.texts import Prompted, answer_text, prompt_text
+from sft.data.near_duplicates import words
+from sft.data.splits import prompt_key
+
+NEAR, RUN = 0.8, 5  # Jaccard of word 5-grams, as for near-duplicates
+MIN_WORDS = 5  # of an answer that gives a row away
+# Runs of 13 words are those of GPT-3 (Brown et al. 2020, appendix C); half of the 8-grams of a
+# benchmark's text is the rule of Tulu 3 (Lambert et al. 2024, section 3.2).
+LONG, SHORT, HALF = 13, 8, 0.5
+# So many texts of one benchmark share what is its form and not its content.
+FORM = 3
+MIN_TEXT = 5  # words; shorter benchmark texts, such as "yes", are not looked for
+
+
+def leaks(corpus: Corpus) -> list[DataFinding]:
+    """Training rows with the prompt, or nearly the text, of a held-out row.
+
+    Usage rows are only measured on, so a leak there flatters the figures but selects nothing:
+    a warning.
+    """
+    sides: list[tuple[str, Sequence[Prompted], Severity]] = [
+        ("validation", corpus.val, "error"),
+        ("test", corpus.test, "error"),
+        ("usage", corpus.usage, "warning"),
+    ]
+    found = []
+    for name, held, severity in sides:
+        leaking = leaking_rows(corpus, held)
+        if not leaking:
+            continue
+        first, number = next(iter(leaking.items()))
+        num_held = len(set(leaking.values()))
+        what = f"{name} {'prompt' if name == 'usage' else 'row'}"
+        found.append(
+            finding(
+                corpus,
+                "leaks",
+                severity,
+                leaking,
+                f"{count(len(leaking), 'training row')} repeat {count(num_held, what)} of "
+                f"{len(held):,} ({share(num_held, len(held))}), so {name} figures are too good; "
+                f"{place(corpus, first)} repeats line {held[number].origin.line}: "
+                f"{quoted(prompt_text(held[number]), 60)}",
+                "sft curate DATA --drop leaks --out FILE takes them out of training"
+                + ("" if name == "usage" else f"; keep the {name} rows as they are"),
+            )
+        )
+    return found
+
+
+def leaking_rows(corpus: Corpus, held: Sequence[Prompted]) -> dict[int, int]:
+    """Index of each training row that is like a held-out one -> index of that one.
+
+    Alike are equal prompts, texts whose word 5-grams have a Jaccard similarity of 0.8, and equal
+    answers to nearly equal prompts.
+    """
+    if not held:
+        return {}
+    finder = _Held(held)
+    found = {}
+    for i, key in enumerate(corpus.prompt_keys):
+        other = finder.find(key, words(corpus.prompts[i]), words(corpus.answers[i]))
+        if other is not None:
+            found[i] = other
+    return found
+
+
+class _Held:
+    """Held-out rows, to be found by prompt, by answer, or by runs of words."""
+
+    def __init__(self, held: Sequence[Prompted]) -> None:
+        self._prompts = [words(prompt_text(row)) for row in held]
+        answers = [words(answer_text(row)) for row in held]
+        self._by_prompt: dict[str, int] = {}
+        self._by_answer: dict[tuple[str, ...], list[int]] = {}
+        for i, (row, answer) in enumerate(zip(held, answers, strict=True)):
+            self._by_prompt.setdefault(prompt_key(row), i)
+            if len(answer) >= MIN_WORDS:
+                self._by_answer.setdefault(tuple(sorted(answer)), []).append(i)
+        both = zip(self._prompts, answers, strict=True)
+        self._rows = Index([" ".join(prompt + answer) for prompt, answer in both], RUN)
+        # A row without an answer is compared with prompts.
+        bare = ["" if answer else " ".join(p) for p, answer in zip(self._prompts, answers, strict=True)]
+        self._bare = Index(bare, RUN)
+
+    def find(self, key: str, prompt: list[str], answer: list[str]) -> int | None:
+        """Number of the held-out row that a training row is like, or None."""
+        if key in self._by_prompt:
+            return self._by_prompt[key]
+        for index, parts in ((self._rows, prompt + answer), (self._bare, prompt)):
+            hit = index.best(parts, jaccard=True)
+            if hit and hit.jaccard >= NEAR and index.length <= len(parts):
+                return hit.text
+        for other in self._by_answer.get(tuple(sorted(answer)), ()):
+            if alike(self._prompts[other], prompt) >= SAME_SIDE:
+                return other
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Contaminated:
+    """A training row that holds the text `text` (by number) of `benchmark`, or half of it."""
+
+    benchmark: str
+    text: int
+    share: float  # of its word 8-grams
+
+
+def contaminated_rows(
+    texts: Sequence[str], benchmarks: Mapping[str, Sequence[str]]
+) -> dict[int, Contaminated]:
+    """Index of each text that holds a benchmark's text -> what it holds.
+
+    It holds one when they share half of the benchmark text's word 8-grams or a run of 13 words.
+    A text of fewer than 8 words must be there as a whole. What three texts of a benchmark have
+    in common is its form and does not count.
+    """
+    known = Benchmarks(benchmarks)
+    found = {}
+    for i, text in enumerate(texts):
+        hit = known.find(words(text))
+        if hit:
+            found[i] = hit
+    return found
+
+
+class Benchmarks:
+    """Benchmark texts made ready to be looked for in many rows; see `contaminated_rows`.
+
+    A text that holds one has a run in common with it whose length is in `lengths`.
+    """
+
+    def __init__(self, benchmarks: Mapping[str, Sequence[str]]) -> None:
+        self._indexes = {
+            name: _indexes(list(dict.fromkeys(held))) for name, held in benchmarks.items()
+        }
+        every = {index.length for built in self._indexes.values() for index, _, _ in built}
+        self.lengths = sorted(every - {LONG})
+
+    def find(self, parts: Sequence[str]) -> Contaminated | None:
+        """The text that a row of these words holds, of the first benchmark it holds one of."""
+        for name, by_length in self._indexes.items():
+            hit = next((h for index in by_length if (h := _held(index, parts))), None)
+            if hit:
+                return Contaminated(name, *hit)
+        return None
+
+
+def _indexes(texts: Sequence[str]) -> list[tuple[Index, list[int], float]]:
+    """Index, numbers of its texts, and share of the runs that must be there; by length."""
+    lengths = [len(words(text)) for text in texts]
+    built = []
+    short: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        if MIN_TEXT <= length < SHORT:
+            short.setdefault(length, []).append(number)
+    for length, numbers in short.items():
+        built.append((Index([texts[i] for i in numbers], length), numbers, 1.0))
+    long = [i for i, length in enumerate(lengths) if length >= SHORT]
+    if long:
+        built.append((Index([texts[i] for i in long], SHORT, FORM), long, HALF))
+        longest = [i for i in long if lengths[i] >= LONG]
+        built.append((Index([texts[i] for i in longest], LONG, FORM), longest, 0.0))
+    return built
+
+
+def _held(
+    built: tuple[Index, list[int], float], parts: Sequence[str]
+) -> tuple[int, float] | None:
+    index, numbers, least = built
+    if len(parts) < index.length:
+        return None
+    hit = index.best(parts)
+    if hit is None or hit.contained < least:
+        return None
+    return numbers[hit.text], hit.contained
+
+
+def contamination(corpus: Corpus) -> list[DataFinding]:
+    """Training rows that hold text of a benchmark; see `contaminated_rows` for the rule."""
+    held = contaminated_rows(corpus.texts, corpus.benchmarks)
+    found = []
+    for name in corpus.benchmarks:
+        rows = {i: hit for i, hit in held.items() if hit.benchmark == name}
+        if not rows:
+            continue
+        first, hit = next(iter(rows.items()))
+        texts = list(dict.fromkeys(corpus.benchmarks[name]))
+        num_texts = len({one.text for one in rows.values()})
+        found.append(
+            finding(
+                corpus,
+                "contamination",
+                "error",
+                rows,
+                f"{count(len(rows), 'training row')} hold the text of {num_texts:,} of "
+                f"{count(len(texts), 'question')} of {quoted(name, 60)} (half of its word 8-grams, "
+                f"or 13 words in a row), so a score on it means little; {place(corpus, first)}: "
+                f"{quoted(texts[hit.text], 70)}",
+                "sft curate DATA --decontaminate FILE --out FILE",
+            )
+        )
+    return found

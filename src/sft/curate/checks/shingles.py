@@ -1,0 +1,80 @@
+"""Which of many texts a text shares runs of words with: an exact index, without any sketching."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sft.data.near_duplicates import words
+
+
+def runs(parts: Sequence[str], length: int) -> set[str]:
+    """All runs of `length` words; one run of all when there are fewer; none for no words."""
+    if not parts:
+        return set()
+    starts = range(max(1, len(parts) - length + 1))
+    return {" ".join(parts[start : start + length]) for start in starts}
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The text that shares most: its number, how many runs, and both numbers of runs."""
+
+    text: int
+    shared: int
+    own_runs: int
+    text_runs: int
+
+    @property
+    def jaccard(self) -> float:
+        """Shared runs by all runs of both."""
+        return self.shared / (self.own_runs + self.text_runs - self.shared)
+
+    @property
+    def contained(self) -> float:
+        """Share of the indexed text's runs that are in the other."""
+        return self.shared / self.text_runs
+
+
+class Index:
+    """Runs of `length` words of some texts.
+
+    Runs that `common` texts or more have are not counted: they are the form of the texts, such
+    as "answer with one of the following letters".
+    """
+
+    def __init__(self, texts: Sequence[str], length: int, common: int | None = None) -> None:
+        self.length = length
+        self._holders: dict[str, list[int]] = {}
+        self.sizes = [0] * len(texts)
+        for number, text in enumerate(texts):
+            for run in runs(words(text), length):
+                self._holders.setdefault(run, []).append(number)
+        if common is not None:
+            self._holders = {r: held for r, held in self._holders.items() if len(held) < common}
+        for held in self._holders.values():
+            for number in held:
+                self.sizes[number] += 1
+
+    def best(self, parts: Sequence[str], jaccard: bool = False) -> Hit | None:
+        """The text with the largest share of its runs in these words; None when none shares one.
+
+        With `jaccard`, that with the largest Jaccard similarity.
+        """
+        own = runs(parts, self.length)
+        shared: Counter[int] = Counter()
+        for run in own:
+            held = self._holders.get(run)
+            if held:
+                shared.update(held)
+        if not shared:
+            return None
+        others = len(own) if jaccard else 0
+
+        def rank(i: int) -> tuple[float, int]:
+            all_runs = self.sizes[i] + (others - shared[i] if jaccard else 0)
+            return shared[i] / all_runs, -i
+
+        number = max(shared, key=rank)
+        return Hit(number, shared[number], len(own), self.sizes[number])

@@ -1,0 +1,220 @@
+"""How the text is written: broken characters, control markers, languages, lengths."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.corpus import Corpus
+from sft.curate.finding import DataFinding, Severity
+from sft.curate.languages import UNKNOWN, language
+
+# UTF-8 that was read as Windows-1252 or Latin-1: "Ã©" for "é", "â€™" for an apostrophe.
+_MOJIBAKE = re.compile(
+    "[\u00c3\u00c2][\u0080-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
+    "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]"
+    "|\u00e2\u20ac[\u0080-\u00bf\u0152\u0153\u02dc\u201c\u201d\u2122\u00a6]|\u00ef\u00bf\u00bd"
+    "|\u00f0\u0178[\u0080-\u00bf\u0152\u0153\u2018-\u201d\u02dc\u2122]"
+    "|(?:[\u00d0\u00d1][\u0080-\u00bf\u201a-\u2122\u0152\u0192]){3}"
+)
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#39|#x27|#34|rsquo|lsquo|ldquo|rdquo|mdash|ndash);")
+_MARKUP = re.compile(r"```|<[a-zA-Z/!][^>\n]*>|\bhtml\b|\bxml\b|\bentit(?:y|ies)\b|https?://", re.I)
+_ESCAPED = re.compile(r"(?<!\\)\\n")
+_TOKENS = re.compile(
+    r"<\|[a-zA-Z][\w ]{1,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?(?:bos|eos)>"
+    r"|<(?:pad|unk)>|</s>\s*$|^\s*<s>|<\uff5c[^>\n]{1,40}\uff5c>"
+)
+_LANGUAGE_WORD = re.compile(
+    r"translat|\blanguages?\b|übersetz|tradu[iczt]|vertaal|перев|翻译|翻訳|\b(?:english|german|french"
+    r"|spanish|portuguese|italian|dutch|polish|swedish|japanese|chinese|korean|russian|greek|arabic"
+    r"|hebrew|hindi|thai|latin|englisch|deutsch|franz|español|français|inglés|anglais)",
+    re.I,
+)
+MIN_LANGUAGE_WORDS = 16
+MIXED = 0.02  # share of the rows in another language than most
+OUTLIER = 6.0  # robust standard deviations of the logarithm of the length
+MIN_OUTLIER_ROWS = 50
+
+
+def encoding(corpus: Corpus) -> list[DataFinding]:
+    """Characters that were broken on the way: by a wrong decoding, an export, or on purpose."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for row, _, text in corpus.contents:
+        for kind, at in _broken(text):
+            kinds.setdefault(kind, []).append((row, text[max(0, at - 25) : at + 25]))
+    return [
+        found
+        for kind, (severity, fix) in _BROKEN_KINDS.items()
+        if kind in kinds
+        for found in [_text_finding(corpus, "encoding", severity, kinds[kind], kind, fix)]
+    ]
+
+
+_REREAD = "read the source again as UTF-8, or sft curate DATA --drop encoding --out FILE"
+_BROKEN_KINDS: dict[str, tuple[Severity, str]] = {
+    "UTF-8 that was decoded as another encoding": ("warning", _REREAD),
+    "the replacement character U+FFFD: bytes were lost": ("warning", _REREAD),
+    "control characters": ("warning", "remove them, or --drop encoding"),
+    "characters that turn the direction of the text around": ("warning", "remove them"),
+    "HTML entities in plain text": ("warning", "html.unescape in Python turns them into characters"),
+    "line breaks written as backslash and n": ("warning", "replace them by real line breaks"),
+    "invisible characters": ("info", "remove them; each is a token of its own"),
+    "letters and accents in two characters (not NFC)": (
+        "info",
+        "unicodedata.normalize('NFC', text) in Python: models know the one-character form",
+    ),
+}
+
+
+def _broken(text: str) -> Iterable[tuple[str, int]]:
+    """What is broken in a text, and where it is first."""
+    kinds = iter(_BROKEN_KINDS)
+    mojibake, lost, control, bidi, entities, escaped, invisible, parts = kinds
+    if "&" in text and (match := _ENTITY.search(text)) and not _MARKUP.search(text):
+        yield entities, match.start()
+    if "\\n" in text and "\n" not in text.strip() and "```" not in text:
+        match = _ESCAPED.search(text)
+        if match and len(_ESCAPED.findall(text)) > 1 and not re.search(r"['\"{(;=\\]\\n|\\n['\"]", text):
+            yield escaped, match.start()
+    if match := _CONTROL.search(text):
+        yield control, match.start()
+    if text.isascii():
+        return
+    for kind, pattern in ((mojibake, _MOJIBAKE), (bidi, _BIDI)):
+        if match := pattern.search(text):
+            yield kind, match.start()
+    if "\ufffd" in text:
+        yield lost, text.index("\ufffd")
+    if match := _INVISIBLE.search(text):
+        yield invisible, match.start()
+    if not unicodedata.is_normalized("NFC", text):
+        yield parts, next((i for i, c in enumerate(text) if unicodedata.combining(c)), 0)
+
+
+def special_text(corpus: Corpus) -> list[DataFinding]:
+    """Markers of chat templates inside the text, left there by an export.
+
+    The text is encoded as text, so that the model would learn to write these characters.
+    """
+    hits = []
+    for row, _, text in corpus.contents:
+        if ("<" in text or "[" in text) and (match := _TOKENS.search(text)):
+            hits.append((row, text[max(0, match.start() - 20) : match.end() + 30]))
+    if not hits:
+        return []
+    what = "markers of a chat template inside the text, where they are no control tokens"
+    fix = (
+        "export messages without the template (data.format: messages), or "
+        "sft curate DATA --drop special_text --out FILE"
+    )
+    return [_text_finding(corpus, "special_text", "warning", hits, what, fix)]
+
+
+def _text_finding(
+    corpus: Corpus,
+    check: str,
+    severity: Severity,
+    hits: list[tuple[int, str]],
+    what: str,
+    fix: str,
+) -> DataFinding:
+    row, text = hits[0]
+    number = len({row for row, _ in hits})
+    message = f"{count(number)} with {what}; {place(corpus, row)}: {quoted(text, 60)}"
+    return finding(corpus, check, severity, (row for row, _ in hits), message, fix)
+
+
+def languages(corpus: Corpus) -> list[DataFinding]:
+    """Answers in another language than their prompt, and rows in another than most."""
+    spoken = [_sure_language(text) for text in corpus.answers]
+    found = []
+    other = [
+        (i, asked)
+        for i, answered in enumerate(spoken)
+        if answered
+        and not _LANGUAGE_WORD.search(corpus.prompts[i])
+        and (asked := _sure_language(corpus.prompts[i]))
+        and asked != answered
+    ]
+    if other:
+        i, asked = other[0]
+        found.append(
+            finding(
+                corpus,
+                "languages",
+                "warning",
+                (i for i, _ in other),
+                f"{count(len(other), 'answer')} in another language than the prompt; "
+                f"{place(corpus, i)} is asked in {asked} and answered in {spoken[i]}: "
+                f"{quoted(corpus.answers[i], 60)}",
+                "sft curate DATA --drop languages --out FILE",
+            )
+        )
+    counts = Counter(filter(None, spoken))
+    if counts:
+        main, number = counts.most_common(1)[0]
+        rest = [i for i, one in enumerate(spoken) if one and one != main]
+        if rest and len(rest) >= MIXED * counts.total():
+            listed = ", ".join(f"{name} {n:,}" for name, n in counts.most_common(6))
+            found.append(
+                finding(
+                    corpus,
+                    "languages",
+                    "info",
+                    rest,
+                    f"answers in {count(len(counts), 'language')}: {listed} "
+                    f"(of {len(spoken):,}; the others are too short to tell)",
+                )
+            )
+    return found
+
+
+def _sure_language(text: str) -> str:
+    """The language on which both halves of the first 600 characters agree; "" if they do not."""
+    text = text[:600]
+    middle = len(text) // 2
+    first = language(text[:middle])
+    if first == UNKNOWN or (text.isascii() and text.count(" ") < MIN_LANGUAGE_WORDS):
+        return ""
+    return first if language(text[middle:]) == first else ""
+
+
+def lengths_text(corpus: Corpus) -> list[DataFinding]:
+    """Prompts and answers that are far longer or shorter than the others, by their characters."""
+    sides: dict[str, list[str]] = {"answer": corpus.answers, "prompt": corpus.prompts}
+    found = []
+    for name, texts in sides.items():
+        sizes = np.log([max(1, len(text)) for text in texts])
+        if len(sizes) < MIN_OUTLIER_ROWS:
+            continue
+        middle = float(np.median(sizes))
+        # 1.4826 makes the median deviation a standard deviation; equal lengths have none.
+        spread = max(1.4826 * float(np.median(np.abs(sizes - middle))), 0.25)
+        for word, far, pick in (
+            ("longer", sizes > middle + OUTLIER * spread, np.argmax),
+            ("shorter", sizes < middle - OUTLIER * spread, np.argmin),
+        ):
+            rows = np.flatnonzero(far).tolist()
+            if rows:
+                most: Callable[..., np.intp] = pick
+                i = int(most(sizes))
+                found.append(
+                    finding(
+                        corpus,
+                        "lengths_text",
+                        "info",
+                        rows,
+                        f"{count(len(rows), name)} ({share(len(rows), len(texts))}) far {word} than "
+                        f"the others; {place(corpus, i)} has {len(texts[i]):,} characters, the "
+                        f"median is {np.exp(middle):,.0f}: {quoted(texts[i], 50)}",
+                    )
+                )
+    return found
