@@ -7,7 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from check.reports import BARE, FILE, FULL, LENGTHS, PAYLOADS, SMALL, place, poisoned, view, views
+from check.payloads import PAYLOADS, poisoned
+from check.reports import BARE, FILE, FULL, LENGTHS, SMALL, place, view, views
 from sft.check.page import MAX_VIEW_BYTES, as_json, percent, render_page, visible, write_page
 from sft.check.report import AccountLine, Piece
 from sft.curate.finding import DataFinding
@@ -102,7 +103,7 @@ def test_what_was_not_measured_is_said():
     assert missing in bare.text("head")
     for section in ("lengths", "template", "estimate", "diversity", "usage"):
         assert "Not measured." in bare.text(section), section
-    assert "Either nothing stood out, or rows were not scored" in bare.text("suspicious")
+    assert "Not measured" in bare.text("suspicious")
     assert "No rows are embedded." in bare.text("rows")
     assert "Nothing wrong was found" in bare.text("head")
 
@@ -159,11 +160,12 @@ def test_five_hundred_rows_and_a_full_report_stay_below_five_megabytes(tmp_path)
     assert len(page.rows) == 500
     assert "500 of 1,000 rows are in this page; 100 more were chosen" in page.text("rows")
     long = tuple(
-        replace(v, pieces=(*v.pieces, Piece("日本語 <b>&\u2028" * 1500, "masked"))) for v in many
+        replace(v, pieces=(*v.pieces, Piece("日本語 <b>&\u2028" * 1500, "masked")))
+        for v in many[:100]
     )
     text = render_page(replace(FULL, views=long))
     assert MAX_VIEW_BYTES < len(text.encode()) < 5_000_000
-    assert 50 < len(Page(text).rows) < 500
+    assert 50 < text.count('{"id":') < 100
 
 
 def test_a_row_that_is_too_large_leaves_room_for_the_others():

@@ -215,3 +215,13 @@ def test_facts(tmp_path, eos, said):
     assert facts["tools"].startswith("shown as text")
     assert facts["mask methods"] == "prefix differences, and message spans"
     assert json.dumps(facts)
+
+
+def test_a_template_for_tools_that_is_beyond_limits_is_not_rendered():
+    tokenizer = tiny.tokenizer()
+    huge = "{# " + "x" * 1_000_001 + " #}" + TOOL_USE
+    tokenizer.chat_template = {"default": tiny.CHATML, "tool_use": huge}
+    row = conversation(*TALK, tools=[TOOL])
+    template = ChatTemplate(tokenizer, tools="template")
+    (example,) = tokenize([row], template, BadRows("error"), max_seq_len=256).examples
+    assert "characters, more than 1,000,000" in row_view(example, tokenizer, template, row).serving

@@ -70,6 +70,8 @@ def examine(config: Config, wishes: Wishes, show: Console) -> CheckReport:
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     visits = num_steps * config.batch.examples
     facts = {**facts_of(tokens.template, tokens.tokenizer), **_plan(tokens, num_steps, visits)}
+    shares = batches.shares(config.data.train, visits)
+    facts |= {f"source {share.name}": share.figures() for share in shares}
     usage = usage_part(corpus.train, corpus.usage, {}) if corpus.usage else None
     spread, topics, spread_findings = diversity(corpus)
     findings = [
@@ -77,10 +79,12 @@ def examine(config: Config, wishes: Wishes, show: Console) -> CheckReport:
         *run_checks(corpus, _counting(show)),
         *spread_findings,
         *_coverage_finding(usage),
-        *_repeats(visits, corpus),
+        *_repeats(round(visits * data.sampled), corpus),
     ]
     estimate = rehearse(tokens, num_steps, show) if wishes.rehearse else {}
-    suspicious = find_suspicious(tokens, wishes.score, show) if wishes.score else []
+    suspicious = None
+    if wishes.score:
+        suspicious = tuple(map(asdict, find_suspicious(tokens, wishes.score, show)))
     chosen = _views(tokens, wishes, findings)
     return CheckReport(
         title=", ".join(source.path for source in config.data.train),
@@ -93,10 +97,10 @@ def examine(config: Config, wishes: Wishes, show: Console) -> CheckReport:
         diversity=spread,
         topics=tuple(topics),
         usage=usage,
-        suspicious=tuple(asdict(row) for row in suspicious),
+        suspicious=suspicious,
         views=chosen,
-        checks=tuple(CHECKS),
-        notes=(*data.notes, *tokens.held_out.notes, *_not_measured(wishes, usage)),
+        checks=tuple(name for name in CHECKS if benchmarks or name != "contamination"),
+        notes=(*data.remarks, *data.notes, *tokens.held_out.notes, *_not_measured(wishes, usage)),
     )
 
 

@@ -31,6 +31,7 @@ from sft.run_dir import write_text
 MAX_VIEWS, MAX_VIEW_BYTES = 500, 3_500_000
 MAX_ROWS = 200  # places listed of one finding
 MAX_ITEMS = 100  # topics, groups, suspicious rows, notes
+NUM_PLACES = 3  # of a topic
 MAX_TEXT = 2_000  # characters of a message or a quoted prompt
 
 STATUSES = {
@@ -88,6 +89,7 @@ def render_page(report: CheckReport) -> str:
         head=_headline(report),
         findings=[_finding(finding, known) for finding in report.findings],
         account=_account(report.account, known),
+        topics=_topics(report.topics, known),
         charts=_charts(report),
         beyond=report.lengths is not None and beyond_axis(report.lengths),
         usage=_visible(_usage(report.usage)),
@@ -133,7 +135,7 @@ def _digest(text: str) -> str:
 
 def _plain(report: CheckReport) -> dict[str, Any]:
     """What the template shows as it is; rows and findings are prepared apart."""
-    names = ("title", "num_rows", "facts", "estimate", "diversity", "topics", "suspicious", "notes")
+    names = ("title", "num_rows", "facts", "estimate", "diversity", "suspicious", "notes")
     return {
         **{name: getattr(report, name) for name in (*names, "checks")},
         "lengths": asdict(report.lengths) if report.lengths else None,
@@ -226,6 +228,21 @@ def _account(lines: Sequence[AccountLine], known: set[str]) -> list[dict[str, An
         }
         for line in sorted(lines, key=lambda line: order.get(line.status, len(order)))
         if line.count
+    ]
+
+
+def _topics(topics: Sequence[Mapping[str, Any]], known: set[str]) -> list[dict[str, Any]]:
+    """`part` is the share next to that of the largest topic, which has the longest bar."""
+    most = max((topic["share"] for topic in topics), default=0.0)
+    return [
+        {
+            "name": visible(str(topic["name"])),
+            "rows": topic["rows"],
+            "share": topic["share"],
+            "part": topic["share"] / most if most else 0.0,
+            "sources": _by_source(topic.get("examples", ())[:NUM_PLACES], known),
+        }
+        for topic in topics
     ]
 
 

@@ -86,7 +86,7 @@ class CheckReport:
     diversity: Mapping[str, str] = field(default_factory=dict)
     topics: tuple[Mapping[str, Any], ...] = ()
     usage: Mapping[str, Any] | None = None
-    suspicious: tuple[Mapping[str, Any], ...] = ()
+    suspicious: tuple[Mapping[str, Any], ...] | None = None
     views: tuple[RowView, ...] = ()
     notes: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()

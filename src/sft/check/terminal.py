@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
@@ -30,7 +30,7 @@ def show_report(report: CheckReport, num_views: int, out: RichConsole) -> None:
         _pairs("Plan", {**report.facts, **report.estimate}),
         _diversity(report),
         _usage(report.usage) if report.usage else None,
-        _suspicious(report.suspicious) if report.suspicious else None,
+        _suspicious(report.suspicious) if report.suspicious is not None else None,
         _findings(report.findings),
     ]
     for part in filter(None, parts):
@@ -150,12 +150,14 @@ def _usage(usage: Mapping[str, Any]) -> Table:
 def _suspicious(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="Suspicious rows", title_justify="left")
     for name in ("row", "loss", "without prompt", "why"):
-        table.add_column(name, justify="left" if name in ("row", "why") else "right")
+        justify: Literal["left", "right"] = "left" if name in ("row", "why") else "right"
+        table.add_column(name, justify=justify, overflow="fold")
     for row in rows[:NUM_LISTED]:
         table.add_row(
             Text(printable(row["row"])), f"{row['loss']:.2f}", f"{row['alone']:.2f}", row["reason"]
         )
-    table.caption = f"{len(rows):,} rows; losses of the base model in nats per token"
+    stand_out = f"{len(rows):,} rows stand out" if rows else "no scored row stands out"
+    table.caption = f"{stand_out}; losses of the base model in nats per token"
     return table
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from sft.check.report import Kind, Piece, RowView
 from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Conversation
+from sft.data.template_limits import check_limits
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model.load import TokenizerInfo
 
@@ -36,7 +37,7 @@ def row_view(
     """
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     serving = None
-    if template and conversation:
+    if template and conversation and conversation.kind == "chat":
         serving = _serving(example, tokenizer, template, conversation)
     return RowView(
         id=example.id,
@@ -137,10 +138,14 @@ def _difference(
 ) -> str:
     before = conversation.as_dicts()[:turn]
     messages, tools = template.as_served(before, conversation.tools)
+    given = [dict(tool) for tool in tools] or None
     try:
+        # Servers may choose another template for rows with tools, which no one has tried yet.
+        text = tokenizer.get_chat_template(tools=given)
+        check_limits(text, tokenizer.name_or_path, tokenizer.special_tokens_map)
         sent = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
-            tools=[dict(tool) for tool in tools] or None,
+            tools=given,
             add_generation_prompt=True,
             return_dict=True,
         )["input_ids"]
