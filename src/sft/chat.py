@@ -55,7 +55,7 @@ def chat(
     tokenizer = load_tokenizer(config, folder, "lora")
     template = ChatTemplate(tokenizer.tokenizer)
     model = load_for_answers(config, folder, tokenizer)
-    stops = stop_ids(model, tokenizer.tokenizer, template.facts.stop_id)
+    stops = stop_ids(model, tokenizer.tokenizer, *template.facts.stop_ids)
     torch.manual_seed(seed)
     answers = partial(
         stream,

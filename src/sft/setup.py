@@ -21,7 +21,7 @@ from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
 from sft.data.held_out import HeldOut, load_held_out
-from sft.data.mixing import sizes_of, tempered
+from sft.data.mixing import Share, source_weights
 from sft.data.token_cache import TokenCache
 from sft.data.tokenize import Example
 from sft.data.tokenize import fingerprint as data_fingerprint
@@ -117,9 +117,7 @@ def prepare_data(
     choose = partial(choose_rows, config=rows, seed=config.run.seed)
     cache = TokenCache.of(rows.cache, cache_folder() / "tokens", tokenizer.tokenizer)
     seed, num_examples = config.run.seed, config.num_examples
-    data = load_data(
-        rows, template, seed, progress, choose, cache=cache, num_examples=num_examples
-    )
+    data = load_data(rows, template, seed, progress, choose, cache=cache, num_examples=num_examples)
     held_out = load_held_out(resolver.config.data, template)
     return Tokens(resolver, folder, tokenizer, template, data, held_out)
 
@@ -133,10 +131,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     seed_everything(config.run.seed)
     tokens = prepare_data(config, show, stop.raise_before_training)
     resolver, data = tokens.resolver, tokens.data
-    for remark in data.remarks:
-        show.note(remark)
-    for note in (*data.notes, *tokens.held_out.notes):
-        show.note(f"note: {note}", style="yellow")
+    _tell(tokens, show)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(resolver, device)
     model, trained, base, stops = load_checked(tokens, device, dtype, show, stop)
@@ -147,19 +142,17 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     replay = replay_texts(source, model, run, show)
     batches = build_batches(resolver.config, data, tokens.held_out, replay)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
+    visits = config.batch.examples * num_steps
     if config.guards.enabled and not run.preflight.is_file():
-        write_json(run.preflight, examine(source, config.batch.examples * num_steps, show))
+        write_json(run.preflight, examine(source, visits, show))
     show.progress("building the probes")
     probes = build_probes(source, model, run, num_steps)
-    resolver.schedule(num_steps, _look_cost(data, probes, config.batch.examples * num_steps))
+    resolver.schedule(num_steps, _look_cost(data, probes, visits))
     resolved = resolver.config
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
     same_run(run, identity(resolver, tokens, base, num_steps), show)
-    shares = batches.shares(resolved.data.train, config.batch.examples * num_steps)
-    write_json(run.account, account(data, shares))
-    for share in shares:
-        show.note(share.line())
+    _write_account(run, data, batches.shares(resolved.data.train, visits), show)
     run.check_space(needed_bytes(model, parameters, resolved.checkpoint.keep))
     forward = Forward(
         model,
@@ -188,6 +181,21 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         weights_dtype=load.weights_dtype(config.model, tokens.folder),
         device=device,
     )
+
+
+def _tell(tokens: Tokens, show: Console) -> None:
+    """What is worth knowing about the data before training starts."""
+    for remark in tokens.data.remarks:
+        show.note(remark)
+    for note in (*tokens.data.notes, *tokens.held_out.notes):
+        show.note(f"note: {note}", style="yellow")
+
+
+def _write_account(run: RunDir, data: DataSet, shares: Sequence[Share], show: Console) -> None:
+    """`account.json`, and what each source is of the run."""
+    write_json(run.account, account(data, shares))
+    for share in shares:
+        show.note(share.line())
 
 
 def _look_cost(data: DataSet, probes: Sequence[Probe], num_examples: int) -> float:
@@ -219,9 +227,7 @@ def build_batches(
     Raises:
         ConfigError: rows are to be weighted by usage, and there is none.
     """
-    weights = [source.weight for source in config.data.train]
-    sizes = sizes_of(data.train, len(weights))
-    weights = tempered(weights, sizes, config.data.temperature)
+    weights = source_weights(config.data.train, data.train, config.data.temperature)
     importance = None
     if config.data.usage_weighting:
         if not held_out.prompts:
@@ -292,7 +298,7 @@ def _build_model(tokens: Tokens, dtype: torch.dtype) -> tuple[PreTrainedModel, A
     stored = dtype if config.method.kind == "lora" else torch.float32
     model = load.load_model(config.model, tokens.folder, tokens.tokenizer, dtype=stored)
     base = load.fingerprint(model)
-    stops = load.stop_ids(model, tokenizer, tokens.template.facts.stop_id)
+    stops = load.stop_ids(model, tokenizer, *tokens.template.facts.stop_ids)
     new_ids = tokenizer.convert_tokens_to_ids(list(tokens.tokenizer.new_tokens))
     return model, prepare_method(model, config.method, new_ids), base, stops
 

@@ -105,3 +105,22 @@ def test_calls_without_the_wrapping_of_openai():
     assert with_mappings([message])[0]["tool_calls"] == [
         {"name": "weather", "arguments": {"city": "Paris"}}
     ]
+
+
+def test_roles_a_template_does_not_write():
+    """Tools go to the first message of the user, results into what the user says next."""
+    result = {"role": "tool", "content": "21 °C", "tool_call_id": "1"}
+    calling = {"role": "assistant", "content": "", "tool_calls": [call({}), call({})]}
+    answer = {"role": "assistant", "content": "It is."}
+    messages = [USER, calling, result, result, USER, answer, USER]
+    before = copy.deepcopy(messages)
+    shown = tools_as_text(messages, [TOOL, {"name": "time"}], roles=())
+    said = "<tool_response>\n21 °C\n</tool_response>"
+    assert [message["role"] for message in shown] == ["user", "assistant"] * 2 + ["user"]
+    assert shown[0]["content"] == f"{BLOCK}\n\nHi"
+    assert shown[2] == {"role": "user", "content": f"{said}\n{said}\nHi"}
+    assert shown[3:] == [answer, USER] and messages == before
+    two = tools_as_text([USER, USER, answer], [], roles=())
+    assert two == [USER, USER, answer]  # only results are joined
+    system = {"role": "system", "content": "Be kind."}
+    assert tools_as_text([system, USER], [{"name": "time"}], roles=())[0]["role"] == "system"

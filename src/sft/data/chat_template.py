@@ -16,8 +16,6 @@ refused, and the error shows the tokens.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +24,9 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from sft.data.conversation import Conversation
 from sft.data.encoding import MARK_END, MARK_START, Encoded, TextEncoder
+from sft.data.plain_rows import given_ids, plain_text
+from sft.data.template_facts import PROBE, TemplateFacts, common_prefix, find_facts
+from sft.data.template_limits import check_limits
 from sft.data.tool_text import tools_as_text, with_mappings
 from sft.errors import DataError, TemplateError
 
@@ -33,18 +34,7 @@ Messages = Sequence[Mapping[str, Any]]
 
 # Two answers that differ in their first and in their last character.
 _VARIANTS = ("Aa", "Bb")
-_PROBE = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"})
-_SCHEMA = {"type": "object", "properties": {}}
-_TOOL = {
-    "type": "function",
-    "function": {"name": "sft_probe", "description": "", "parameters": _SCHEMA},
-}
-_CALL = {"name": "sft_call", "arguments": {}}
-_CALLING = {
-    "role": "assistant",
-    "content": "",
-    "tool_calls": [{"id": "call00001", "type": "function", "function": _CALL}],
-}
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +51,6 @@ class Rendered:
     weights: list[float]
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateFacts:
-    """What was found out about a template, on a two-message probe."""
-
-    sha256: str
-    stop_id: int
-    stop_token: str
-    generation_prompt: str
-    has_generation_markers: bool
-    leading_bos: bool
-    tools_by: str  # "template" or "text"
-
-
 class ChatTemplate:
     """Renders and masks conversations with the template of `tokenizer`.
 
@@ -88,14 +65,16 @@ class ChatTemplate:
             )
         self._tokenizer = tokenizer
         try:
-            self._template: str = tokenizer.get_chat_template()
+            self.text: str = tokenizer.get_chat_template()
         except ValueError as error:  # several named ones, and none of them the default
             raise TemplateError(f"{error} Set model.template to chatml, plain or a file") from None
+        source = tokenizer.name_or_path or "this tokenizer"
+        check_limits(self.text, source, tokenizer.special_tokens_map)
         self._encoder = TextEncoder(tokenizer)
-        self.facts = self._find_facts(tools)
-        self._takes_mappings = self._writes("sft_call", [_PROBE[0], _CALLING])
-        probe = self.render(_PROBE)
+        self.facts: TemplateFacts = find_facts(self, self._encoder, tokenizer.bos_token_id, tools)
+        probe = self.render(PROBE)
         plain = self._encoder.encode(probe).ids
+        self._refuse_two_bos(plain)
         self._can_encode_specials_as_text = self._encoder.encode_in_pieces(probe).ids == plain
 
     # ---------------------------------------------------------------- rendering
@@ -121,7 +100,7 @@ class ChatTemplate:
             rendered, spans = render_jinja_template(
                 conversations=[[dict(message) for message in messages]],
                 tools=[dict(tool) for tool in tools] or None,
-                chat_template=self._template,
+                chat_template=self.text,
                 return_assistant_tokens_mask=markers,
                 add_generation_prompt=generation_prompt,
                 **self._tokenizer.special_tokens_map,
@@ -135,14 +114,19 @@ class ChatTemplate:
         messages, tools = self._shown(messages, tools)
         return self._encoder.encode(self.render(messages, tools, generation_prompt=True)).ids
 
+    def as_served(
+        self, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[Messages, Sequence[Mapping[str, Any]]]:
+        """Messages and tools as a server hands them to the template."""
+        if self.facts.tools_by == "text":
+            return tools_as_text(messages, tools, self.facts.roles), ()
+        return (with_mappings(messages) if self.facts.takes_mappings else messages), tools
+
     def _shown(
         self, messages: Messages, tools: Sequence[Mapping[str, Any]]
     ) -> tuple[Messages, Sequence[Mapping[str, Any]]]:
-        """Messages and tools as the template is to see them."""
-        if self.facts.tools_by == "text":
-            messages, tools = tools_as_text(messages, tools), ()
-        elif self._takes_mappings:
-            messages = with_mappings(messages)
+        """Messages and tools as the template is to see them, special tokens in them marked."""
+        messages, tools = self.as_served(messages, tools)
         if self._encoder.has_special_text([list(messages), list(tools)]):
             messages, tools = self._encoder.mark(messages), self._encoder.mark(tools)
             if not self._can_encode_specials_as_text:
@@ -155,10 +139,16 @@ class ChatTemplate:
         """Does the data of this row spell a special token (which is then encoded as text)?"""
         return self._encoder.has_special_text([conversation.as_dicts(), list(conversation.tools)])
 
+    def marked(
+        self, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """The render, and the ranges of it between the template's generation markers."""
+        return self._render(messages, tools, markers=True)
+
     # ---------------------------------------------------------------- masks
 
     def encode(self, conversation: Conversation) -> list[Rendered]:
-        """Ids and loss weights of a conversation.
+        """Ids and loss weights of a conversation, a plain text, or a row of token ids.
 
         One `Rendered`, or, when the template rewrites earlier turns (as those that drop old
         reasoning do), one for each trained assistant turn, as it is seen when serving.
@@ -167,21 +157,30 @@ class ChatTemplate:
             TemplateError: the mask cannot be proven; the message shows the tokens.
             DataError: the text cannot be encoded.
         """
+        if conversation.kind == "tokens":
+            return [self._finish(*given_ids(conversation.messages, self._tokenizer))]
         messages, tools = self._shown(conversation.as_dicts(), conversation.tools)
-        added = len(messages) - len(conversation.messages)  # a system message that shows tools
-        weight = {i: m.weight for i, m in enumerate(conversation.messages, added) if m.weight > 0}
+        if conversation.kind == "text":
+            body = self._encoder.encode(messages[0]["content"])
+            return [self._finish(*plain_text(body, self._tokenizer))]
+        weight = _weights(messages, conversation)
         turns = list(weight)
         whole = self.render(messages, tools)
+        self._refuse_what_is_left_out(conversation)
         ends = {
             i: whole if i == len(messages) - 1 else self.render(messages[: i + 1], tools)
             for i in turns
         }
         prompts = {i: self.render(messages[:i], tools, generation_prompt=True) for i in turns}
-        if all(whole.startswith(ends[i]) and whole.startswith(prompts[i]) for i in turns):
+        # What follows the stop token may depend on where the conversation ends.
+        closed = {i: _up_to(self._stop_of(messages[i])[1], ends[i], prompts[i]) for i in turns}
+        if all(whole.startswith(closed[i]) and whole.startswith(prompts[i]) for i in turns):
             encoded = self._encoder.encode(whole)
             weights = [0.0] * len(encoded.ids)
             for i in turns:
-                for t in self._turn(encoded, messages[: i + 1], tools, prompts[i], ends[i]):
+                # The last turn ends where the whole does, whose tokens are known already.
+                ids = None if ends[i] is whole else self._encoder.encode(closed[i]).ids
+                for t in self._turn(encoded, messages[: i + 1], tools, prompts[i], ends[i], ids):
                     weights[t] = weight[i]
             return [self._finish(encoded, weights)]
         return [
@@ -201,7 +200,7 @@ class ChatTemplate:
                 f"the chat template renders messages[{len(messages) - 1}] differently from what it "
                 "sends to get it, so no mask can be right | "
                 f"sent: ...{_clean(prompt)[-60:]!r}; rendered: "
-                f"...{_clean(end)[_common(prompt, end) :][:60]!r}"
+                f"...{_clean(end)[common_prefix(prompt, end) :][:60]!r}"
             )
         encoded = self._encoder.encode(end)
         weights = [0.0] * len(encoded.ids)
@@ -216,10 +215,16 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]],
         prompt: str,
         end: str,
+        end_ids: Sequence[int] | None = None,
     ) -> range:
-        """The tokens of the last of `messages`, by both methods; they must be the same."""
-        by_prefix = self._by_prefix(encoded, prompt, end)
-        by_spans = self._by_spans(encoded, messages, tools, end)
+        """The tokens of the last of `messages`, by both methods; they must be the same.
+
+        `end_ids` are the ids of `end`; None: they are those of `encoded`.
+        """
+        stop = self._stop_of(messages[-1])
+        num = len(encoded.ids if end_ids is None else end_ids)
+        by_prefix = self._by_prefix(encoded, prompt, num, *stop)
+        by_spans = self._by_spans(encoded, messages, tools, end, stop[0])
         if by_prefix != by_spans:
             raise TemplateError(
                 f"two methods disagree on the trained tokens of messages[{len(messages) - 1}] | "
@@ -228,7 +233,15 @@ class ChatTemplate:
             )
         return by_prefix
 
-    def _by_prefix(self, encoded: Encoded, prompt: str, end: str) -> range:
+    def _stop_of(self, message: Mapping[str, Any]) -> tuple[int, str]:
+        """The special token that ends this message of the assistant."""
+        calls = bool(message.get("tool_calls"))
+        index = self.facts.call_stop_id if calls else self.facts.stop_id
+        return index, self._encoder.special_ids[index]
+
+    def _by_prefix(
+        self, encoded: Encoded, prompt: str, num: int, stop_id: int, stop_token: str
+    ) -> range:
         sent = self._encoder.encode(prompt).ids
         start = len(sent)
         if encoded.ids[:start] != sent:
@@ -241,12 +254,12 @@ class ChatTemplate:
                 f"sent {self._tokens(sent[same:start][:6])}, "
                 f"rendered {self._tokens(encoded.ids[same : same + 6])}"
             )
-        stop = start + len(self._encoder.encode(end).ids[start:])
-        while stop > start and encoded.ids[stop - 1] != self.facts.stop_id:
+        stop = max(num, start)
+        while stop > start and encoded.ids[stop - 1] != stop_id:
             stop -= 1
         if stop == start:
             raise TemplateError(
-                f"the turn does not end with the stop token {self.facts.stop_token!r} | "
+                f"the turn does not end with the stop token {stop_token!r} | "
                 f"{self._tokens(encoded.ids[start:][-8:])}"
             )
         return range(start, stop)
@@ -257,9 +270,10 @@ class ChatTemplate:
         messages: Messages,
         tools: Sequence[Mapping[str, Any]],
         end: str,
+        stop_id: int,
     ) -> range:
         if self.facts.has_generation_markers:
-            text, spans = self._render(messages, tools, markers=True)
+            text, spans = self.marked(messages, tools)
             first, after = spans[-1] if spans else (0, 0)
             first, after = len(_clean(text[:first])), len(_clean(text[:after]))
         else:
@@ -268,17 +282,22 @@ class ChatTemplate:
         stop = start
         while stop < len(encoded.ids) and encoded.offsets[stop][0] < after:
             stop += 1
-        # Close the turn: white space may stand between the answer and its stop token.
+        # Close the turn: white space, or a token that ends the answer only (Command R7B's
+        # `<|END_RESPONSE|>`), may stand between the answer and its stop token.
         closing = stop
-        while (
-            closing < len(encoded.ids) and encoded.text[slice(*encoded.offsets[closing])].isspace()
-        ):
+        while closing < len(encoded.ids) and self._is_between(encoded, closing, stop_id):
             closing += 1
-        if closing < len(encoded.ids) and encoded.ids[closing] == self.facts.stop_id:
+        if closing < len(encoded.ids) and encoded.ids[closing] == stop_id:
             return range(start, closing + 1)
-        while stop > start and encoded.ids[stop - 1] != self.facts.stop_id:
+        while stop > start and encoded.ids[stop - 1] != stop_id:
             stop -= 1
         return range(start, stop)
+
+    def _is_between(self, encoded: Encoded, t: int, stop_id: int) -> bool:
+        index = encoded.ids[t]
+        if index in self._encoder.special_ids:
+            return index != stop_id
+        return encoded.text[slice(*encoded.offsets[t])].isspace()
 
     def _span_by_variants(
         self, messages: Messages, tools: Sequence[Mapping[str, Any]], end: str
@@ -289,8 +308,8 @@ class ChatTemplate:
             for text in _VARIANTS
         ]
         text = _clean(end)
-        first = min(_common(text, render) for render in renders)
-        after = len(text) - min(_common(text[::-1], render[::-1]) for render in renders)
+        first = min(common_prefix(text, render) for render in renders)
+        after = len(text) - min(common_prefix(text[::-1], render[::-1]) for render in renders)
         prompt = self.facts.generation_prompt
         if prompt:
             # What a template writes between its generation prompt and the answer (an empty
@@ -305,53 +324,29 @@ class ChatTemplate:
         self._refuse_two_bos(encoded.ids)
         return Rendered(encoded.text, encoded.ids, encoded.offsets, weights)
 
+    def _refuse_what_is_left_out(self, conversation: Conversation) -> None:
+        """Refuse a row whose system message or reasoning the template would not write."""
+        said = any(m.role == "system" and m.content.strip() for m in conversation.messages)
+        if said and "system" not in self.facts.roles:
+            raise TemplateError("the chat template leaves out system messages; remove this row's")
+        trained = [m for m in conversation.messages if m.weight > 0]
+        thought = any(m.extra.get(key) for m in trained for key in _REASONING)
+        inline = any("</think>" in m.content for m in trained)
+        if thought and not self.facts.reasons:
+            raise TemplateError(
+                "the chat template leaves out `reasoning_content`; write it into `content`, "
+                "or remove it"
+            )
+        if inline and not self.facts.reasons_inline:
+            raise TemplateError(
+                "the chat template leaves out what an answer has before </think>; remove it, or "
+                "set model.template to a template that keeps it in the last answer"
+            )
+
     def _refuse_two_bos(self, ids: Sequence[int]) -> None:
         bos = self._tokenizer.bos_token_id
         if bos is not None and ids[:2] == [bos, bos]:
             raise TemplateError("the render begins with two BOS tokens")
-
-    # ---------------------------------------------------------------- facts
-
-    def _find_facts(self, tools: str) -> TemplateFacts:
-        prompt = self.render(_PROBE[:1], generation_prompt=True)
-        bare = self.render(_PROBE[:1])
-        ids = self._encoder.encode(self.render(_PROBE)).ids
-        start = _common(ids, self._encoder.encode(prompt).ids)
-        stop = next((i for i in reversed(ids[start:]) if i in self._encoder.special_ids), None)
-        if stop is None:
-            raise TemplateError(
-                "the chat template writes no special token after an answer, so the model could "
-                "not learn to stop; set model.template to chatml or plain, or repair the template"
-            )
-        self._refuse_two_bos(ids)
-        markers = bool(re.search(r"\{%-?\s*generation\s*-?%\}", self._template))
-        if markers and (spans := self._render(_PROBE[:1], (), markers=True)[1]):
-            raise TemplateError(
-                "the chat template's generation markers cover what a user wrote | "
-                f"{bare[slice(*spans[0])]!r}"
-            )
-        return TemplateFacts(
-            sha256=hashlib.sha256(self._template.encode()).hexdigest(),
-            stop_id=stop,
-            stop_token=self._encoder.special_ids[stop],
-            generation_prompt=prompt[len(bare) :] if prompt.startswith(bare) else "",
-            has_generation_markers=markers,
-            leading_bos=ids[0] == self._tokenizer.bos_token_id,
-            tools_by=tools if tools != "auto" else self._tools_by(),
-        )
-
-    def _tools_by(self) -> str:
-        """`template` when it writes both tools and tool calls, otherwise `text`."""
-        shows = self._writes("sft_probe", _PROBE, [_TOOL])
-        return "template" if shows and self._writes("sft_call", [_PROBE[0], _CALLING]) else "text"
-
-    def _writes(
-        self, text: str, messages: Messages, tools: Sequence[Mapping[str, Any]] = ()
-    ) -> bool:
-        try:
-            return text in self.render(messages, tools)
-        except TemplateError:
-            return False
 
     # ---------------------------------------------------------------- messages
 
@@ -371,13 +366,15 @@ def _clean(text: str) -> str:
     return text.replace(MARK_START, "").replace(MARK_END, "")
 
 
-def _common(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Length of the common prefix."""
-    shorter = min(len(a), len(b))
-    if a[:shorter] == b[:shorter]:
-        return shorter
-    low, high = 0, shorter
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[:middle] == b[:middle] else (low, middle - 1)
-    return low
+def _up_to(stop_token: str, end: str, prompt: str) -> str:
+    """`end` without what stands after the stop token of its last turn."""
+    after = end.rfind(stop_token) + len(stop_token)
+    is_turn = after > len(prompt) and not end.startswith(MARK_END, after)
+    return end[:after] if is_turn else end
+
+
+def _weights(messages: Messages, conversation: Conversation) -> dict[int, float]:
+    """Weights of the trained turns, by their index in `messages`: showing tools moves them."""
+    shown = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    given = [message for message in conversation.messages if message.role == "assistant"]
+    return {i: m.weight for i, m in zip(shown, given, strict=True) if m.weight > 0}

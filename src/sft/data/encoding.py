@@ -43,10 +43,18 @@ class TextEncoder:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         self.special_ids = {index: str(token) for index, token in added.items() if token.special}
-        self._id_of = {text: index for index, text in self.special_ids.items()}
+        self._id_of: dict[str, int] = {text: index for index, text in self.special_ids.items()}
         longest_first = sorted(filter(None, self._id_of), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._marked = re.compile(f"{MARK_START}({self._special.pattern}){MARK_END}")
+
+    def special_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where special tokens are spelled in `text`, in order."""
+        return [match.span() for match in self._special.finditer(text)]
+
+    def id_of(self, special: str) -> int:
+        """The id of a special token."""
+        return self._id_of[special]
 
     def has_special_text(self, value: Any) -> bool:
         """Does a string anywhere in `value` hold the characters of a special token, or a mark?"""

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+ROLES = frozenset({"system", "tool"})
 
 
 def tools_as_text(
-    messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]],
+    roles: Collection[str] = ROLES,
 ) -> list[dict[str, Any]]:
     """`messages` with tools, calls and results moved into their `content`.
 
     Use it before `tokenizer.apply_chat_template` when serving a model that was trained with
     tools as text.
+
+    `roles` says which roles the chat template writes besides user and assistant, as
+    `ChatTemplate.facts.roles` does. Without `system`, tools are listed in the first message of
+    the user; without `tool`, results are what the user says next.
     """
     shown = [_as_text(message) for message in messages]
+    if "tool" not in roles:
+        shown = _results_of_the_user(shown)
     if not tools:
         return shown
     listing = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
@@ -28,11 +38,30 @@ def tools_as_text(
         f"You may call these functions:\n<tools>\n{listing}\n</tools>\n"
         'To call one, answer with <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call>'
     )
-    if shown and shown[0]["role"] == "system":
-        shown[0]["content"] = f"{shown[0]['content']}\n\n{block}"
+    first = shown[0] if shown else {"role": ""}
+    if first["role"] == "system":
+        first["content"] = f"{first['content']}\n\n{block}"
+    elif first["role"] == "user" and "system" not in roles:
+        first["content"] = f"{block}\n\n{first['content']}"
     else:
         shown.insert(0, {"role": "system", "content": block})
     return shown
+
+
+def _results_of_the_user(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Results as messages of the user, one after several calls, with what the user says then."""
+    merged: list[dict[str, Any]] = []
+    after_result = False
+    for message in messages:
+        is_result = message["role"] == "tool"
+        joins = is_result or (after_result and message["role"] == "user")
+        if joins and merged and merged[-1]["role"] == "user":
+            merged[-1]["content"] += f"\n{message['content']}"
+        else:
+            said = {"role": "user", "content": message["content"]}
+            merged.append(said if is_result else dict(message))
+        after_result = is_result
+    return merged
 
 
 def with_mappings(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def build(
         model=model,
         tokenizer=tokenizer,
         tokens=tokens,
-        stop_ids=load.stop_ids(model, tokenizer, tokens.template.facts.stop_id),
+        stop_ids=load.stop_ids(model, tokenizer, *tokens.template.facts.stop_ids),
         looker=Looker(forward, probes, config.batch.micro_batch_tokens),
         objective=objective,
         num_steps=plan.num_steps,

@@ -103,7 +103,12 @@ def _template_text(choice: str) -> str:
             f"model.template: '{choice}' is neither a file nor one of auto, "
             f"{', '.join(NAMED_TEMPLATES)}.{did_you_mean(choice, NAMED_TEMPLATES)}"
         )
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"model.template: {path}: cannot be read as UTF-8 text ({error})"
+        ) from None
 
 
 def load_model(
@@ -144,12 +149,12 @@ def load_model(
     return model
 
 
-def stop_ids(model: PreTrainedModel, tokenizer: Any, stop_id: int) -> list[int]:
-    """Ids generation must stop on: the model's own, the tokenizer's, and the trained one.
+def stop_ids(model: PreTrainedModel, tokenizer: Any, *trained: int) -> list[int]:
+    """Ids generation must stop on: the trained ones, the model's own, and the tokenizer's.
 
-    The trained one comes first. Sets `generation_config` so that the saved model stops by itself.
+    In this order. `trained` end an answer and, where that differs, a tool call. Sets `generation_config` so that the saved model stops by itself.
     """
-    ids = [stop_id]
+    ids = list(trained)
     for given in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
         ids += given if isinstance(given, list) else [] if given is None else [given]
     ids = list(dict.fromkeys(ids))

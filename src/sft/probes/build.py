@@ -111,7 +111,7 @@ def _drift(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -
         return saved
     names = list(unanswered)
     names = [names[i * len(names) // num] for i in range(num)]  # evenly spaced: files are sorted
-    stops = stop_ids(model, source.tokenizer, source.template.facts.stop_id)
+    stops = stop_ids(model, source.tokenizer, *source.template.facts.stop_ids)
     answers = generate(
         model,
         [unanswered[name] for name in names],
