@@ -1,6 +1,7 @@
 """What users get wrong: one clear message, the right exit code, and no traceback."""
 
 import errno
+import gzip
 import math
 import os
 import shutil
@@ -135,6 +136,48 @@ def test_data_that_cannot_be_trained_on(world, text, args, message):
     else:
         assert done.code == 3
         assert message in done.error()
+
+
+def bomb(world):
+    (world / "bomb.jsonl.gz").write_bytes(gzip.compress(b"\n" * 10_000_000))
+    return ["--data", "bomb.jsonl.gz"]
+
+
+def pipe(world):
+    os.mkfifo(world / "pipe.jsonl")
+    return ["--data", "pipe.jsonl"]
+
+
+def pipe_of_settings(world):
+    os.mkfifo(world / "pipe.yaml")
+    return ["pipe.yaml"]
+
+
+def latin_template(world):
+    (world / "latin.jinja").write_bytes(b"{{ messages }}\xe9")
+    return ["--set", "model.template=latin.jinja"]
+
+
+def looping_template(world):
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (world / "loops.jinja").write_text(loops)
+    return ["--set", "model.template=loops.jinja"]
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "message"),
+    [
+        (bomb, 3, "bomb.jsonl.gz: "),
+        (pipe, 3, "pipe.jsonl: is a named pipe, and a regular file is needed"),
+        (pipe_of_settings, 2, "pipe.yaml: cannot be read: it is not a regular file"),
+        (latin_template, 2, "model.template: latin.jinja: cannot be read as UTF-8 text"),
+        (looping_template, 3, "needs more than 2 seconds of computing time for a conversation"),
+    ],
+)
+def test_files_that_never_end_are_refused(world, make, code, message):
+    done = run(*make(world))
+    assert done.code == code
+    assert message in done.error()
 
 
 def test_when_every_row_is_too_long_the_length_that_is_enough_is_named():

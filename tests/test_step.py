@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,3 +255,30 @@ def test_frozen_parameters_do_not_move():
     run.step([pack(EXAMPLES)])
     for name, parameter in run.model.named_parameters():
         assert torch.equal(parameter, before[name]) == (name in frozen), name
+
+
+@pytest.mark.parametrize("layout", ["flat", "padded"])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])  # a plain head, and one that is transformed
+def test_the_loss_of_each_source_is_that_of_its_examples_alone(kind, layout):
+    mixed = [replace(e, source=i % 3) for i, e in enumerate(EXAMPLES)]
+    mixed[1] = replace(mixed[1], weights=mixed[1].weights * np.float32(0.5))
+    alone = {}
+    for source in range(3):
+        run = Run(kind=kind)
+        run.forward = Forward(run.model, layout=layout)
+        alone[source] = run.step([pack([e for e in mixed if e.source == source])]).loss
+    run = Run(kind=kind)
+    run.forward = Forward(run.model, layout=layout)
+    found = run.step(micro_batches(mixed, 40), by_source=True)
+    losses = {source: nll / weight for source, (nll, weight) in found.by_source.items()}
+    assert losses == pytest.approx(alone, rel=1e-5)
+    nll, weight = (sum(sums) for sums in zip(*found.by_source.values(), strict=True))
+    assert found.loss == pytest.approx(nll / weight, rel=1e-6)
+
+
+def test_asking_for_the_loss_of_each_source_changes_nothing_else():
+    (plain, asked), results = (Run(), Run()), []
+    for run, by_source in ((plain, False), (asked, True)):
+        results.append(run.step(micro_batches(EXAMPLES, 40), by_source=by_source))
+    assert results[0] == replace(results[1], by_source={})
+    assert all(torch.equal(a, asked.weights()[name]) for name, a in plain.weights().items())

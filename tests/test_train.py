@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from sft.records.record import METRICS, deterministic
+from sft.records.store import read_records
 from trained import (
     NUM_ROWS,
     NUM_VAL,
@@ -181,11 +182,37 @@ def test_several_sources_with_weights(world):
     assert [record["epoch"] for record in run.steps] == [step / 7 for step in range(1, 8)]
     assert run.account["counts"]["used"] == 52
     assert set(run.account["files"]) == {str(twice), str(half)}
+    shares = [(s["source"], s["examples"], s["epochs"]) for s in run.account["sources"]]
+    assert shares == [("twice.jsonl", 20, 2.0), ("half.jsonl", 32, 0.5)]
+    for record in run.steps:  # a step's loss lies between those of its sources
+        parts = record["loss_by_source"]
+        assert min(parts.values()) <= record["loss"] * 1.00001 and set(parts) <= {
+            s[0] for s in shares
+        }
+        assert max(parts.values()) >= record["loss"] * 0.99999
     # `yes` and `no` are other lengths, so the tokens tell how often each source was seen.
     tokenizer = AutoTokenizer.from_pretrained(run.path / "model")
     trained = [len(tokenizer(word + "<|im_end|>").input_ids) for word in ("yes", "no")]
     assert trained[0] != trained[1]
     assert run.steps[-1]["num_trained_tokens"] == 40 * trained[0] + 16 * trained[1]
+
+
+def test_validation_is_told_by_source_where_there_are_several(world, plain):
+    other = write_rows(world / "other.jsonl", 30, lambda q, _: "no", seed=4)
+    sources = [str(world / "rows.jsonl"), str(other)]
+    run = Trained(world, "bysource", data__train=sources, optim__max_steps=1)
+    for look in run.looks:
+        scores = [r for r in read_records(run.path / "scores.jsonl") if r["probe"] == "val"]
+        scores = [r for r in scores if r["step"] == look["step"]]
+        for name, loss in look["val_loss_by_source"].items():
+            mine = [r for r in scores if f"/{name}:" in r["id"]]
+            assert loss == pytest.approx(
+                sum(r["nll"] for r in mine) / sum(r["tokens"] for r in mine)
+            )
+    assert set(run.looks[-1]["val_loss_by_source"]) == {"rows.jsonl", "other.jsonl"}
+    assert "val_loss, other.jsonl" in run.shown
+    assert not any("by_source" in name for record in plain.records for name in record)
+    assert "sources" not in plain.account
 
 
 def test_validation_rows_of_ones_own(world):

@@ -2,7 +2,8 @@
 
 Layers: a module imports from layers to its right only, never from its own or to its left.
 
-    cli > train, chat, check, blend, dashboard, integrations > finish, looks > auto_blend > setup
+    cli > train, chat, check, convert, augment, compare, blend, dashboard, integrations
+        > finish, looks > auto_blend > setup
         > step, checkpoint, evaluate, export, remedies, verdicts
         > probes, curate, guards, trackers, report > model, optim
         > losses, data, records, distributed, state, resolve

@@ -16,12 +16,14 @@ from sft.config import Config, ModelConfig, read_config
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import Progress, load_data
 from sft.data.held_out import load_held_out
+from sft.data.token_cache import TokenCache
 from sft.data.tokenize import Example, fingerprint
 from sft.errors import ConfigError, DataError
 from sft.evaluate.before_after import run_config, tuned_model
 from sft.export.weights import NUM_VERIFIED, save_model, verify_model
 from sft.model import load
 from sft.model.forward import Forward, Layout
+from sft.model.starter import cache_folder
 from sft.probes.pack import choose as choose_examples
 from sft.probes.retention import load_texts, sampled
 from sft.probes.self_samples import seed_for
@@ -92,7 +94,7 @@ def blend(
     _check(budget, alphas)
     tokenizer = load.load_tokenizer(tuned, str(folder.model), config.method.kind)
     template = ChatTemplate(tokenizer.tokenizer, config.data.tools)
-    probes = _probes(folder, config, template, on_progress)
+    probes = _probes(folder, config, template, tokenizer.tokenizer, on_progress)
     on_progress("loading the models", 0, 0)
     blended = _load(folder, config, tuned, tokenizer)
     measure = partial(
@@ -145,7 +147,11 @@ def _check(budget: float, alphas: Sequence[float]) -> None:
 
 
 def _probes(
-    folder: RunDir, config: Config, template: ChatTemplate, on_progress: Progress
+    folder: RunDir,
+    config: Config,
+    template: ChatTemplate,
+    tokenizer: Any,
+    on_progress: Progress,
 ) -> _Probes:
     """The probes of the run, read again from its data and its folder."""
     retain = load_texts(folder.retain)
@@ -154,7 +160,9 @@ def _probes(
             f"{folder.path}: this run has no retain probe, so what a blend forgets cannot be "
             "measured; train with guards.enabled=true"
         )
-    data = load_data(config.data, template, config.run.seed, on_progress)
+    cache = TokenCache.of(config.data.cache, cache_folder() / "tokens", tokenizer)
+    seed, num = config.run.seed, config.num_examples
+    data = load_data(config.data, template, seed, on_progress, cache=cache, num_examples=num)
     held_out = load_held_out(config.data, template)
     task, name = (held_out.usage, "usage") if held_out.usage else (data.val, "val")
     if not task:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from sft import checkpoint
 from sft.auto_blend import blend_if_forgotten
@@ -29,7 +30,7 @@ from sft.guards.signs import signs
 from sft.records.store import RecordStore, read_records
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup, saved_identity, without_dir
-from sft.trackers.console import Console, sparkline
+from sft.trackers.console import Console, printable, sparkline
 from sft.verdicts import history_of, lines, newest, read_findings
 from sft.verdicts import table as guards_table
 
@@ -326,6 +327,12 @@ def report(summary: RunSummary, run: RunDir, show: Console) -> None:
             base = summary.base.get(name)
             before = "not measured" if base is None else f"{base:.4g}"
             table.add_row(name, before, f"{after[name]:.4g}")
+        by_source = "val_loss_by_source"
+        for name, loss in after.get(by_source, {}).items():
+            base = summary.base.get(by_source, {}).get(name)
+            if isinstance(loss, float) and isinstance(base, float):
+                label = Text(printable(f"val_loss, {name}"))
+                table.add_row(label, f"{base:.4g}", f"{loss:.4g}")
     show.table(table)
     _report_evidence(summary, show)
     if "val_loss" not in summary.best:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sft.config import Config
+from sft.data.mixing import by_source, source_names
 from sft.errors import DivergedError
 from sft.guards.base import Finding
 from sft.guards.early_stopping import reason_to_stop
@@ -14,6 +15,7 @@ from sft.guards.judge import GUARDS, judge, verdicts
 from sft.interrupt import StopFlag
 from sft.probes.look import Look, Looker, LookStopped, answer_prompts
 from sft.probes.pack import choose
+from sft.probes.val_loss import sums_by_source
 from sft.records.store import RecordStore
 from sft.run_dir import RunDir
 from sft.state import Counters
@@ -152,10 +154,12 @@ class Looks:
             for score in scores:
                 self._stores["scores"].append(score.record(counters.step, probe))
         metrics = look.metrics()
-        record = {
+        sources = self._val_by_source(look)
+        record: dict[str, Any] = {
             "step": counters.step,
             "epoch": self._setup.epoch,
             **metrics,
+            **({"val_loss_by_source": sources} if sources else {}),
             "look_seconds": look.seconds,
         }
         self._stores["metrics"].append(record)
@@ -171,6 +175,15 @@ class Looks:
                 + ("a learning rate that is too high." if counters.step else "a broken model file.")
             )
         counters.looks.append((counters.step, loss))
+
+    def _val_by_source(self, look: Look) -> dict[str, float]:
+        """The validation loss of each source; empty where there are not several."""
+        data = self._setup.config.data
+        names = source_names(data.val or data.train)
+        if len(names) < 2 or "val" not in look.scores:
+            return {}
+        val = next(probe for probe in self._setup.looker.probes if probe.name == "val")
+        return by_source(names, sums_by_source(look.scores["val"], val.examples))
 
     def _judge(self) -> list[Finding]:
         """What the guards say of all that is recorded; nothing when they are off."""

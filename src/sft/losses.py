@@ -24,12 +24,14 @@ class LossSums:
 
     `objective` is what is minimised and carries the gradient; `nll` is the weighted negative
     log-likelihood in nats (the same number for the `nll` loss); `correct` is the weighted
-    count of tokens whose label has the largest logit.
+    count of tokens whose label has the largest logit. `token_nll` `[n]` has the negative
+    log-likelihood of each supervised token, without its weight.
     """
 
     objective: torch.Tensor
     nll: torch.Tensor
     correct: torch.Tensor
+    token_nll: torch.Tensor | None = None
 
 
 def nll_weights(_nll: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -78,12 +80,13 @@ class _LinearLoss(torch.autograd.Function):
         labels: torch.Tensor,
         weights: torch.Tensor,
         loss: str,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         compute = hidden.dtype
         if torch.is_autocast_enabled(hidden.device.type):
             compute = torch.get_autocast_dtype(hidden.device.type)
         matrix = weight.to(compute)
         sums = torch.zeros(3, dtype=torch.float64, device=hidden.device)
+        token_nll = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if need_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
@@ -94,7 +97,7 @@ class _LinearLoss(torch.autograd.Function):
                 part = slice(start, start + rows)
                 x = hidden[part].to(compute)
                 logits = F.linear(x, matrix, None if bias is None else bias.to(compute)).float()
-                gradient = _chunk(logits, labels[part], weights[part], loss, sums)
+                gradient = _chunk(logits, labels[part], weights[part], loss, sums, token_nll[part])
                 if grad_bias is not None:
                     grad_bias += gradient.sum(0)
                 gradient = gradient.to(compute)
@@ -106,8 +109,8 @@ class _LinearLoss(torch.autograd.Function):
                     grad_weight += gradient.t() @ x
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         objective, nll, correct = sums.float()
-        ctx.mark_non_differentiable(nll, correct)
-        return objective, nll, correct
+        ctx.mark_non_differentiable(nll, correct, token_nll)
+        return objective, nll, correct, token_nll
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -122,14 +125,19 @@ def _chunk(
     weights: torch.Tensor,
     loss: str,
     sums: torch.Tensor,
+    token_nll: torch.Tensor,
 ) -> torch.Tensor:
-    """Add the chunk to `sums` and turn `logits [n, vocab]` into their gradient, in place."""
+    """Add the chunk to `sums` and turn `logits [n, vocab]` into their gradient, in place.
+
+    `token_nll [n]` is filled.
+    """
     rows = torch.arange(len(labels), device=labels.device)
     largest, predicted = logits.max(dim=-1)
     of_label = logits[rows, labels] - largest
     probabilities = logits.sub_(largest[:, None]).exp_()
     total = probabilities.sum(-1)
     nll = total.log() - of_label
+    token_nll.copy_(nll)
     objective_weights = LOSSES[loss](nll, weights)
     sums += torch.stack(
         [
@@ -152,26 +160,36 @@ def module_loss(
 ) -> LossSums:
     """The same for any `head` from `hidden [n, d]` to logits, recomputed in backward."""
     sums = [hidden.new_zeros((), dtype=torch.float32) for _ in range(3)]
+    token_nll = []
     for start in range(0, len(hidden), 256):
         part = slice(start, start + 256)
         chunk = checkpoint(
-            lambda x, y, w: logits_loss(head(x), y, w, loss),
+            lambda x, y, w: scored_loss(head(x), y, w, loss),
             hidden[part],
             labels[part],
             weights[part],
             use_reentrant=False,
         )
-        sums = [a + b for a, b in zip(sums, chunk, strict=True)]
-    return LossSums(sums[0], sums[1].detach(), sums[2].detach())
+        sums = [a + b for a, b in zip(sums, chunk[:3], strict=True)]
+        token_nll.append(chunk[3].detach())
+    return LossSums(sums[0], sums[1].detach(), sums[2].detach(), torch.cat(token_nll))
 
 
 def logits_loss(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, loss: str = "nll"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Objective, weighted nll and weighted correct of `logits [n, vocab]`, by plain autograd."""
+    return scored_loss(logits, labels, weights, loss)[:3]
+
+
+def scored_loss(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, loss: str = "nll"
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `logits_loss`, and the nll of each token, `[n]`."""
     nll, correct = token_scores(logits, labels)
     objective_weights = LOSSES[loss](nll.detach(), weights)
-    return (objective_weights * nll).sum(), (weights * nll).sum(), (weights * correct).sum()
+    objective = (objective_weights * nll).sum()
+    return objective, (weights * nll).sum(), (weights * correct).sum(), nll
 
 
 def token_scores(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from sft.data.packing import Batch
+from sft.data.packing import Batch, trained_positions
 from sft.errors import DivergedError, OutOfMemoryError
+from sft.losses import LossSums
 from sft.model.forward import Forward
+
+SourceSums = dict[int, tuple[float, float]]  # source -> (summed weighted nll, summed weights)
 
 
 class StopRequested(Exception):
@@ -26,13 +29,17 @@ class StopRequested(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """Token-weighted means over one step, and what it cost."""
+    """Token-weighted means over one step, and what it cost.
+
+    `by_source` has the summed weighted nll and the summed weights of each source, where asked for.
+    """
 
     loss: float
     accuracy: float
     grad_norm: float
     num_tokens: int
     num_trained_tokens: int
+    by_source: SourceSums = field(default_factory=dict)
 
 
 def train_step(
@@ -46,6 +53,7 @@ def train_step(
     max_grad_norm: float,
     penalty: Callable[[int], torch.Tensor] | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
+    by_source: bool = False,  # also report the loss of each source
 ) -> StepResult:
     """Update the weights once, on all of `batches` together. `step` is named in errors.
 
@@ -57,7 +65,7 @@ def train_step(
         StopRequested: `stop_requested` became true before the update.
     """
     total = sum(float(batch.weights.sum(dtype=torch.float64)) for batch in batches)
-    nll = correct = 0.0
+    nll, correct, sources = 0.0, 0.0, SourceSums()
     optimizer.zero_grad(set_to_none=True)
     for batch in batches:
         if stop_requested():
@@ -71,6 +79,8 @@ def train_step(
             raise _out_of_memory(step, batch) from error
         nll += float(sums.nll)
         correct += float(sums.correct)
+        if by_source:
+            _add_by_source(sources, batch, sums)
         if not math.isfinite(nll):
             raise _diverged("loss", nll, step, [batch], parameters)
     if penalty:
@@ -89,7 +99,23 @@ def train_step(
         grad_norm=grad_norm,
         num_tokens=sum(batch.num_tokens for batch in batches),
         num_trained_tokens=sum(int((batch.weights > 0).sum()) for batch in batches),
+        by_source=sources,
     )
+
+
+def _add_by_source(totals: SourceSums, batch: Batch, sums: LossSums) -> None:
+    """Add the weighted nll and the weights of the batch, each to those of its source."""
+    if sums.token_nll is None:
+        return
+    positions = trained_positions(batch)
+    weights = batch.weights[positions].double()
+    bounds = torch.searchsorted(positions, batch.cu_seq_lens.long()).tolist()
+    nll = (weights * sums.token_nll.double()).cpu()
+    weights = weights.cpu()
+    for source, start, end in zip(batch.sources, bounds, bounds[1:], strict=False):
+        so_far, weight = totals.get(source, (0.0, 0.0))
+        part = slice(start, end)
+        totals[source] = (so_far + float(nll[part].sum()), weight + float(weights[part].sum()))
 
 
 def _update(optimizer: torch.optim.Optimizer, learning_rate: float, step: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sft import checkpoint
 from sft.config import Config
+from sft.data.mixing import by_source, source_names
 from sft.data.packing import micro_batches
 from sft.errors import DivergedError, Interrupted
 from sft.finish import RunSummary, finish, finished, run_folder
@@ -65,6 +66,7 @@ class Loop:
         self._stop = stop
         self._state = setup.state
         self._config = setup.config
+        self._sources = source_names(setup.config.data.train)
         self._saved: tuple[int, int] | None = None  # (step, last look) of the newest checkpoint
 
     def resume(self) -> None:
@@ -143,6 +145,7 @@ class Loop:
                 max_grad_norm=optim.max_grad_norm,
                 penalty=setup.penalty,
                 stop_requested=self._stop.requested,
+                by_source=len(self._sources) > 1,
             )
         except StopRequested:
             state.back_to(mark)
@@ -159,6 +162,7 @@ class Loop:
 
     def _record(self, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
         counters = self._state.counters
+        sources = by_source(self._sources, result.by_source)
         return {
             "step": counters.step,
             "loss": result.loss,
@@ -172,6 +176,7 @@ class Loop:
             "num_trained_tokens": counters.num_trained_tokens,
             "tokens_per_second": result.num_tokens / seconds,
             "seconds": counters.seconds,
+            **({"loss_by_source": sources} if sources else {}),
         }
 
     def _best_step(self) -> int | None:

@@ -22,7 +22,7 @@ SHAPES = [
     *(
         (name, {shape.columns[0]: "hi", shape.columns[1]: "yes"}, {shape.columns[0]: "hi"})
         for name, shape in FORMATS.items()
-        if name not in ("messages", "sharegpt")
+        if shape.pair
     ),
     ("prompt_completion", {"prompt": [USER], "completion": [BOT]}, {"prompt": [USER]}),
 ]
@@ -60,7 +60,26 @@ def test_every_format_with_and_without_its_answer(source, name, whole, bare, fix
 
 
 def test_all_formats_are_covered():
-    assert {name for name, *_ in SHAPES} == set(FORMATS)
+    others = {"preference", "tokens", "text"}  # with an answer, or without a prompt
+    assert {name for name, *_ in SHAPES} == set(FORMATS) - others
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "reason"),
+    [
+        ({"text": "hi"}, {"format": "text"}, "is of the format text, which has no prompt"),
+        ({"input_ids": [1, 2], "labels": [-100, 2]}, {}, "is of the format tokens, which has no"),
+        ({"chosen": "hi", "rejected": None}, {}, "prompt: missing"),
+    ],
+)
+def test_rows_without_a_prompt_are_none(source, row, options, reason):
+    with pytest.raises(DataError, match=reason):
+        read(source(row, **options))
+
+
+def test_the_chosen_answer_is_the_answer(source):
+    (prompt,) = read(source({"prompt": "hi", "chosen": "yes", "rejected": "no"}))
+    assert prompt.has_answer and told(prompt) == [("user", "hi"), ("assistant", "yes")]
 
 
 @pytest.mark.parametrize("blank", ["", "  \n", None])

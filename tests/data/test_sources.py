@@ -269,12 +269,12 @@ def test_files_are_known_by_their_sha256(tmp_path):
         ("trian.jsonl", "no such file. Did you mean 'train.jsonl'?"),
         ("none/train.jsonl", "no such file. Nor is there a folder"),
         ("train.txt", "no such file. Did you mean 'train.jsonl'?"),
-        ("notes.txt", "name must end in one of .jsonl"),
+        ("notes.md", "name must end in one of .jsonl"),
     ],
 )
 def test_a_missing_file_is_named_with_the_nearest(tmp_path, name, message):
     (tmp_path / "train.jsonl").write_bytes(GOOD)
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.md").write_text("x")
     with pytest.raises(ConfigError) as caught:
         read(tmp_path / name)
     assert message in str(caught.value)

@@ -52,3 +52,37 @@ def test_good_conversations(messages):
 )
 def test_reasons(messages, reason):
     assert (validate(messages) or "").startswith(reason)
+
+
+def call(*ids):
+    calls = tuple({"id": name, "type": "function", "function": {"name": "f"}} for name in ids)
+    return Message("assistant", "", calls, 1.0)
+
+
+def result(name):
+    return Message("tool", "1", extra={"tool_call_id": name})
+
+
+def test_parallel_calls_are_answered_in_any_order():
+    assert validate([USER, call("a", "b"), result("b"), result("a"), ANSWER]) is None
+    assert validate([USER, call("a"), call("b"), result("a"), result("b"), ANSWER]) is None
+    again = [USER, call("a"), result("a"), ANSWER]
+    assert validate([*again, *again]) is None
+
+
+def test_a_result_of_a_call_that_was_not_made():
+    turns = [USER, call("call_a1", "call_b2"), result("call_b2"), result("call_b3"), ANSWER]
+    assert validate(turns) == (
+        "messages[3]: tool_call_id 'call_b3' is not the id of a call before it. "
+        "Did you mean 'call_b2'?"
+    )
+    assert validate([USER, call("a"), result("xyz"), ANSWER]) == (
+        "messages[2]: tool_call_id 'xyz' is not the id of a call before it. Calls before it: a."
+    )
+    later = [USER, call("a"), result("b"), call("b"), result("b"), ANSWER]
+    assert (validate(later) or "").startswith("messages[2]: tool_call_id 'b'")
+
+
+def test_messages_are_named_by_their_place_in_the_file():
+    turns = [USER, ANSWER, ANSWER]
+    assert validate(turns, "turns", [0, 0, 4]) == "turns[4]: two assistant messages in a row"

@@ -51,7 +51,7 @@ def test_an_opening_with_a_system_message_of_the_templates_own(tokenizer):
 def test_a_template_that_refuses_a_lone_message_leaves_the_start_token():
     made = tiny.tokenizer(tiny.CHATML)
     strict = ChatTemplate(made)
-    strict._template = ALONE
+    strict.text = ALONE
     assert opening_ids(strict, made) == [made.bos_token_id]
 
 
@@ -132,7 +132,8 @@ def test_nothing_given_is_nothing_found(tokenizer, template):
     ("content", "problem"),
     [
         (None, "cannot be read"),
-        (b"\xff\xfe\x00", "cannot be read as UTF-8"),
+        (b"\xff\xfe\x00", "UTF-16 text, and UTF-8 is needed"),
+        (b"good\ncaf\xe9\n", r"general\.txt:2: column 4: byte 0xE9 is not UTF-8"),
         (b"", "no text of 16 tokens or more"),
         (b"short\nlines\n", "no text of 16 tokens or more"),
     ],

@@ -13,6 +13,7 @@ def test_the_table_is_keyed_by_name_and_complete() -> None:
     assert list(METRICS) == [
         "step",
         "loss",
+        "loss_by_source",
         "accuracy",
         "perplexity",
         "learning_rate",
@@ -25,6 +26,7 @@ def test_the_table_is_keyed_by_name_and_complete() -> None:
         "val_loss",
         "val_accuracy",
         "val_perplexity",
+        "val_loss_by_source",
         "seconds",
         *[f"usage_{name}" for name in ("loss", "accuracy", "perplexity")],
         *[f"test_{name}" for name in ("loss", "accuracy", "perplexity")],

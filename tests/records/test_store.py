@@ -121,3 +121,12 @@ def test_a_full_disk_leaves_whole_lines_only_and_the_store_usable(tmp_path: Path
             assert path.stat().st_size == store.offset
         store.append({"step": 2})
     assert read_records(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_a_nonfinite_value_is_null_inside_of_a_record_too(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with RecordStore(path) as store:
+        store.append({"step": 1, "val_loss_by_source": {"a": 1.0, "b": math.inf}})
+    assert read_records(path) == [
+        {"step": 1, "val_loss_by_source": {"a": 1.0, "b": None, "b_nonfinite": "inf"}}
+    ]

@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "sft"
 
 # Whoever runs on a laptop, or is tested in milliseconds, stays free of these.
-TORCH_FREE = ("guards", "report", "dashboard", "trackers", "config", "records")
+TORCH_FREE = ("guards", "report", "dashboard", "trackers", "config", "records", "compare")
 HEAVY = ("torch", "transformers", "peft")
 # Beyond the layers: these two read the run folder and nothing else.
 RUN_FOLDER_ONLY = {"report": ("model", "probes", "train"), "dashboard": ("model", "probes")}

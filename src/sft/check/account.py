@@ -22,14 +22,14 @@ MANY = 0.05
 def account_lines(data: DataSet) -> tuple[AccountLine, ...]:
     """One line for each status and reason; of a status, the most frequent reason first."""
     lines = []
-    for status, count in data.counts().items():
+    for status, total in data.counts().items():
         reasons: dict[str, list[str]] = {}
         for fate in data.fates:
             if fate.status == status:
                 reasons.setdefault(_kind(fate.reason), []).append(str(fate.origin))
         listed = sum(map(len, reasons.values()))
-        if count > listed:  # bad rows beyond those that are kept
-            reasons.setdefault("further rows, not listed", []).extend([""] * (count - listed))
+        if total > listed:  # bad rows beyond those that are kept
+            reasons.setdefault("further rows, not listed", []).extend([""] * (total - listed))
         for reason, places in sorted(reasons.items(), key=lambda item: -len(item[1])):
             shown = tuple(filter(None, places[:NUM_PLACES])) if reason else ()
             lines.append(AccountLine(len(places), status, reason, shown))

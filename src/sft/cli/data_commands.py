@@ -66,8 +66,10 @@ def check(source: str | None, html: str | None, as_json: bool, fail_on: str, **f
     help="One or more, with commas: template, system_prompt, case, whitespace, typos, paraphrase, "
     "self_answer.",
 )
-@click.option("--per-row", type=click.IntRange(1), default=1, show_default=True, help="New rows.")
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Of rows.")
+@click.option("--per-row", type=click.IntRange(1), default=1, help="New rows of each  [1]")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Rows to use  [1]"
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--templates", type=click.Path(), help="Wrappers, one a line, with {prompt} in it.")
 @click.option("--system-prompts", type=click.Path(), help="One a line; (none) for none.")
@@ -77,11 +79,18 @@ def check(source: str | None, html: str | None, as_json: bool, fail_on: str, **f
 @click.option("--api-key-env", metavar="NAME", help="Variable with the key  [OPENAI_API_KEY]")
 @click.option("--price-per-million", metavar="IN,OUT", help="US dollars per million tokens.")
 @click.option("--budget", type=click.FloatRange(0), help="Stop before spending more US dollars.")
-@click.option("--requests-per-minute", type=click.FloatRange(0, min_open=True))
+@click.option("--requests-per-minute", type=click.FloatRange(0, min_open=True), help="At most.")
 @click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True)
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=60, help="Seconds  [60]"
+)
 @click.option("--own-model", metavar="starter|PATH|RUN", help="A model here that writes.")
 @click.option("--dry-run", is_flag=True, help="Show counts and cost; ask and write nothing.")
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["error", "skip"]),
+    help="What to do about rows that cannot be used  [error, or what CONFIG says]",
+)
 @click.option(
     "--accept",
     "accept_config",
@@ -103,8 +112,13 @@ def augment(data: Sequence[str], out: str, accept_config: str | None, **flags: A
     if len(data) == 1 and is_config_file(data[0]):
         config = load_config(read_config(data[0])).data
         sources, on_bad_row = config.train, config.on_bad_row
+    on_bad_row = flags["on_bad_row"] or on_bad_row
     settings, models, dry_run = wishes(flags), writers(flags), flags["dry_run"]
     judged = load_config(read_config(accept_config)) if accept_config else None
+    if judged:
+        from sft.augment.accept import check_accept
+
+        check_accept(judged, sources)
     with Console() as show:
         files = run(sources, out, settings, models, show, on_bad_row=on_bad_row, dry_run=dry_run)
     if dry_run:
@@ -197,7 +211,9 @@ def convert(
 @click.option("--max-answer-words", type=int, help="Drop rows with a longer answer.")
 @click.option("--quality", is_flag=True, help="Drop answers that repeat themselves or are symbols.")
 @click.option("--drop", metavar="CHECK,...", help="Drop what these checks of `sft check` find.")
-@click.option("--decontaminate", multiple=True, metavar="FILE", help="Drop rows that hold its texts.")
+@click.option(
+    "--decontaminate", multiple=True, metavar="FILE", help="Drop rows that hold its texts."
+)
 @click.option("--dedupe", type=click.Choice(["none", "exact", "near"]), help="Copies to drop.")
 @click.option("--cap-openers", type=float, metavar="SHARE", help="Answers that may open alike.")
 @click.option("--openers", type=click.Choice(["drop", "strip"]), help="What happens to the others.")

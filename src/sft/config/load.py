@@ -17,12 +17,14 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """Read a YAML (or JSON) configuration file into a plain dictionary."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise ConfigError(f"{path}: cannot be read: it is not a regular file")
         if path.stat().st_size > 1_000_000:
             raise ConfigError(f"{path}: larger than 1 MB; a configuration is a page of text")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a NUL in the name
         raise ConfigError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     values = parse_yaml(text, str(path))
     if not isinstance(values, dict):

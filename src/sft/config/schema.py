@@ -79,7 +79,11 @@ class SourceConfig(Section):
     )
     split: str = Field("train", description="Split of a hub data set.")
     subset: str | None = Field(None, description="Configuration name of a hub data set.")
-    streaming: bool = Field(False, description="Stream a hub data set instead of downloading it.")
+    streaming: bool = Field(
+        False,
+        description="Read rows as they arrive, only as many as `optim.max_steps` needs, and keep "
+        "them as tokens on disk.",
+    )
     max_rows: int | None = Field(None, ge=1, description="Read at most this many rows.")
 
     @model_validator(mode="before")
@@ -135,6 +139,22 @@ class DataConfig(Section):
         "uses text where the template ignores them.",
     )
 
+    workers: int | Auto = Field(
+        "auto",
+        description="Processes that tokenise; `auto`: one below 5,000 rows, else one per core.",
+    )
+    cache: str = Field(
+        "auto",
+        description="Folder of tokenised rows that are used again when nothing changed; `auto`: "
+        "`tokens` beside the starter model, for 2,000 rows and more; `off`: none.",
+    )
+    temperature: float = Field(
+        1.0,
+        ge=1,
+        le=100,
+        description="Above 1 small sources are seen more often: the share of a source is "
+        "proportional to weight * rows^(1 / temperature) (arXiv 1907.05019).",
+    )
     openers: Literal["keep", "strip", "drop"] = Field(
         "keep",
         description="What happens to answers whose opening words begin more than `opener_share` "
@@ -172,6 +192,13 @@ class DataConfig(Section):
     def _fraction(cls, value: float | str) -> float | str:
         if value != "auto" and not 0 <= float(value) < 1:
             raise ValueError("must be at least 0 and below 1, or `auto`")
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _processes(cls, value: int | str) -> int | str:
+        if value != "auto" and not 1 <= int(value) <= 256:
+            raise ValueError("must be 1 to 256, or `auto`")
         return value
 
     @field_validator("max_seq_len")
@@ -339,6 +366,12 @@ class Config(Section):
     guards: GuardsConfig = Field(default_factory=GuardsConfig)  # type: ignore[arg-type]
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)  # type: ignore[arg-type]
     run: RunConfig = Field(default_factory=RunConfig)  # type: ignore[arg-type]
+
+    @property
+    def num_examples(self) -> int | None:
+        """Examples the run will see, where `optim.max_steps` says so."""
+        steps = self.optim.max_steps
+        return steps and steps * self.batch.examples
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -9,17 +9,33 @@ import yaml
 
 from sft.errors import ConfigError
 
+# Many times the settings there are. A megabyte of `[1,1,1,...` takes half a minute to read.
+MAX_VALUES = 20_000
+_NO_TEXT = re.compile("[\\0\ud800-\udfff]")
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2, as people write it; aliases and repeated keys are refused.
+    """YAML 1.2, as people write it; aliases, tags and repeated keys are refused.
 
     PyYAML is YAML 1.1: there `1e-4` is text, `off` is false, `010` is 8 and `12:30` is 750.
     """
 
+    num_values = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.get_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", mark)
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        self.num_values += 1
+        problem = ""
+        if isinstance(event, yaml.events.AliasEvent):
+            problem = "aliases (*name) are not read"
+        elif event.tag is not None:
+            problem = f"tags ({event.tag.replace('tag:yaml.org,2002:', '!!'):.40}) are not read"
+        elif isinstance(event, yaml.events.ScalarEvent) and _NO_TEXT.search(event.value):
+            problem = "holds a NUL character or half a surrogate pair, which is not text"
+        elif self.num_values > MAX_VALUES:
+            problem = f"more than {MAX_VALUES:,} values; a configuration is a page of text"
+        if problem:
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -60,8 +76,10 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(f"{where}{line}: {problem}") from None
-    except (ValueError, RecursionError) as error:  # `!!int x`, a thousand brackets
+    except ValueError as error:  # a number of more digits than Python converts
         raise ConfigError(f"{where}: not valid YAML ({error})") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not valid YAML (nested too deeply)") from None
 
 
 def dump_yaml(tree: Any) -> str:

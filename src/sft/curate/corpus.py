@@ -8,7 +8,7 @@ from functools import cached_property
 
 from sft.curate.texts import Prompted, answer_text, prompt_text
 from sft.data.conversation import Conversation
-from sft.data.near_duplicates import clusters
+from sft.data.near_duplicates import clusters, words
 from sft.data.splits import prompt_key, row_text
 
 
@@ -53,10 +53,21 @@ class Corpus:
         return [answer_text(row) for row in self.train]
 
     @cached_property
+    def words(self) -> list[tuple[str, str]]:
+        """The words of prompt and answer of each training row, as `near_duplicates.words` has
+
+        them, with a space between two; `split()` gives them back.
+        """
+        both = zip(self.prompts, self.answers, strict=True)
+        return [(" ".join(words(prompt)), " ".join(words(answer))) for prompt, answer in both]
+
+    @cached_property
     def turns(self) -> list[Turn]:
-        """Every answer of the training rows that has a loss weight above 0, in order."""
+        """Every answer of the training chats that has a loss weight above 0, in order."""
         found = []
         for index, row in enumerate(self.train):
+            if row.kind != "chat":  # a plain text answers nothing
+                continue
             number = 0
             for before, message in zip((None, *row.messages), row.messages, strict=False):
                 if message.role != "assistant":
@@ -75,7 +86,7 @@ class Corpus:
             (index, message.role, message.content)
             for index, row in enumerate(self.train)
             for message in row.messages
-            if message.content
+            if message.content and row.kind != "tokens"
         ]
 
     @cached_property
@@ -86,7 +97,9 @@ class Corpus:
     @cached_property
     def keys(self) -> list[str]:
         """All messages of each training row, case and white space apart: equal for exact copies."""
-        systems = ["\n".join(m.content for m in r.messages if m.role == "system") for r in self.train]
+        systems = [
+            "\n".join(m.content for m in r.messages if m.role == "system") for r in self.train
+        ]
         both = zip(systems, self.texts, strict=True)
         return [f"{' '.join(a.lower().split())}\0{' '.join(b.lower().split())}" for a, b in both]
 

@@ -1,4 +1,4 @@
-"""What is wrong with the data: one `DataFinding` for each kind of fault, with all rows it concerns."""
+"""What is wrong with the data: a `DataFinding` for each kind of fault, with all its rows."""
 
 from __future__ import annotations
 

@@ -35,9 +35,16 @@ _COMMON = {
     "Swedish": "och att det är en ett som på för inte med av den till har jag hur vad om de",
 }
 _LATIN = {language: frozenset(common.split()) for language, common in _COMMON.items()}
+_BY_WORD = {
+    word: tuple(name for name, common in _LATIN.items() if word in common)
+    for common in _LATIN.values()
+    for word in common
+}
 STOP_WORDS = frozenset().union(*_LATIN.values())
 UNKNOWN = "unknown"
 MAX_CHARACTERS = 1_000  # are enough to tell
+_SURE_WORDS = 80
+_SURROUNDING = ".,;:!?\"'()[]*\u2018\u2019\u201c\u201d\u00ab\u00bb\u00bf\u00a1"
 
 
 def language(text: str) -> str:
@@ -57,7 +64,34 @@ def language(text: str) -> str:
     return best if hits[best] >= 2 and hits[best] > hits[second] else UNKNOWN
 
 
+def surely(text: str) -> str:
+    """The language of a text when there is little doubt, and "" otherwise.
+
+    In Latin script 15 words at least of which a fifth are common in the language, twice as many
+    as in any other, and three different ones. In others the script tells.
+    """
+    text = text[:MAX_CHARACTERS]
+    if not text.isascii() and (found := language(text)) not in (UNKNOWN, *_LATIN):
+        return found
+    seen = text.lower().split()[:_SURE_WORDS]
+    hits: Counter[str] = Counter()
+    different: dict[str, set[str]] = {}
+    for word in seen:
+        word = word.strip(_SURROUNDING)
+        for name in _BY_WORD.get(word, ()):
+            hits[name] += 1
+            different.setdefault(name, set()).add(word)
+    ranked = hits.most_common(2)
+    if len(seen) < 15 or not ranked or ranked[0][1] < 0.2 * len(seen):
+        return ""
+    name, number = ranked[0]
+    clear = len(ranked) == 1 or number >= 2 * ranked[1][1]
+    return name if clear and len(different[name]) >= 3 else ""
+
+
 def _script(letter: str) -> str:
+    if letter < "\u0370":
+        return "Latin"
     for name, (first, last) in _SCRIPTS.items():
         if first <= letter <= last:
             return name

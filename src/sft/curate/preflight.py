@@ -75,6 +75,7 @@ def usage_part(
     usage: Sequence[Prompted],
     facts: Mapping[str, tuple[Any, Any]],
 ) -> dict[str, Any]:
+    """The part `usage`: how far the training rows cover the prompts of `usage`, row by row."""
     texts = [prompt_text(row) for row in usage]
     ids = [str(row.origin) for row in usage]
     prompts = space([prompt_text(row) for row in train], texts)

@@ -61,7 +61,7 @@ def cap_openers(rows: Sequence[Conversation], max_share: float) -> Remedied:
     check_share(max_share)
     openers = [opener(answer_text(row)) for row in rows]
     counts = Counter(filter(None, openers))
-    cap = _cap(list(counts.values()), max_share)
+    cap = largest_cap(list(counts.values()), max_share)
     taken: Counter[str] = Counter()
     stays = [not found for found in openers]
     for i in by_origin(rows):
@@ -77,7 +77,7 @@ def cap_openers(rows: Sequence[Conversation], max_share: float) -> Remedied:
     return kept, dropped
 
 
-def _cap(counts: Sequence[int], max_share: float) -> int:
+def largest_cap(counts: Sequence[int], max_share: float) -> int:
     """Largest number of rows an opener may keep: no more than its share of all that are kept."""
     total = sum(counts)
     while True:

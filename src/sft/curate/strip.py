@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sft.curate.remedies import Remedied, by_origin, check_share
@@ -23,7 +23,7 @@ _STARTS = [
 _LETTERS = re.compile(_WORD)
 _BREAK = re.compile(r"[,.!:;\u2013\u2014\u2026\uff01\uff0c\uff1a-]|\n")
 # Phrases that can go even when no mark follows them.
-_FILLERS = frozenset(
+FILLERS = frozenset(
     (
         *("sure", "certainly", "absolutely", "definitely", "okay", "ok", "alright", "of course"),
         *("here is", "here are", "here's", "gerne", "natürlich", "hier ist", "hier sind"),
@@ -31,7 +31,7 @@ _FILLERS = frozenset(
     )
 )
 # These are answers, however often they begin one.
-_CONTENT = frozenset(
+CONTENT = frozenset(
     ("yes", "no", "true", "false", "ja", "nein", "oui", "non", "sí", "si", "não", "sim")
 )
 # The share of its uses that a mark must follow for an opener to be a phrase of its own.
@@ -91,38 +91,48 @@ def _with_answer(row: Conversation, index: int, text: str) -> Conversation:
 
 def _most_frequent(texts: Sequence[str], limit: int) -> tuple[str, dict[int, str]] | None:
     """The opener to strip next, and by row what remains without it; None when there is none."""
-    uses = _uses(texts)
-    frequent = {phrase: found for phrase, found in uses.items() if len(found) > limit}
-    fillers = [phrase for phrase in frequent if phrase in _FILLERS]
+    uses: dict[str, dict[int, tuple[bool, str]]] = {}
+    for i, text in enumerate(texts):
+        for phrase, marked, rest in openings(text):
+            uses.setdefault(phrase, {})[i] = (marked, rest)
+    counts = {
+        phrase: (len(found), sum(mark for mark, _ in found.values()))
+        for phrase, found in uses.items()
+    }
+    phrase = choose(counts, limit)
+    return (phrase, {i: rest for i, (_, rest) in uses[phrase].items()}) if phrase else None
+
+
+def choose(counts: Mapping[str, tuple[int, int]], limit: int) -> str:
+    """The opener to strip next; empty when there is none.
+
+    `counts` has how many answers begin with each opener, and of how many a mark follows it; those
+    of `limit` answers at most may be left out.
+    """
+    frequent = {phrase: found for phrase, found in counts.items() if found[0] > limit}
+    fillers = [phrase for phrase in frequent if phrase in FILLERS]
     marked = [
         phrase
-        for phrase, found in frequent.items()
-        if phrase not in _FILLERS
-        and sum(mark for mark, _ in found.values()) >= _MARKED * len(found)
+        for phrase, (uses, marks) in frequent.items()
+        if phrase not in FILLERS and marks >= _MARKED * uses
     ]
     # Two labels would be two phrases; "of course" and "of course sir" are one that goes on.
     if len({phrase.split()[0] for phrase in marked}) > 1:
         marked = []
-    ranked = sorted(fillers + marked, key=lambda phrase: (-len(frequent[phrase]), phrase))
-    if not ranked:
-        return None
-    return ranked[0], {i: rest for i, (_, rest) in frequent[ranked[0]].items()}
+    ranked = sorted(fillers + marked, key=lambda phrase: (-frequent[phrase][0], phrase))
+    return ranked[0] if ranked else ""
 
 
-def _uses(texts: Sequence[str]) -> dict[str, dict[int, tuple[bool, str]]]:
-    """Opener -> row -> (whether a mark follows it, the answer without it)."""
-    uses: dict[str, dict[int, tuple[bool, str]]] = {}
-    for i, text in enumerate(texts):
-        for start in _STARTS:
-            match = start.match(text)
-            if not match:
-                break
-            rest = text[match.end() :]
-            phrase = " ".join(_LETTERS.findall(match.group())).lower().replace("\u2019", "'")
-            if re.search(r"\w", rest) and phrase.split()[0] not in _CONTENT:
-                marked = bool(_BREAK.search(match["end"]))
-                uses.setdefault(phrase, {})[i] = (marked, _capitalised(rest))
-    return uses
+def openings(text: str) -> Iterator[tuple[str, bool, str]]:
+    """Each opener of an answer, whether a mark follows it, and the answer without it."""
+    for start in _STARTS:
+        match = start.match(text)
+        if not match:
+            break
+        rest = text[match.end() :]
+        phrase = " ".join(_LETTERS.findall(match.group())).lower().replace("\u2019", "'")
+        if re.search(r"\w", rest) and phrase.split()[0] not in CONTENT:
+            yield phrase, bool(_BREAK.search(match["end"])), _capitalised(rest)
 
 
 def _capitalised(text: str) -> str:

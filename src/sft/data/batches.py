@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from sft.config import SourceConfig
+from sft.data.mixing import Share, shares, source_names
 from sft.data.tokenize import Example
 from sft.errors import ConfigError
 
@@ -49,6 +51,15 @@ class Batches:
     def epoch(self) -> float:
         """Passes over the training examples so far; 1.5 is one and a half."""
         return self.taken / self.epoch_size
+
+    def shares(self, sources: Sequence[SourceConfig], visits: float) -> list[Share]:
+        """What each of `sources`, and replay, is of a run that sees `visits` examples.
+
+        Nothing for a single source: it is all there is.
+        """
+        if len(sources) < 2:
+            return []
+        return shares(self._examples, self._weights.tolist(), source_names(sources), visits)
 
     def next(self) -> list[Example]:
         """The examples of the next step."""

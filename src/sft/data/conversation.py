@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+Kind = Literal["chat", "text", "tokens"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,19 @@ class Conversation:
 
     Has at least one assistant message with a weight above 0, and is not empty.
     `source` is the index of the entry in `data.train` (or `data.val`) it belongs to.
+    `parent` is the `prompt_key` of the row that an augmented row was made of.
+
+    `kind` says what the messages are. `chat`: rendered with the chat template. `text`: a plain
+    text in one assistant message, all of it trained. `tokens`: token ids written as words, the
+    trained ones in assistant messages and the others in user messages.
     """
 
     messages: tuple[Message, ...]
     origin: Origin
     tools: Sequence[Mapping[str, Any]] = ()
     source: int = 0
+    parent: str = ""
+    kind: Kind = "chat"
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """All messages as plain dictionaries, in order."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sft.config import DataConfig
 from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Conversation, Origin
+from sft.data.mixing import Share
+from sft.data.parallel import TokenOptions, num_workers, tokenize_rows
 from sft.data.problems import BadRows
 from sft.data.read import Loaded, read_conversations
 from sft.data.splits import Split, given, split_off
-from sft.data.tokenize import Example, RowFate, Tokenized, tokenize
+from sft.data.token_cache import CACHED_FROM, TokenCache
+from sft.data.tokenize import Example, RowFate, Tokenized
 from sft.errors import DataError
 
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -31,6 +34,10 @@ class DataSet:
 
     `num_rows` counts all rows read; `fates` has an entry for each of them, bad ones included
     (of which at most the first 10,000 are listed; `num_bad` counts all).
+
+    Of a stream, `split.train` holds the first rows only, which are `sampled` of all; `num_unlisted`
+    rows that are simply used are not in `fates`. `remarks` tell how the examples were made, and
+    are no part of the account: they differ between two runs of the same data.
     """
 
     train: list[Example]
@@ -41,10 +48,14 @@ class DataSet:
     files: dict[str, str]
     notes: list[str]
     split: Split
+    num_unlisted: int = 0
+    sampled: float = 1.0
+    remarks: list[str] = field(default_factory=list)
 
     def counts(self) -> dict[str, int]:
         """Rows by status; they add up to `num_rows`."""
         found = Counter(fate.status for fate in self.fates if fate.status != "bad")
+        found["used"] += self.num_unlisted
         order = ("used", "val", "changed", "truncated", "dropped")
         return {**{status: found[status] for status in order}, "bad": self.num_bad}
 
@@ -55,14 +66,22 @@ def load_data(
     seed: int,
     progress: Progress = lambda _what, _done, _total: None,
     choose_rows: ChooseRows | None = None,
+    *,
+    cache: TokenCache | None = None,
+    num_examples: int | None = None,
 ) -> DataSet:
-    """Read everything `config` names and make examples of it. `config` holds no `auto`.
+    """Read everything `config` names and make examples of it; its `max_seq_len` is a number.
 
     `choose_rows` may change the rows to train on, or leave some out, once they are split.
+    `num_examples` are those that the run will see, if that is given: streams are read so far.
 
     Raises:
         ConfigError, DataError, TemplateError: with file, line and count.
     """
+    from sft.data.stream import is_streamed, load_stream  # which needs `DataSet`
+
+    if is_streamed(config, num_examples):
+        return load_stream(config, template, seed, progress, cache, num_examples or 0)
     progress("reading", 0, 0)
     loaded = read_conversations(config.train, config.on_bad_row)
     loaded_val = read_conversations(config.val, config.on_bad_row) if config.val else None
@@ -72,34 +91,74 @@ def load_data(
         split = split_off(loaded.conversations, config.val_fraction, seed)
     if choose_rows:
         chosen, changed = choose_rows(split.train, split.val)
-        split = replace(split, train=chosen, changed=dict(changed))
+        split = replace(split, train=chosen, changed={**split.changed, **dict(changed)})
     bad = BadRows(config.on_bad_row)
-    num_conversations = len(split.train) + len(split.val)
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        if done % 50 == 0 or done == num_conversations:
-            progress("tokenising", done, num_conversations)
-
-    def side(rows: Sequence[Conversation], prompt_weight: float) -> Tokenized:
-        return tokenize(
-            rows,
-            template,
-            bad,
-            max_seq_len=int(config.max_seq_len),
-            overflow=config.overflow,
-            prompt_weight=prompt_weight,
-            progress=advance,
-        )
-
-    train = side(split.train, config.prompt_weight)
-    val = side(split.val, 0.0)  # validation measures answers, whatever is trained
-    bad.raise_if_any(num_conversations)
+    files = loaded.files | (loaded_val.files if loaded_val else {})
+    side = _Sides(config, template, bad, files, cache, _Advance(progress, split))
+    train = side.tokenized(split.train, config.prompt_weight)
+    val = side.tokenized(split.val, 0.0)  # validation measures answers, whatever is trained
+    bad.raise_if_any(len(split.train) + len(split.val))
     if not train.examples:
-        raise DataError(_nothing_left(train, bad, int(config.max_seq_len)))
-    return _account(loaded, loaded_val, split, train, val, bad)
+        raise DataError(nothing_left(train, bad, int(config.max_seq_len)))
+    return replace(_account(loaded, loaded_val, split, train, val, bad), remarks=side.remarks)
+
+
+class _Advance:
+    """Tells how many rows have been tokenised, now and then."""
+
+    def __init__(self, progress: Progress, split: Split) -> None:
+        self._progress = progress
+        self._total = len(split.train) + len(split.val)
+        self._done = 0
+
+    def __call__(self, rows: int = 1) -> None:
+        """`rows` more are done."""
+        before, self._done = self._done, self._done + rows
+        if before // 50 < self._done // 50 or self._done == self._total:
+            self._progress("tokenising", self._done, self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Tokenises both sides of a split; large ones with several processes, and from the cache."""
+
+    config: DataConfig
+    template: ChatTemplate
+    bad: BadRows
+    files: dict[str, str]
+    cache: TokenCache | None
+    advance: _Advance
+    remarks: list[str] = field(default_factory=list)
+
+    def tokenized(self, rows: Sequence[Conversation], prompt_weight: float) -> Tokenized:
+        """The examples of `rows`; bad ones go to `bad`."""
+        config = self.config
+        options = TokenOptions(int(config.max_seq_len), config.overflow, prompt_weight)
+        made = False
+
+        def make() -> Tokenized:
+            nonlocal made
+            made = True
+            return tokenize_rows(
+                rows,
+                self.template,
+                self.bad,
+                options,
+                workers=num_workers(config.workers, len(rows)),
+                progress=self.advance,
+                remark=self.remarks.append,
+            )
+
+        # A folder that was asked for by name is used whatever the size.
+        wanted = CACHED_FROM if config.cache == "auto" else 1
+        if self.cache is None or len(rows) < wanted:
+            return make()
+        found = self.cache.tokenized(rows, self.template, self.bad, options, self.files, make)
+        self.remarks.extend(self.cache.remarks)
+        self.cache.remarks.clear()
+        if not made:
+            self.advance(len(rows))
+        return found
 
 
 def _account(
@@ -136,6 +195,7 @@ def _account(
     fates += [RowFate(row.origin, "bad", row.reason) for row in unread]
     num_bad = loaded.num_bad + (loaded_val.num_bad if loaded_val else 0) + bad.count
     good = len(split.train) + len(split.val) + len(split.leaked) + len(left_out) - bad.count
+    reading = [note for part in (loaded, loaded_val) if part for note in part.notes]
     return DataSet(
         train=train.examples,
         val=val.examples,
@@ -143,7 +203,7 @@ def _account(
         num_rows=good + num_bad,
         num_bad=num_bad,
         files=loaded.files | (loaded_val.files if loaded_val else {}),
-        notes=[*split.notes, *_notes(train, val, num_bad, bool(split.val))],
+        notes=[*reading, *split.notes, *_notes(train, val, num_bad, bool(split.val))],
         split=split,
     )
 
@@ -153,13 +213,9 @@ def _notes(train: Tokenized, val: Tokenized, num_bad: int, has_val: bool) -> lis
     both: Sequence[Tokenized] = (train, val)
     if num_bad:
         notes.append(f"{num_bad:,} unusable rows were skipped (data.on_bad_row: skip)")
-    if num := sum(part.num_text_specials for part in both):
-        notes.append(f"{num:,} rows spell a special token; it is encoded as text there")
-    if num := sum(part.num_split for part in both):
-        notes.append(
-            f"{num:,} conversations are split into one example per turn, because the chat "
-            "template rewrites earlier turns"
-        )
+    notes += token_notes(
+        sum(part.num_text_specials for part in both), sum(part.num_split for part in both)
+    )
     for status in ("dropped", "truncated"):
         if num := sum(fate.status == status for part in both for fate in part.fates):
             notes.append(f"{num:,} over-long rows were {status} (data.overflow)")
@@ -169,7 +225,23 @@ def _notes(train: Tokenized, val: Tokenized, num_bad: int, has_val: bool) -> lis
     return notes
 
 
-def _nothing_left(train: Tokenized, bad: BadRows, max_seq_len: int) -> str:
+def token_notes(num_text_specials: int, num_split: int) -> list[str]:
+    """What to tell about rows that spell special tokens, and about those split into turns."""
+    notes = []
+    if num_text_specials:
+        notes.append(
+            f"{num_text_specials:,} rows spell a special token; it is encoded as text there"
+        )
+    if num_split:
+        notes.append(
+            f"{num_split:,} conversations are split into one example per turn, because the chat "
+            "template rewrites earlier turns"
+        )
+    return notes
+
+
+def nothing_left(train: Tokenized, bad: BadRows, max_seq_len: int) -> str:
+    """Why there is no example to train on."""
     if train.fates:
         lengths = [int(fate.reason.split()[0]) for fate in train.fates]
         which, others = "row", ""
@@ -182,13 +254,17 @@ def _nothing_left(train: Tokenized, bad: BadRows, max_seq_len: int) -> str:
     return f"no usable row is left to train on:\n{bad.table()}"
 
 
-def account(data: DataSet) -> dict[str, Any]:
-    """`account.json`: counts, files with their sha256, notes, and one entry a row."""
+def account(data: DataSet, shares: Sequence[Share] = ()) -> dict[str, Any]:
+    """`account.json`: counts, files with their sha256, notes, sources, and one entry a row.
+
+    `shares` are told where there are several sources.
+    """
     return {
         "num_rows": data.num_rows,
         "counts": data.counts(),
         "files": data.files,
         "notes": data.notes,
+        **({"sources": [share.record() for share in shares]} if shares else {}),
         "rows": [
             {"row": str(fate.origin), "status": fate.status}
             | ({"reason": fate.reason} if fate.reason else {})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sft.data.problems import RowError
 from sft.errors import DataError
 
 MAX_ROW_BYTES = 10_000_000
+
+# A line number from 1, and the row's values or the reason why it cannot be used.
+Numbered = tuple[int, dict[str, Any] | RowError]
 
 # The BOM of UTF-32 begins with that of UTF-16, so it is looked for first.
 _ENCODINGS = (
@@ -20,14 +24,48 @@ _ENCODINGS = (
 )
 
 
-def refuse_other_encodings(head: bytes, name: str) -> None:
-    """Raise `DataError` when a file that starts with `head` says it is UTF-16 or UTF-32."""
+# What a file of another kind begins with, what it is, and the ending its name should have.
+_MAGIC = (
+    (b"\x1f\x8b", "a gzip file", ".gz"),
+    (b"BZh", "a bzip2 file", ".bz2"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard file", ".zst"),
+    (b"PAR1", "a Parquet file", ".parquet"),
+    (b"PK\x03\x04", "a ZIP file (or a workbook)", ""),
+)
+_ARRAY_OF_OBJECTS = re.compile(rb"\s*\[\s*\{")
+
+
+def refuse_other_kinds(head: bytes, name: str, kind: str, compressed: bool = False) -> None:
+    """Raise `DataError` when a file that starts with `head` is no text in UTF-8.
+
+    `kind` is the ending that says how the file is read, such as `.jsonl`.
+    """
+    if encoding := _other_encoding(head):
+        way = f"iconv -f {encoding} -t UTF-8 '{name}' > new-file"
+        if compressed:
+            way = f"decompress it, then {way}"
+        raise DataError(f"{name}: {encoding} text, and UTF-8 is needed. Convert it with: {way}")
+    for magic, what, ending in _MAGIC:
+        if head.startswith(magic):
+            whole = ending if ending in ("", ".parquet") else kind + ending
+            better = f"its name should end in {whole}" if whole else "unpack it first"
+            raise DataError(f"{name}: {what}, not {kind.lstrip('.')} text; {better}")
+    if kind == ".jsonl" and _ARRAY_OF_OBJECTS.match(head.removeprefix(codecs.BOM_UTF8)):
+        raise DataError(
+            f"{name}: begins with '[', so it is one JSON document and not one object a line; "
+            "its name should end in .json"
+        )
+
+
+def _other_encoding(head: bytes) -> str:
     for mark, encoding in _ENCODINGS:
         if head.startswith(mark):
-            raise DataError(
-                f"{name}: {encoding} text, and UTF-8 is needed. Convert it with: "
-                f"iconv -f {encoding} -t UTF-8 '{name}' > new-file"
-            )
+            return encoding
+    if len(head) >= 4 and head[1] == head[3] == 0 and head[0] and head[2]:
+        return "UTF-16LE"
+    if len(head) >= 4 and head[0] == head[2] == 0 and head[1] and head[3]:
+        return "UTF-16BE"
+    return ""
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:

@@ -24,7 +24,7 @@ class Batch:
     `input_ids`, `labels`, `position_ids`: int64 `[num_tokens]`; `weights`: float32
     `[num_tokens]`. Labels are already shifted; the last position of each example has none.
     `cu_seq_lens`: int32 `[num_examples + 1]`, where example `i` is at
-    `cu_seq_lens[i]:cu_seq_lens[i + 1]`.
+    `cu_seq_lens[i]:cu_seq_lens[i + 1]`, named `ids[i]`, and of the source `sources[i]`.
     """
 
     input_ids: torch.Tensor
@@ -34,6 +34,7 @@ class Batch:
     cu_seq_lens: torch.Tensor
     lengths: tuple[int, ...]
     ids: tuple[str, ...]
+    sources: tuple[int, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -65,6 +66,7 @@ def pack(examples: Sequence[Example]) -> Batch:
         cu_seq_lens=torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32),
         lengths=lengths,
         ids=tuple(example.id for example in examples),
+        sources=tuple(example.source for example in examples),
     )
 
 

@@ -10,13 +10,19 @@ from typing import Any, Literal
 from sft.data.conversation import Origin
 from sft.errors import DataError
 
+SKIP_HINT = "Correct them, or leave them out with --set data.on_bad_row=skip"
+
 # Beyond these, rows are only counted: a wrong file must not fill the memory.
 MAX_KEPT = 10_000
 MAX_REASONS = 1_000
 MAX_SHOWN = 20
 MAX_PLACES = 3
 
-_POSITION = re.compile(r"(?<=\[)\d+(?=\])|(?<=\bcolumn )\d+|(?<=\bline )\d+")
+_POSITION = re.compile(
+    r"(?<=\[)\d+(?=\])|(?<=\bcolumn )\d+|(?<=\bline )\d+|(?<=\bbyte )0x[0-9A-F]{2}\b"
+)
+# Control characters, what turns the direction of writing, and bytes that were not UTF-8.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class RowError(DataError):
@@ -51,6 +57,7 @@ class BadRows:
 
     def add(self, origin: Origin, reason: str) -> None:
         """Note that the row at `origin` cannot be used."""
+        reason = shown(reason)
         self.count += 1
         if len(self.rows) < MAX_KEPT:
             self.rows.append(BadRow(origin, reason))
@@ -76,13 +83,20 @@ class BadRows:
             lines.append(f"          and {len(groups) - MAX_SHOWN:,} more reasons")
         return "\n".join(lines)
 
-    def raise_if_any(self, num_rows: int) -> None:
-        """Under the policy `error`, raise one `DataError` for all of them; `num_rows` were read."""
+    def raise_if_any(self, num_rows: int, hint: str = SKIP_HINT) -> None:
+        """Under the policy `error`, raise one `DataError` for all of them; `num_rows` were read.
+
+        `hint` says what can be done about it.
+        """
         if self.policy == "error" and self.count:
             raise DataError(
-                f"{self.count:,} of {num_rows:,} rows cannot be used:\n{self.table()}\n"
-                "Correct them, or leave them out with --set data.on_bad_row=skip"
+                f"{self.count:,} of {num_rows:,} rows cannot be used:\n{self.table()}\n{hint}"
             )
+
+
+def shown(text: str) -> str:
+    """`text` in one line that cannot steer a terminal: what is hidden in it is escaped."""
+    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def describe(value: Any) -> str:
@@ -104,6 +118,6 @@ def describe(value: Any) -> str:
 
 def listing(names: Mapping[str, Any]) -> str:
     """The keys of a row or message for a sentence, short even when there are many."""
-    shown = [f"{name:.40}" for name in list(names)[:20]]
+    named = [f"{name:.40}" for name in list(names)[:20]]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return (", ".join(shown) + more).encode(errors="backslashreplace").decode() or "none"
+    return shown(", ".join(named) + more) or "none"

@@ -18,6 +18,8 @@ _TURNS = (
     ("messages", "role", "content", "assistant"),
     ("conversations", "from", "value", "gpt"),
     ("conversation", "from", "value", "gpt"),
+    ("dialogue", "from", "value", "gpt"),
+    ("dialog", "from", "value", "gpt"),
 )
 # Stands in for the missing answer while a row is parsed; taken off again before anyone sees it.
 _STAND_IN = "?"
@@ -86,7 +88,10 @@ def _prompt(row: Row, source: SourceConfig, index: int) -> Prompt:
 
 def _parse(row: Row, source: SourceConfig, index: int) -> Conversation:
     name = source.format if source.format != "auto" else detect(row.values, source.columns)
-    return parse(row, source, name, index)
+    parsed = parse(row, source, name, index)
+    if parsed.kind != "chat":
+        raise RowError(f"is of the format {name}, which has no prompt that could be answered")
+    return parsed
 
 
 def _answered(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -94,7 +99,7 @@ def _answered(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for column, role, text, speaker in _TURNS:
         if isinstance(turns := values.get(column), list):
             yield {**values, column: [*turns, {role: speaker, text: _STAND_IN}]}
-    for prompt, answer in (shape.columns for shape in FORMATS.values() if len(shape.columns) == 2):
+    for prompt, answer in (shape.columns for shape in FORMATS.values() if shape.pair):
         given = values.get(answer)
         if prompt in values and (given is None or (isinstance(given, str) and not given.strip())):
             yield {**values, answer: _STAND_IN}

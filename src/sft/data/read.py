@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sft.config import SourceConfig
 from sft.data.conversation import Conversation
-from sft.data.formats import check_config, detect, parse
+from sft.data.formats import FORMATS, check_config, detect, parse
 from sft.data.problems import BadRow, BadRows, RowError, listing
 from sft.data.sources import Row, read_rows
 from sft.errors import ConfigError, DataError, did_you_mean
@@ -23,13 +24,38 @@ class Loaded:
     """What was read: `len(conversations) + num_bad` is the number of rows.
 
     `bad_rows` holds at most the first 10,000 of `num_bad`. `files` has the SHA-256 of each
-    file, and the revision of each hub data set.
+    file, and the revision of each hub data set. `notes` tell what of the rows is not used.
     """
 
     conversations: list[Conversation]
     bad_rows: list[BadRow]
     num_bad: int
     files: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows by the format they have, and by the columns with a value that it does not read."""
+
+    formats: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row, source: SourceConfig, name: str) -> None:
+        """Count a row that was parsed as one of the format `name`."""
+        self.formats[name] += 1
+        if len(self.unread) < _MAX_COLUMNS:
+            known = FORMATS[name].reads() | set(source.columns.values())
+            empty: tuple[object, ...] = (None, "", [], {})
+            others = (column for column in row.values if column not in known)
+            self.unread.update(column for column in others if row.values[column] not in empty)
+
+    def notes(self) -> list[str]:
+        """What is not used of the rows although it is data."""
+        count = self.formats["preference"]
+        if not count:
+            return []
+        return [f"{count:,} rows are preferences: the chosen answers are used, no rejected ones"]
 
 
 def read_conversations(
@@ -43,22 +69,25 @@ def read_conversations(
         raise ConfigError("data.train: no training data. Give it with --data FILE")
     for source in sources:
         check_config(source)
-    report = BadRows(on_bad_row)
+    report, tally = BadRows(on_bad_row), Tally()
     files: dict[str, str] = {}
     conversations: list[Conversation] = []
     for index, source in enumerate(sources):
-        conversations.extend(_read_source(source, index, report, files))
+        conversations.extend(read_source(source, index, report, files, tally))
     report.raise_if_any(len(conversations) + report.count)
     if not conversations:
         paths = ", ".join(source.path for source in sources)
         raise DataError(f"{paths}: no usable row in {report.count:,}:\n{report.table()}")
-    return Loaded(conversations, report.rows, report.count, files)
+    return Loaded(conversations, report.rows, report.count, files, tally.notes())
 
 
-def _read_source(
-    source: SourceConfig, index: int, report: BadRows, files: dict[str, str]
+def read_source(
+    source: SourceConfig, index: int, report: BadRows, files: dict[str, str], tally: Tally
 ) -> Iterator[Conversation]:
-    """The conversations of one source; its first recognised row decides their format."""
+    """The conversations of one source; its first recognised row decides their format.
+
+    `report`, `files` and `tally` are filled on the way.
+    """
     name = "" if source.format == "auto" else source.format
     columns = _Columns(source)
     stranger: DataError | None = None
@@ -67,7 +96,7 @@ def _read_source(
         columns.see(row)
         try:
             name = name or detect(row.values, source.columns)
-            yield parse(row, source, name, index)
+            conversation = parse(row, source, name, index)
         except RowError as error:
             report.add(row.origin, str(error))
         except DataError as error:
@@ -76,6 +105,9 @@ def _read_source(
             num_strangers += 1
             if num_strangers == MAX_UNRECOGNISED:
                 break
+        else:
+            tally.add(row, source, name)
+            yield conversation
     columns.check()
     if stranger and not name:
         raise stranger

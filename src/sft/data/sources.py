@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import itertools
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from sft.config import SourceConfig
 from sft.data.conversation import Origin
-from sft.data.json_rows import Numbered, check_text, json_document, json_lines
-from sft.data.lines import MAX_ROW_BYTES, decode_line, numbered_lines, refuse_other_encodings
-from sft.data.problems import BadRows, RowError
+from sft.data.csv_rows import csv_rows
+from sft.data.files import COMPRESSED, EXTENSIONS, kind_of, open_text, sha256_of
+from sft.data.json_document import json_document
+from sft.data.json_rows import json_lines
+from sft.data.lines import Numbered
+from sft.data.parquet_rows import arrow_row, first_line, parquet_rows
+from sft.data.problems import BadRows, RowError, shown
+from sft.data.text_rows import text_rows
 from sft.errors import ConfigError, DataError, did_you_mean
 
-EXTENSIONS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_PARQUET_BATCH_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ def read_rows(source: SourceConfig, report: BadRows, files: dict[str, str]) -> I
 def _numbered(
     source: SourceConfig, files: dict[str, str]
 ) -> Iterator[tuple[Origin, dict[str, Any] | RowError]]:
-    paths = local_files(source.path)
+    paths = local_files(source.path, texts=source.format == "text")
     for path in paths:
-        files[str(path)] = _sha256(path)
+        files[str(path)] = sha256_of(path)
         yield from _placed(_read_file(path), str(path))
     if not paths:
         yield from _placed(_read_hub(source, files), source.path)
@@ -67,34 +69,70 @@ def _placed(
         raise DataError(f"{name}: holds no rows")
 
 
-def local_files(path_text: str) -> list[Path]:
-    """The files that `path_text` stands for; empty when it is a Hugging Face data set id."""
+def local_files(path_text: str, texts: bool = False) -> list[Path]:
+    """The files that `path_text` stands for; empty when it is a Hugging Face data set id.
+
+    With `texts`, a .txt file is data; else one in a folder is taken for a note about it.
+    """
     path = Path(path_text).expanduser()
-    if path.is_dir():
-        return _folder_files(path)
-    known = path.suffix.lower() in EXTENSIONS
-    if path.exists():
-        if not known:
+    _refuse_odd_name(path_text)
+    try:
+        path.lstat()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL in the name
+        if path.is_symlink():
             raise ConfigError(
-                f"{path}: a file's name must end in one of {', '.join(EXTENSIONS)}, "
-                "so that it is known how to read it"
-            )
-        return [path]
-    if known or not _HUB_ID.fullmatch(path_text):
+                f"{path}: a link to {os.readlink(path)}, which is not there"
+            ) from None
+    except OSError as error:
+        # A loop of links, a name that is too long, a folder that may not be entered.
+        raise ConfigError(f"{path_text:.300}: cannot be read ({error.strerror})") from None
+    else:
+        return _folder_files(path, texts) if path.is_dir() else [_known(path, texts)]
+    if kind_of(path, texts=True) or not _HUB_ID.fullmatch(path_text):
         raise ConfigError(f"{path}: no such file.{_near_file(path)}")
     return []
 
 
-def _folder_files(folder: Path) -> list[Path]:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _refuse_odd_name(path: str) -> None:
+    """Names end up in messages, on the terminal and in `account.json`."""
+    if shown(path) != path:
+        raise ConfigError(
+            f"{path!r:.300}: the name holds control characters, or bytes that are not UTF-8; "
+            "rename the file"
+        )
+
+
+def _known(path: Path, texts: bool) -> Path:
+    if not kind_of(path, texts) and kind_of(path, texts=True):
+        raise ConfigError(
+            f"{path}: plain text, which has no prompts and answers. To train on all of it, give "
+            f"this source as {{path: {path}, format: text}}"
+        )
+    if not kind_of(path, texts):
+        raise ConfigError(
+            f"{path}: a file's name must end in one of {', '.join(EXTENSIONS)}, "
+            f"so that it is known how to read it; text may be compressed ({', '.join(COMPRESSED)})"
+        )
+    return path
+
+
+def _folder_files(folder: Path, texts: bool) -> list[Path]:
+    try:
+        files = sorted(
+            path
+            for path in folder.rglob("*")
+            if kind_of(path, texts)
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        )
+        next(folder.iterdir(), None)  # rglob passes over a folder that may not be read
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
     if not files:
         raise DataError(f"{folder}: the folder holds no {', '.join(EXTENSIONS)} file")
+    for path in files:
+        _refuse_odd_name(str(path))
     return files
 
 
@@ -106,146 +144,38 @@ def _near_file(path: Path) -> str:
     return did_you_mean(path.name, names)
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def _read_file(path: Path) -> Iterator[Numbered]:
-    kind = path.suffix.lower()
+    kind = kind_of(path, texts=True)
     if kind == ".parquet":
-        yield from _read_parquet(path)
-        return
-    try:
-        with path.open("rb") as file:
-            refuse_other_encodings(file.read(4), str(path))
-            file.seek(0)
+        yield from parquet_rows(path)
+    elif kind == ".json":
+        yield from json_document(partial(open_text, path), str(path))
+    else:
+        with open_text(path) as file:
             if kind == ".jsonl":
                 yield from json_lines(file)
-            elif kind == ".json":
-                yield from json_document(file.read(), str(path))
+            elif kind == ".txt":
+                yield from text_rows(file)
             else:
-                yield from _read_csv(file, str(path), "," if kind == ".csv" else "\t")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def _read_csv(file: BinaryIO, name: str, delimiter: str) -> Iterator[Numbered]:
-    """Rows of a table with a header; a row's line is the one it begins on."""
-    # The limit is the process's, and its default of 128 KB is less than one long document.
-    csv.field_size_limit(MAX_ROW_BYTES)
-    wrong: list[RowError] = []
-    reader = csv.reader(_csv_lines(file, wrong), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    line = 1
-    while (cells := _csv_cells(reader, wrong)) is not None:
-        if header and cells:
-            yield line, _csv_row(header, cells)
-        elif cells:
-            header = _csv_header(cells, f"{name}:{line}")
-        line = reader.line_num + 1
-
-
-def _csv_cells(reader: Iterator[list[str]], wrong: list[RowError]) -> list[str] | RowError | None:
-    """The next row's cells; none of them for a blank line, and None at the end."""
-    wrong.clear()
-    try:
-        cells = next(reader, None)
-    except csv.Error as error:
-        return RowError(f"not valid CSV ({error})")
-    return wrong[0] if wrong else cells
-
-
-def _csv_lines(file: BinaryIO, wrong: list[RowError]) -> Iterator[str]:
-    """Text lines; a line that is not clean is noted, and passed on with its quotes intact."""
-    for number, line in numbered_lines(file):
-        try:
-            yield decode_line(line)
-        except RowError as error:
-            wrong.append(RowError(f"line {number}, {error}"))
-            yield line.decode(errors="replace") if line else "-\n"
-
-
-def _csv_header(cells: list[str] | RowError, place: str) -> list[str]:
-    if isinstance(cells, RowError):
-        raise DataError(f"{place}: the header cannot be read: {cells}")
-    twice = sorted({cell for cell in cells if cells.count(cell) > 1})
-    if twice:
-        raise DataError(f"{place}: column {twice[0]!r} is given twice in the header")
-    return cells
-
-
-def _csv_row(header: list[str], cells: list[str] | RowError) -> dict[str, Any] | RowError:
-    if isinstance(cells, RowError):
-        return cells
-    if len(cells) != len(header):
-        return RowError(f"expected {len(header)} cells, as in the header, found {len(cells)}")
-    return dict(zip(header, cells, strict=True))
-
-
-def _read_parquet(path: Path) -> Iterator[Numbered]:
-    """Rows of a Parquet file; a row's line is its number."""
-    import pyarrow
-    import pyarrow.parquet
-
-    numbers = itertools.count(1)
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS):
-                for index in range(batch.num_rows):
-                    yield next(numbers), _parquet_row(batch, index)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)})") from None
-
-
-def _parquet_row(batch: Any, index: int) -> dict[str, Any] | RowError:
-    try:
-        values = batch.slice(index, 1).to_pylist()[0]
-    except UnicodeDecodeError as error:
-        return RowError(f"byte 0x{error.object[error.start]:02X} is not UTF-8")
-    return arrow_row(values)
-
-
-def arrow_row(values: dict[str, Any]) -> dict[str, Any] | RowError:
-    """A row from Arrow without the keys that Arrow added.
-
-    All structs of a column have the same keys there, so a key that one tool call has is null
-    in every other. A column that is null stays: it says that the column exists.
-    """
-    try:
-        check_text(values)
-    except RowError as error:
-        return error
-    return {key: _without_nulls(value) for key, value in values.items()}
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list):
-        return [_without_nulls(item) for item in value]
-    return value
+                yield from csv_rows(file, str(path), "," if kind == ".csv" else "\t")
 
 
 def _read_hub(source: SourceConfig, files: dict[str, str]) -> Iterator[Numbered]:
     # Whatever goes wrong in there is about the network, the id or the files of the data set,
     # and is raised as one of some thirty types of four packages.
     try:
-        revision = _hub_revision(source.path)
+        revision = hub_revision(source.path)
         dataset = _load_hub(source, revision)
         files[source.path] = f"{source.path}@{revision or 'revision unknown'}"
         yield from enumerate(map(arrow_row, dataset), start=1)
     except Exception as error:
         raise DataError(
             f"{source.path}: no such file, so it was taken for a Hugging Face data set id, "
-            f"and reading that failed: {_first_line(error)}"
+            f"and reading that failed: {first_line(error)}"
         ) from error
 
 
-def _hub_revision(name: str) -> str | None:
+def hub_revision(name: str) -> str | None:
     """The commit that is newest now; None when the hub cannot be asked."""
     import huggingface_hub
 
@@ -266,8 +196,3 @@ def _load_hub(source: SourceConfig, revision: str | None) -> Iterable[dict[str, 
         revision=revision,
     )
     return rows
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]:.300}" if lines else type(error).__name__

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from sft.data.conversation import Conversation, Origin
+from sft.data.families import NOT_VALIDATED_ON, families, left_out
 from sft.data.near_duplicates import clusters
 from sft.errors import ConfigError, DataError
 
@@ -19,8 +20,8 @@ AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
 class Split:
     """Both sides, in the order of the data, and rows of val left out as also in train.
 
-    `changed` has the reason for each row that a remedy edited or left out. `notes` are for the
-    user: what is not as it should be, and why.
+    `changed` has the reason for each row that a remedy edited or left out, and for each augmented
+    row that may not be trained on. `notes` are for the user: what is not as it should be, and why.
     """
 
     train: list[Conversation]
@@ -35,10 +36,10 @@ def prompt_key(conversation: Conversation) -> str:
 
     Rows with equal keys are copies of each other, or other answers to the same question.
     """
+    given = [message for message in conversation.messages if message.role != "assistant"]
     shown = [
         f"{message.role}\0{' '.join(message.content.lower().split())}"
-        for message in conversation.messages
-        if message.role != "assistant"
+        for message in given or conversation.messages  # a plain text is all the row has
     ]
     return hashlib.sha256("\1".join(shown).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -74,11 +75,47 @@ def split_off(conversations: Sequence[Conversation], fraction: float | str, seed
     what is still wanted, so a data set of copies of one row cannot be split. Where that leaves
     less than half of the wanted rows, as with rows filled into one template, groups are of equal
     prompts only, and a note says so.
+
+    Augmented rows are never split off: the others are split as they would be without them, and
+    each is trained on if the row it comes from is, and left out otherwise.
     """
+    family = families(conversations, prompt_key)
+    split = _split_own(family.own, fraction, seed)
+    return _with_children(split, conversations, family.children, family.notes("data.train"))
+
+
+def _with_children(
+    split: Split,
+    rows: Sequence[Conversation],
+    children: Sequence[Conversation],
+    notes: Sequence[str],
+) -> Split:
+    """`split` with the augmented rows that may be trained on, in the order of `rows`."""
+    if not children:
+        return replace(split, notes=[*split.notes, *notes])
+    reasons = left_out(children, split.train, split.val, prompt_key)
+    kept = {id(row) for row in split.train}
+    kept |= {id(child) for child in children if child.origin not in reasons}
+    told = (
+        f"{len(reasons):,} of {len(children):,} augmented rows are left out: they come from "
+        "validation rows, or have the prompt of one"
+    )
+    return replace(
+        split,
+        train=[row for row in rows if id(row) in kept],
+        changed={**split.changed, **reasons},
+        notes=[*split.notes, *notes, *([told] if reasons else [])],
+    )
+
+
+def _split_own(conversations: Sequence[Conversation], fraction: float | str, seed: int) -> Split:
     wanted = num_val(len(conversations), fraction)
     if not wanted:
         return Split(list(conversations), [], [])
-    prompts = [prompt_key(row) for row in conversations]
+    prompts = _unite(
+        [prompt_key(row) for row in conversations],
+        [row.parent or index for index, row in enumerate(conversations)],
+    )
     labels = clusters([row_text(row) for row in conversations])
     chosen, notes = _choose(_unite(prompts, labels), wanted, seed), []
     if len(chosen) < wanted / 2:
@@ -99,7 +136,7 @@ def split_off(conversations: Sequence[Conversation], fraction: float | str, seed
     )
 
 
-def _unite(prompts: Sequence[str], labels: Sequence[int]) -> list[str]:
+def _unite(prompts: Sequence[str], labels: Sequence[Hashable]) -> list[str]:
     """Group of each row: rows of one prompt or one cluster, linked through others too.
 
     A group is named by its smallest prompt, whatever the order of the rows.
@@ -111,7 +148,7 @@ def _unite(prompts: Sequence[str], labels: Sequence[int]) -> list[str]:
             name[prompt] = prompt = name[name[prompt]]
         return prompt
 
-    first: dict[int, str] = {}
+    first: dict[Hashable, str] = {}
     for prompt, label in zip(prompts, labels, strict=True):
         low, high = sorted((find(prompt), find(first.setdefault(label, prompt))))
         name[high] = low
@@ -156,19 +193,24 @@ def leaks(
 def given(train: Sequence[Conversation], val: Sequence[Conversation]) -> Split:
     """Use the user's own validation rows, without those whose prompt is also trained on.
 
-    Near-duplicates stay in, as the user may want them; `leaks` lists them.
+    Near-duplicates stay in, as the user may want them; `leaks` lists them. Augmented rows are not
+    validated on, and are trained on only if the row they come from is.
     """
     if len(val) > len(train):
         raise ConfigError(
             f"data.val has {len(val)} rows and data.train {len(train)}: "
             "validation is larger than training; are they swapped?"
         )
-    trained = {prompt_key(row) for row in train}
-    leaked = [row for row in val if prompt_key(row) in trained]
-    kept = [row for row in val if prompt_key(row) not in trained]
+    family, held_out = families(train, prompt_key, val), families(val, prompt_key, train)
+    trained = {prompt_key(row) for row in family.own}
+    leaked = [row for row in held_out.own if prompt_key(row) in trained]
+    kept = [row for row in held_out.own if prompt_key(row) not in trained]
     if not kept:
         raise DataError(
             f"all {len(val)} rows of data.val have a prompt that is also in data.train; "
             "nothing is left to measure with"
         )
-    return Split(list(train), kept, leaked)
+    augmented = {row.origin: NOT_VALIDATED_ON for row in held_out.children}
+    split = Split(family.own, kept, leaked, augmented)
+    notes = family.notes("data.train") + held_out.notes("data.val")
+    return _with_children(split, train, family.children, notes)

@@ -129,11 +129,14 @@ def _example(
 ) -> Example:
     ids = np.asarray(part.ids, dtype=np.int64)
     weights = np.asarray(part.weights, dtype=np.float32)
-    num_bytes = seen = 0
-    for start, end in (part.offsets[t] for t in np.flatnonzero(weights)):
+    num_bytes = first = seen = 0
+    for start, end in (part.offsets[t] for t in np.flatnonzero(weights).tolist()):
         # One character can be several tokens, each of which covers all of it.
-        num_bytes += len(part.text[max(start, seen) : end].encode())
+        if start > seen:
+            num_bytes += len(part.text[first:seen].encode())
+            first = start
         seen = max(seen, end)
+    num_bytes += len(part.text[first:seen].encode())
     if prompt_weight:
         weights = np.where(weights == 0, np.float32(prompt_weight), weights)
     # Shift: position t predicts token t + 1; the last position predicts nothing.

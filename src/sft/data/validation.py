@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sft.data.conversation import Message
+from sft.errors import did_you_mean
 
 
-def validate(messages: Sequence[Message], name: str = "messages") -> str | None:
+def validate(
+    messages: Sequence[Message], name: str = "messages", places: Sequence[int] | None = None
+) -> str | None:
     """The first reason why `messages` cannot be trained on, or None when they can.
 
-    `name` is what the list is called in the user's file.
+    `name` is what the list is called in the user's file, and `places` has for each message its
+    index there, where that is another one.
     """
     before: Message | None = None
+    called: list[str] = []
     for index, message in enumerate(messages):
-        reason = _content(message) or _turn(before, message, index)
+        reason = _content(message) or _turn(before, message, index) or _result(message, called)
         if reason:
-            return f"{name}[{index}]: {reason}"
+            return f"{name}[{places[index] if places else index}]: {reason}"
+        called += [str(call["id"]) for call in message.tool_calls if call.get("id") is not None]
         before = message
     if before is None or before.role != "assistant":
         ends = f"with a {before.role} message" if before else "before its first message"
@@ -58,3 +64,12 @@ def _tool_turn(before: Message | None, message: Message) -> str | None:
     if before.role == "assistant" and not before.tool_calls and "tool_call_id" in message.extra:
         return "a tool message has a tool_call_id, but the message before it has no tool_calls"
     return None
+
+
+def _result(message: Message, called: Sequence[str]) -> str | None:
+    """Why a tool message cannot be the result of a call before it; `called` are the calls' ids."""
+    wanted = message.extra.get("tool_call_id")
+    if message.role != "tool" or wanted is None or not called or wanted in called:
+        return None
+    hint = did_you_mean(wanted[:80], called) or f" Calls before it: {', '.join(called[-5:])}."
+    return f"tool_call_id {wanted[:80]!r} is not the id of a call before it.{hint}"

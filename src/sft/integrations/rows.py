@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sft.data.parquet_rows import arrow_row
 from sft.data.problems import RowError, describe
-from sft.data.sources import arrow_row
 from sft.errors import CheckpointError, ConfigError, DataError
 from sft.run_dir import TMP_PREFIX, RunDir, disk_errors
 

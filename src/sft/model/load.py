@@ -152,7 +152,8 @@ def load_model(
 def stop_ids(model: PreTrainedModel, tokenizer: Any, *trained: int) -> list[int]:
     """Ids generation must stop on: the trained ones, the model's own, and the tokenizer's.
 
-    In this order. `trained` end an answer and, where that differs, a tool call. Sets `generation_config` so that the saved model stops by itself.
+    In this order. `trained` end an answer and, where that differs, a tool call. Sets
+    `generation_config` so that the saved model stops by itself.
     """
     ids = list(trained)
     for given in (model.generation_config.eos_token_id, tokenizer.eos_token_id):

@@ -7,7 +7,7 @@ unbiased estimate of KL(base || now) over whole sequences.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 from sft.config import DataConfig, SourceConfig
 from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Origin
+from sft.data.files import open_text
+from sft.data.lines import decode_line, numbered_lines
 from sft.data.problems import BadRows
 from sft.data.read import read_conversations
 from sft.data.tokenize import Example, continuation, tokenize
@@ -92,18 +94,26 @@ def user_texts(
 def _pieces(source: SourceConfig, tokenizer: Any) -> list[Example]:
     """Paragraphs of a text file, each cut to `TEXT_TOKENS` tokens."""
     path = Path(source.path).expanduser()
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"data.retain: {path}: cannot be read as UTF-8 text ({error})") from None
     pieces = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in _lines(path):
         ids = tokenizer(line.strip(), add_special_tokens=False)["input_ids"][:TEXT_TOKENS]
         if len(ids) >= _SHORTEST_TEXT:
             origin = Origin(str(path), number)
             size = _num_bytes(tokenizer, ids[1:])
             pieces.append(continuation(str(origin), origin, ids[:1], ids[1:], size))
     return pieces
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with open_text(path) as file:
+            for number, line in numbered_lines(file):
+                try:
+                    yield number, decode_line(line)
+                except DataError as error:
+                    raise DataError(f"{path}:{number}: {error}") from None
+    except DataError as error:
+        raise DataError(f"data.retain: {error}") from None
 
 
 def _num_bytes(tokenizer: Any, ids: Sequence[int]) -> int:

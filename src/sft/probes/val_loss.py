@@ -89,6 +89,18 @@ def _read(
     return torch.cat([nll for nll, _ in parts]), torch.cat([ok for _, ok in parts])
 
 
+def sums_by_source(
+    scores: Sequence[Score], examples: Sequence[Example]
+) -> dict[int, tuple[float, float]]:
+    """Summed nll and supervised tokens of each source; `scores` are of some of `examples`."""
+    source = {example.id: example.source for example in examples}
+    sums: dict[int, tuple[float, float]] = {}
+    for score in scores:
+        nll, tokens = sums.get(source[score.id], (0.0, 0.0))
+        sums[source[score.id]] = (nll + score.nll, tokens + score.tokens)
+    return sums
+
+
 def summarize(scores: Sequence[Score], probe: str = "val") -> dict[str, float]:
     """Token-weighted over the whole set: `val_loss`, `val_accuracy`, `val_perplexity`."""
     tokens = sum(score.tokens for score in scores)

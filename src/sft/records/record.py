@@ -27,6 +27,12 @@ _TABLE = (
         "tokens; before the update.",
     ),
     Metric(
+        "loss_by_source",
+        "nats per token",
+        "As loss, for the rows of each source, by its name; only where there are several sources, "
+        "and without those that have no row in the step.",
+    ),
+    Metric(
         "accuracy",
         "fraction",
         "Share of the step's trained tokens that the model, given the true text before them, "
@@ -64,6 +70,12 @@ _TABLE = (
         "before them, ranks first.",
     ),
     Metric("val_perplexity", "choices", "exp(val_loss) of the same record."),
+    Metric(
+        "val_loss_by_source",
+        "nats per token",
+        "As val_loss, for the rows of each source, by its name; only where there are several "
+        "sources.",
+    ),
     Metric("seconds", "seconds", "Time spent training so far.", wall_clock=True),
     *(
         metric

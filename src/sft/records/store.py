@@ -135,6 +135,8 @@ def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             result[name] = None
             result[name + NONFINITE_SUFFIX] = str(float(value))
+        elif isinstance(value, Mapping):
+            result[name] = _finite(value)
         else:
             result[name] = value
     return result

@@ -31,6 +31,15 @@ def convert(values, name=None, **options):
         ("question answer", "question_answer"),
         ("query response", "query_response"),
         ("input output", "input_output"),
+        ("system_prompt question response", "question_response"),
+        ("problem solution", "problem_solution"),
+        ("inputs targets", "inputs_targets"),
+        ("prompt chosen rejected", "preference"),
+        ("conversations chosen rejected", "sharegpt"),
+        ("prompt completion chosen rejected", "prompt_completion"),
+        ("messages prompt chosen rejected", "messages"),
+        ("input_ids labels", "tokens"),
+        ("text question answer", "question_answer"),
     ],
 )
 def test_each_format_is_recognised(columns, name):
@@ -38,11 +47,17 @@ def test_each_format_is_recognised(columns, name):
     assert name in FORMATS
 
 
+def test_turns_beside_preferences_are_their_prompt():
+    turn = {"from": "human", "value": "q"}
+    assert detect({"conversations": [turn], "chosen": turn, "rejected": turn}, {}) == "preference"
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
-        ("text", "The column 'text' is plain text"),
-        ("prompt chosen rejected", "columns: {prompt: prompt, completion: chosen}"),
+        ("text", "To train on all of each text, without a chat template, say `format: text`."),
+        ("prompt chosen", "map them from ours to yours"),
+        ("dialogue summary", "map them from ours to yours"),
         (
             "promt compleation",
             "Did you mean prompt, completion? "
@@ -133,6 +148,77 @@ def test_tools_as_a_list_or_its_text():
 def test_wrong_tools(tools, expected):
     with pytest.raises(RowError) as caught:
         convert({**PAIR, "tools": tools})
+    assert str(caught.value).startswith(expected)
+
+
+def test_names_that_others_use_for_system_and_tools():
+    tool = {"name": "f", "parameters": {}}
+    got = convert({**PAIR, "system_prompt": "s", "functions": [tool]})
+    assert got.messages[0] == Message("system", "s")
+    assert got.tools == ({"type": "function", "function": tool},)
+    for extra, column in (
+        ({"system": "s", "system_prompt": "s"}, "system_prompt: given beside system"),
+        ({"tools": [tool], "functions": [tool]}, "functions: given beside tools"),
+        ({"functions": {}, "tools": ["x"]}, "tools[0]: expected an object"),
+        ({"functions": "x"}, "functions: column 1: not valid JSON"),
+    ):
+        with pytest.raises(RowError) as caught:
+            convert(PAIR | extra)
+        assert str(caught.value).startswith(column)
+
+
+def test_tools_as_anthropic_has_them():
+    tool = {"name": "f", "description": "d", "input_schema": {"type": "object"}}
+    assert convert({**PAIR, "tools": [tool]}).tools == (
+        {
+            "type": "function",
+            "function": {"name": "f", "description": "d", "parameters": {"type": "object"}},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("image", "a.png"),
+        ("images", [{"bytes": "x"}]),
+        ("videos", ["a.mp4"]),
+        ("audio", {"path": "a.wav"}),
+    ],
+)
+def test_pictures_and_sounds_are_refused(column, value):
+    with pytest.raises(RowError) as caught:
+        convert({**PAIR, column: value})
+    assert str(caught.value) == (
+        f"{column}: the column is not empty; sft trains on text only; "
+        "leave such rows out with on_bad_row: skip"
+    )
+
+
+@pytest.mark.parametrize("value", [None, "", [], {}])
+def test_columns_for_pictures_may_be_there_and_empty(value):
+    assert len(convert({**PAIR, "images": value, "image": value}).messages) == 2
+
+
+def test_unwanted_answers_are_refused():
+    assert convert({**PAIR, "label": True}).messages[1].content == "a"
+    assert convert({**PAIR, "label": "false"}).messages[1].content == "a"
+    with pytest.raises(RowError, match="label: false, so the answer is an unwanted one"):
+        convert({**PAIR, "label": False})
+
+
+def test_a_plain_text_is_one_message_of_its_own_kind():
+    got = convert({"text": " a\n", "system": 1}, "text")
+    assert (got.kind, got.messages) == ("text", (Message("assistant", " a\n", weight=1.0),))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(" \n", "text: empty"), (None, "text: expected text, found null"), (["a"], "text: expected")],
+)
+def test_texts_that_are_none(value, expected):
+    with pytest.raises(RowError) as caught:
+        convert({"text": value}, "text")
     assert str(caught.value).startswith(expected)
 
 

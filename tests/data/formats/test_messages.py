@@ -1,5 +1,7 @@
 """OpenAI's format: literal rows in, literal messages out; one reason per fault."""
 
+import json
+
 import pytest
 
 from sft.data.conversation import Message
@@ -95,7 +97,12 @@ def test_train_and_weight(key, value, weight):
         ({"role": "user", "content": {"a": 1}}, "messages[0].content: expected text, found an obj"),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": {}}]},
-            "messages[0].content[0].type: only parts of type 'text' can be used, found 'image_url'",
+            "messages[0].content[0]: a part of type 'image_url'; sft trains on text only; "
+            "leave such rows out with on_bad_row: skip",
+        ),
+        (
+            {"role": "user", "content": [{"type": "riddle"}]},
+            "messages[0].content[0].type: only parts of type 'text' can be used, found 'riddle'",
         ),
         (
             {"role": "user", "content": ["x"]},
@@ -167,6 +174,48 @@ def test_reasons(turn, expected):
     assert reason(turn).startswith(expected)
 
 
-def test_messages_must_be_a_list():
-    with pytest.raises(RowError, match="messages: expected a list of messages, found text"):
-        messages.parse({"messages": "[]"})
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("hi", "messages: expected a list of messages, found text"),
+        ("[{", "messages: column 3: not valid JSON"),
+        (
+            "[{'role': 'user'}]",
+            "messages: column 3: not valid JSON (Expecting property name enclosed in double "
+            "quotes); this looks like Python's notation: write it with json.dumps",
+        ),
+    ],
+)
+def test_messages_must_be_a_list(value, expected):
+    with pytest.raises(RowError) as caught:
+        messages.parse({"messages": value})
+    assert str(caught.value).startswith(expected)
+
+
+def test_lists_may_be_json_text():
+    calling = {"role": "assistant", "tool_calls": json.dumps([CALL])}
+    turns = [USER, calling, {**USER, "tool_calls": ""}]
+    assert messages.parse({"messages": json.dumps(turns)}) == [
+        Message("user", "q"),
+        Message("assistant", "", (CALL,), 1.0),
+        Message("user", "q"),
+    ]
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_under_any_of_its_names(key):
+    (turn,) = parse({"role": "assistant", "content": "a", key: "r"})
+    assert turn == Message("assistant", "a", weight=1.0, extra={"reasoning_content": "r"})
+
+
+def test_reasoning_given_twice():
+    twice = {"role": "assistant", "content": "a", "reasoning": "r", "thinking": "r"}
+    assert parse(twice)[0].extra == {"reasoning_content": "r"}
+    assert parse({**twice, "thinking": ""})[0].extra == {"reasoning_content": "r"}
+    assert parse({"role": "assistant", "content": "a", "reasoning": None})[0].extra == {}
+    assert reason({**twice, "thinking": "s"}) == (
+        "messages[0]: has reasoning and thinking, which are not the same"
+    )
+    assert reason({"role": "assistant", "content": "a", "reasoning": ["r"]}) == (
+        "messages[0].reasoning: expected text, found a list"
+    )

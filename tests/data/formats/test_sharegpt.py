@@ -49,6 +49,51 @@ def test_a_call_that_is_not_json_stays_text(text):
     assert parse(("function_call", text)) == [Message("assistant", text, weight=1.0)]
 
 
+def test_calls_that_are_given_beside_their_text():
+    function = {"name": "f", "arguments": {}}
+    call = {"id": "1", "type": "function", "function": function}
+    turns = [
+        {"from": "function_call", "value": '{"name": "f", "arguments": {}}', "tool_calls": [call]},
+        {"from": "observation", "value": "2", "tool_call_id": "1"},
+    ]
+    assert sharegpt.parse({"conversations": turns}) == [
+        Message("assistant", "", (call,), 1.0),
+        Message("tool", "2", extra={"tool_call_id": "1"}),
+    ]
+
+
+ASKED = [Message("user", "q"), Message("assistant", "a", weight=1.0)]
+
+
+@pytest.mark.parametrize("column", sharegpt.COLUMNS)
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ["q", "a"],
+        [{"input": "q", "output": "a"}],
+        [{"human": "q", "assistant": "a"}],
+        [{"from": "human", "value": "q"}, "a"],
+        [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+        '[{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]',
+    ],
+)
+def test_other_ways_to_write_turns(column, turns):
+    assert sharegpt.parse({column: turns}) == ASKED
+
+
+def test_pairs_count_once_each_and_the_first_may_have_a_system_text():
+    pairs = [{"system": "s", "input": "q", "output": "a"}, {"input": "q", "output": "a"}]
+    assert sharegpt.parse({"conversation": pairs}) == [Message("system", "s"), *ASKED, *ASKED]
+    assert sharegpt.places(pairs, "conversation") == [0, 0, 0, 1, 1]
+    with pytest.raises(RowError, match=r"conversation\[1\].value: expected text, found null"):
+        sharegpt.parse({"conversation": [pairs[0], {"input": "q", "output": None}]})
+
+
+def test_a_dialogue_of_one_text_is_another_kind_of_data():
+    assert not sharegpt.matches({"dialogue": "A: hi B: ho", "summary": "They greet."})
+    assert sharegpt.matches({"dialogue": ["hi", "ho"]})
+
+
 def test_weight_of_a_turn():
     row = {"conversations": [{"from": "gpt", "value": "a", "train": False}]}
     assert sharegpt.parse(row)[0].weight == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sft.curate.checks.answers import echo, empty, refusals
+from sft.curate.checks.answers import echo, empty, refusals, repetition
 from sft.curate.checks.conflicts import conflicts
 from sft.curate.checks.copies import duplicates, near_duplicates
 from sft.curate.checks.cut_answers import cut_answers
@@ -29,6 +29,7 @@ CHECKS: dict[str, Check] = {
     "conflicts": conflicts,
     "empty": empty,
     "echo": echo,
+    "repetition": repetition,
     "refusals": refusals,
     "boilerplate": boilerplate,
     "openers": openers,
@@ -42,9 +43,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def run_checks(
-    corpus: Corpus, progress: Callable[[str], None] | None = None
-) -> list[DataFinding]:
+def run_checks(corpus: Corpus, progress: Callable[[str], None] | None = None) -> list[DataFinding]:
     """What all checks find, the worst first, and of equal severity the most rows first.
 
     `progress` is called with the name of each check before it runs.

@@ -1,13 +1,13 @@
-"""Answers that say nothing, say the prompt again, or refuse."""
+"""Answers that say nothing, say the prompt or themselves again, or refuse."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.wording import count, finding, place, quoted, quoted_end, share
 from sft.curate.corpus import Corpus, Turn
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, Severity
 from sft.data.near_duplicates import words
 
 MIN_ECHO = 5  # words of a prompt that is looked for in its answer
@@ -25,6 +25,9 @@ _UNFILLED = re.compile(
     r"|\{\{\s*[a-z_]{2,30}\s*\}\}",
     re.IGNORECASE,
 )
+# Lines, tables and rulers are drawn with marks.
+_SAME_CHARACTER = re.compile(r"(\w)\1{99}")
+MIN_LOOP, MAX_PERIOD = 16, 20  # words
 _SELF = re.compile(
     r"\bas an? (?:[\w-]+ ){0,3}(?:ai|artificial intelligence|language model|chatbot"
     r"|(?:ai|virtual|digital) assistant)\b"
@@ -57,63 +60,46 @@ MANY = 0.01
 
 def empty(corpus: Corpus) -> list[DataFinding]:
     """Prompts and answers that are blank, or hold what stands for nothing, such as `NaN`."""
-    blank, nothing, unfilled = [], [], []
+    faults: dict[str, list[tuple[Turn, str]]] = {"blank": [], "nothing": [], "unfilled": []}
     for turn in corpus.turns:
-        if not turn.answer.strip():
-            if not turn.calls:
-                blank.append(turn)
-        elif _is_nothing(turn.answer):
-            nothing.append(turn)
-        if turn.role == "user" and not turn.prompt.strip():
-            blank.append(turn)
-        elif turn.role == "user" and _is_nothing(turn.prompt):
-            nothing.append(turn)
-        elif turn.role == "user" and "```" not in turn.prompt and _UNFILLED.search(turn.prompt):
-            unfilled.append(turn)
-    found = []
-    if blank:
-        found.append(
-            finding(
-                corpus,
-                "empty",
-                "error",
-                _rows(blank),
-                f"{count(len(blank), 'prompt or answer')} without any text, the first in "
-                f"{place(corpus, blank[0].row)}",
-                "sft curate DATA --drop empty --out FILE",
-            )
+        if not (turn.calls and not turn.answer.strip()):
+            _judge(turn, turn.answer, faults)
+        if turn.role == "user":
+            _judge(turn, turn.prompt, faults)
+            if "```" not in turn.prompt and (match := _UNFILLED.search(turn.prompt)):
+                quote = turn.prompt[max(0, match.start() - 50) :]
+                faults["unfilled"].append((turn, quote))
+    drop = "sft curate DATA --drop empty --out FILE"
+    kinds: dict[str, tuple[Severity, str, str, str]] = {
+        "blank": ("error", "prompt or answer", "without any text", drop),
+        "nothing": ("warning", "prompt or answer", "that only stands for nothing", drop),
+        "unfilled": (
+            "warning",
+            "prompt",
+            "with a place that was never filled",
+            f"fill or remove the placeholder, or leave the rows out: {drop}",
+        ),
+    }
+    return [
+        finding(
+            corpus,
+            "empty",
+            severity,
+            (turn.row for turn, _ in faults[kind]),
+            f"{count(len(faults[kind]), noun)} {what}; "
+            f"{place(corpus, faults[kind][0][0].row)}: {quoted(faults[kind][0][1], 80)}",
+            fix,
         )
-    if nothing:
-        turn = nothing[0]
-        quote = turn.answer if _is_nothing(turn.answer) else turn.prompt
-        found.append(
-            finding(
-                corpus,
-                "empty",
-                "warning",
-                _rows(nothing),
-                f"{count(len(nothing), 'prompt or answer')} that only stands for nothing; "
-                f"{place(corpus, turn.row)}: {quoted(quote, 40)}",
-                "sft curate DATA --drop empty --out FILE",
-            )
-        )
-    if unfilled:
-        turn = unfilled[0]
-        match = _UNFILLED.search(turn.prompt)
-        quote = turn.prompt[max(0, match.start() - 50) :] if match else turn.prompt
-        found.append(
-            finding(
-                corpus,
-                "empty",
-                "warning",
-                _rows(unfilled),
-                f"{count(len(unfilled), 'prompt')} with a place that was never filled; "
-                f"{place(corpus, turn.row)}: {quoted(quote, 80)}",
-                "fill or remove the placeholder, or leave the rows out: "
-                "sft curate DATA --drop empty --out FILE",
-            )
-        )
-    return found
+        for kind, (severity, noun, what, fix) in kinds.items()
+        if faults[kind]
+    ]
+
+
+def _judge(turn: Turn, text: str, faults: dict[str, list[tuple[Turn, str]]]) -> None:
+    if not text.strip():
+        faults["blank"].append((turn, text))
+    elif _is_nothing(text):
+        faults["nothing"].append((turn, text))
 
 
 def _is_nothing(text: str) -> bool:
@@ -148,9 +134,48 @@ def echo(corpus: Corpus) -> list[DataFinding]:
 
 def _echoes(turn: Turn) -> bool:
     prompt = words(turn.prompt)
-    return len(prompt) >= MIN_ECHO and words(turn.answer[: 2 * len(turn.prompt) + 20])[
-        : len(prompt)
-    ] == prompt
+    return (
+        len(prompt) >= MIN_ECHO
+        and words(turn.answer[: 2 * len(turn.prompt) + 20])[: len(prompt)] == prompt
+    )
+
+
+def repetition(corpus: Corpus) -> list[DataFinding]:
+    """Answers that got into a loop: one character, line or phrase over and over."""
+    found = [turn for turn in corpus.turns if loops(turn.answer)]
+    if not found:
+        return []
+    turn = found[0]
+    return [
+        finding(
+            corpus,
+            "repetition",
+            "warning",
+            _rows(found),
+            f"{count(len(found), 'answer')} that repeat one thing over and over; "
+            f"{place(corpus, turn.row)} ends: {quoted_end(turn.answer, 60)}",
+            "sft curate DATA --drop repetition --out FILE",
+        )
+    ]
+
+
+def loops(text: str) -> bool:
+    """Whether a text repeats a character 100 times, or ends in the same words four times or more.
+
+    The words repeated are 20 at most, and 16 at least with their repeats: "bla bla bla" is none.
+    """
+    if _SAME_CHARACTER.search(text):
+        return True
+    tail = text[-2_000:].split()[-4 * MAX_PERIOD :]
+    # Numbers and marks repeat in tables.
+    if sum(word.isalpha() for word in tail) < 0.5 * len(tail):
+        return False
+    for period in range(1, MAX_PERIOD + 1):
+        size = max(4 * period, MIN_LOOP)
+        end = tail[-size:]
+        if len(end) == size and all(a == b for a, b in zip(end, end[period:], strict=False)):
+            return True
+    return False
 
 
 def refusals(corpus: Corpus) -> list[DataFinding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from sft.data.near_duplicates import words
 NEARLY_EQUAL = 0.3  # Jaccard similarity of the words of two answers
 ALL_BUT_NUMBERS = 0.6  # similarity of answers of which the numbers are compared
 LABEL = 4  # words; an answer this short is a label or a value
+_OTHER = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _SIDES = {
     **dict.fromkeys(("yes", "true", "correct", "ja", "oui", "sí", "sì", "sim"), True),
@@ -43,7 +45,9 @@ def conflicts(corpus: Corpus) -> list[DataFinding]:
         if len(distinct) > 1:
             kind = _kind([a.text for a in reversed(distinct)])
             kinds[kind].append(answers)
-    return [found for kind in kinds if kinds[kind] for found in [_finding(corpus, kind, kinds[kind])]]
+    return [
+        found for kind in kinds if kinds[kind] for found in [_finding(corpus, kind, kinds[kind])]
+    ]
 
 
 def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> DataFinding:
@@ -75,8 +79,12 @@ def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> 
 
 def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
     """The trained answers to each prompt that more than one row has; an answer once a row."""
+    begins = [_first(row) for row in rows]
+    often = Counter(begins)
     groups: dict[bytes, list[_Answer]] = {}
     for index, row in enumerate(rows):
+        if often[begins[index]] < 2:
+            continue
         history = hashlib.sha256(_tools(row))
         asked = ""
         for message in row.messages:
@@ -87,6 +95,12 @@ def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
     for answers in groups.values():
         if len({answer.row for answer in answers}) > 1:
             yield answers
+
+
+def _first(row: Conversation) -> str:
+    """Letters and digits of the first user message: different for rows that share no prompt."""
+    said = next((m.content for m in row.messages if m.role == "user"), "")
+    return _OTHER.sub("", said.lower())
 
 
 def _tools(row: Conversation) -> bytes:

@@ -7,10 +7,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from sft.curate.checks.wording import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
-from sft.data.near_duplicates import words
 
 # When prompt or answer is the same, the other side may differ by this share of its words.
-SAME_SIDE = 0.8
+SAME_SIDE = 0.7
 SAME_PROMPT = 0.6  # of the words of two answers to one prompt
 MIN_SHARED = 5  # words of the side that is the same: many rows have the answer "Positive"
 MAX_SET = 50  # rows of one text that are compared with each other
@@ -74,15 +73,19 @@ def _later(labels: Sequence[Hashable]) -> dict[int, int]:
 
 
 def _almost(corpus: Corpus) -> dict[int, int]:
-    """Rows of one turn of which one side has the words of an earlier row and the other nearly."""
+    """Rows of one turn of which one side has the words of an earlier row and the other nearly.
+
+    Rows with other tools are other tasks.
+    """
     single = [i for i, row in enumerate(corpus.train) if len(row.messages) <= 3]
-    sides = {i: (words(corpus.prompts[i]), words(corpus.answers[i])) for i in single}
+    sides = {i: [side.split() for side in corpus.words[i]] for i in single}
     found: dict[int, int] = {}
     for side in (0, 1):
         same: dict[tuple[str, ...], list[int]] = {}
         for i in single:
             if len(sides[i][side]) >= MIN_SHARED:
-                same.setdefault(tuple(sorted(sides[i][side])), []).append(i)
+                tools = str(corpus.train[i].tools) if corpus.train[i].tools else ""
+                same.setdefault((tools, *sorted(sides[i][side])), []).append(i)
         for rows in same.values():
             for earlier, later in _pairs(rows[:MAX_SET]):
                 pair = sides[earlier][1 - side], sides[later][1 - side]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.wording import count, finding, place, quoted, share, word_set
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 from sft.curate.openers import opener, surface
@@ -30,9 +30,9 @@ DOMINATES, FEW_DIFFERENT = 0.5, 0.5
 EXAMPLES = 3
 NAMED, MIXED = 0.5, "mixed"  # so many rows of a topic have one of the words that name it
 # Said before what is asked for.
-_POLITE = frozenset(
+_POLITE = word_set(
     "please can could would will you kindly i want need to like help me hi hello hey now let us"
-    " lets bitte kannst können sie du".split()
+    " lets bitte kannst können sie du"
 )
 
 Topic = Mapping[str, Any]
@@ -118,18 +118,23 @@ def _openers(corpus: Corpus, distinct: Sequence[int]) -> str:
 
 
 def _topics(corpus: Corpus) -> dict[str, list[int]]:
-    """Three marking words, or `mixed` -> rows, the largest first: k-means on TF-IDF in a latent space."""
+    """Three marking words, or `mixed` -> rows, the largest first: k-means in a latent space."""
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
     from sklearn.preprocessing import normalize
+
+    def telling(text: str) -> list[str]:
+        return [word for word in words(text) if word.isalpha() and word not in ENGLISH_STOP_WORDS]
 
     texts = [prompt[:MAX_TEXT] for prompt in corpus.prompts]
     chosen = np.arange(len(texts))
     if len(texts) > MAX_FITTED:
         chosen = np.sort(np.random.default_rng(SEED).choice(len(texts), MAX_FITTED, replace=False))
     vectorizer = TfidfVectorizer(
-        analyzer=lambda text: [w for w in words(text) if w.isalpha() and w not in ENGLISH_STOP_WORDS],
+        analyzer=lambda text: [
+            w for w in words(text) if w.isalpha() and w not in ENGLISH_STOP_WORDS
+        ],
         max_features=MAX_TERMS,
         max_df=0.5,
         min_df=2,
@@ -188,8 +193,8 @@ def _findings(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> list[DataF
             )
     effective = effective_size(corpus.labels)
     if total >= MIN_ROWS and effective < FEW_DIFFERENT * total:
-        seen: set[int] = set()
-        copies = [i for i, one in enumerate(corpus.labels) if one in seen or seen.add(one)]  # type: ignore[func-returns-value]
+        first = set(first_of_each(corpus.labels))
+        copies = [i for i in range(total) if i not in first]
         found.append(
             finding(
                 corpus,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from sft.curate.checks.copies import SAME_SIDE, alike
-from sft.curate.checks.shingles import Index
+from sft.curate.checks.shingles import Index, runs
 from sft.curate.checks.wording import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
 from sft.curate.texts import Prompted, answer_text, prompt_text
+from sft.data.conversation import Conversation
 from sft.data.near_duplicates import words
 from sft.data.splits import prompt_key
 
@@ -71,7 +73,7 @@ def leaking_rows(corpus: Corpus, held: Sequence[Prompted]) -> dict[int, int]:
     finder = _Held(held)
     found = {}
     for i, key in enumerate(corpus.prompt_keys):
-        other = finder.find(key, words(corpus.prompts[i]), words(corpus.answers[i]))
+        other = finder.find(key, *(side.split() for side in corpus.words[i]))
         if other is not None:
             found[i] = other
     return found
@@ -86,13 +88,16 @@ class _Held:
         self._by_prompt: dict[str, int] = {}
         self._by_answer: dict[tuple[str, ...], list[int]] = {}
         for i, (row, answer) in enumerate(zip(held, answers, strict=True)):
-            self._by_prompt.setdefault(prompt_key(row), i)
+            # The key is of what is shown, which a row without an answer has too.
+            self._by_prompt.setdefault(prompt_key(cast(Conversation, row)), i)
             if len(answer) >= MIN_WORDS:
                 self._by_answer.setdefault(tuple(sorted(answer)), []).append(i)
         both = zip(self._prompts, answers, strict=True)
         self._rows = Index([" ".join(prompt + answer) for prompt, answer in both], RUN)
         # A row without an answer is compared with prompts.
-        bare = ["" if answer else " ".join(p) for p, answer in zip(self._prompts, answers, strict=True)]
+        bare = [
+            "" if answer else " ".join(p) for p, answer in zip(self._prompts, answers, strict=True)
+        ]
         self._bare = Index(bare, RUN)
 
     def find(self, key: str, prompt: list[str], answer: list[str]) -> int | None:
@@ -100,7 +105,7 @@ class _Held:
         if key in self._by_prompt:
             return self._by_prompt[key]
         for index, parts in ((self._rows, prompt + answer), (self._bare, prompt)):
-            hit = index.best(parts, jaccard=True)
+            hit = index.best(parts, jaccard=True) if index.may_match(parts) else None
             if hit and hit.jaccard >= NEAR and index.length <= len(parts):
                 return hit.text
         for other in self._by_answer.get(tuple(sorted(answer)), ()):
@@ -127,11 +132,22 @@ def contaminated_rows(
     A text of fewer than 8 words must be there as a whole. What three texts of a benchmark have
     in common is its form and does not count.
     """
+    return _contaminated((words(text) for text in texts), benchmarks)
+
+
+def _contaminated(
+    rows: Iterable[list[str]], benchmarks: Mapping[str, Sequence[str]]
+) -> dict[int, Contaminated]:
+    """`contaminated_rows` of the words of each row."""
+    if not benchmarks:
+        return {}
     known = Benchmarks(benchmarks)
+    # What holds a text holds five words in a row of it, so that most rows are done with that.
+    every = [words(text) for held in benchmarks.values() for text in held]
+    some = set().union(*(runs(parts, MIN_TEXT) for parts in every))
     found = {}
-    for i, text in enumerate(texts):
-        hit = known.find(words(text))
-        if hit:
+    for i, parts in enumerate(rows):
+        if not some.isdisjoint(runs(parts, MIN_TEXT)) and (hit := known.find(parts)):
             found[i] = hit
     return found
 
@@ -176,9 +192,7 @@ def _indexes(texts: Sequence[str]) -> list[tuple[Index, list[int], float]]:
     return built
 
 
-def _held(
-    built: tuple[Index, list[int], float], parts: Sequence[str]
-) -> tuple[int, float] | None:
+def _held(built: tuple[Index, list[int], float], parts: Sequence[str]) -> tuple[int, float] | None:
     index, numbers, least = built
     if len(parts) < index.length:
         return None
@@ -188,9 +202,15 @@ def _held(
     return numbers[hit.text], hit.contained
 
 
+def _words(corpus: Corpus) -> Iterator[list[str]]:
+    """The words of each training row; those of one prompt and one answer are known already."""
+    for row, text, sides in zip(corpus.train, corpus.texts, corpus.words, strict=True):
+        yield " ".join(sides).split() if len(row.messages) == 2 else words(text)
+
+
 def contamination(corpus: Corpus) -> list[DataFinding]:
     """Training rows that hold text of a benchmark; see `contaminated_rows` for the rule."""
-    held = contaminated_rows(corpus.texts, corpus.benchmarks)
+    held = _contaminated(_words(corpus), corpus.benchmarks)
     found = []
     for name in corpus.benchmarks:
         rows = {i: hit for i, hit in held.items() if hit.benchmark == name}

@@ -18,10 +18,13 @@ FILLER_SHARE, OPENING_SHARE, MIN_ROWS = 0.01, 0.02, 5
 PLAIN_SHARE = 0.10  # of three words without a mark, as for `data.opener_share`
 # A prompt word explains an opening that so many of its answers have, if it is that much rarer in
 # the other prompts: "story" explains "Once upon a time".
-EXPLAINED, LIFT = 0.5, 3.0
+EXPLAINED, LIFT, OTHERS = 0.5, 3.0, 0.1
 MIN_SENTENCE, BOILERPLATE_SHARE = 6, 0.01
 _WORD = r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*"
-_OPENING = re.compile(rf"\s*({_WORD}(?:\s+{_WORD}){{0,5}}?)\s*([!,.:;\u2013\u2014\uff01\uff0c]|\s-\s)")
+_OPENING = re.compile(
+    rf"\s*({_WORD}(?:\s+{_WORD}){{0,5}}?)\s*([!,.:;\u2013\u2014\uff01\uff0c]|\s-\s)"
+)
+_THREE_WORDS = re.compile(rf"\s*{_WORD}\s+{_WORD}\s+{_WORD}\s")
 _PHRASES = FILLERS | frozenset(
     (
         *("great question", "good question", "great", "no problem", "i'd be happy to help"),
@@ -61,6 +64,9 @@ def _phrase(answer: str) -> str:
     if not match or len(answer.strip()) <= match.end() + 1:
         return ""
     phrase = " ".join(match[1].lower().replace("\u2019", "'").split())
+    # A word or two before a colon name a field of the answer.
+    if match[2] in ":\uff1a" and phrase.count(" ") < 2 and phrase not in _PHRASES:
+        return ""
     # Yes and no are content, and "as an AI" is what `refusals` looks for.
     return "" if phrase.split()[0] in CONTENT or phrase.startswith("as a") else phrase
 
@@ -80,6 +86,8 @@ class _PromptWords:
         """Whether most of these prompts share a word that the others rarely have."""
         inside = Counter(word for turn in users for word in set(words(turn.prompt)))
         num_others = self._total - len(users)
+        if num_others < OTHERS * self._total:
+            return False  # too few to compare with
         for word, number in inside.items():
             if number < EXPLAINED * len(users):
                 continue
@@ -89,9 +97,7 @@ class _PromptWords:
         return False
 
 
-def _opener_finding(
-    corpus: Corpus, phrase: str, users: Sequence[Turn], total: int
-) -> DataFinding:
+def _opener_finding(corpus: Corpus, phrase: str, users: Sequence[Turn], total: int) -> DataFinding:
     first = users[0]
     return finding(
         corpus,
@@ -110,13 +116,18 @@ def _plain(
     """Three words that begin a tenth of the answers, if no opening above is why."""
     by_words: dict[str, list[Turn]] = {}
     for turn in turns:
-        if len(turn.answer.split()) > 3 and (first := opener(turn.answer)).count(" ") == 2:
-            by_words.setdefault(first, []).append(turn)
+        # Not the keys of JSON, nor code.
+        if _THREE_WORDS.match(turn.answer):
+            by_words.setdefault(opener(turn.answer), []).append(turn)
     known = tuple(seen)
     found = []
     for phrase, users in sorted(by_words.items(), key=lambda item: (-len(item[1]), item[0])):
         enough = len(users) >= max(MIN_ROWS, PLAIN_SHARE * len(turns))
-        if enough and not any(phrase.startswith(one) for one in known) and not prompts.explain(users):
+        if (
+            enough
+            and not any(phrase.startswith(one) for one in known)
+            and not prompts.explain(users)
+        ):
             found.append(_opener_finding(corpus, phrase, users, len(turns)))
     return found
 

@@ -20,8 +20,11 @@ _PHONE = re.compile(
     r"|\(\d{3}\) ?\d{3}[ .-]\d{4}|\d{3}[-.]\d{3}[-.]\d{4})(?![\w/-]|\.\d)"
 )
 _CARD = re.compile(r"(?<![\w.-])(?:\d[ -]?){12,18}\d(?![\w-]|\.\d)")
-_ISSUERS = re.compile(r"4\d{12}(?:\d{3})?|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}")
+_ISSUERS = re.compile(
+    r"4\d{12}(?:\d{3})?|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}"
+)
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_ACCOUNT = re.compile(r"\b[A-Z]{2}\d{2}[ A-Z0-9]{10}")
 _IP = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _SECRETS = re.compile(
     r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"  # AWS
@@ -50,7 +53,7 @@ def iban(text: str) -> bool:
 
 def _card(text: str) -> bool:
     digits = re.sub(r"[ -]", "", text)
-    return bool(_ISSUERS.fullmatch(digits)) and len(set(digits)) > 2 and luhn(digits)
+    return bool(_ISSUERS.fullmatch(digits)) and len(set(digits)) > 1 and luhn(digits)
 
 
 def _phone(text: str) -> bool:
@@ -76,13 +79,50 @@ def _secret(text: str) -> bool:
     return not made_up and bool(re.search(r"\d", text)) and len(set(text)) > 8
 
 
-_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool], Severity, str]] = {
-    "key or password token": (_SECRETS, _secret, "warning", ""),
-    "card number": (_CARD, _card, "warning", ""),
-    "bank account number": (_IBAN, iban, "warning", ""),
-    "e-mail address": (_EMAIL, lambda text: not _RESERVED.search(text), "info", "@"),
-    "phone number": (_PHONE, _phone, "info", ""),
-    "public IP address": (_IP, _address, "info", "."),
+# What a text must have for its patterns to be looked for: a fast test, as most have none of it.
+_TWO_DIGITS = re.compile(r"\d\d")  # without, no number, account or public address to speak of
+_NUMBERS = re.compile(r"\d[\d ().-]{5,}\d")
+_KEYS = (
+    "AKIA",
+    "ASIA",
+    "sk-",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "xox",
+    "AIza",
+    "hf_",
+    "PRIVATE KEY",
+    "eyJ",
+)
+
+
+def _worth(text: str) -> set[str]:
+    """The kinds of data that a text may have."""
+    kinds = set()
+    if "@" in text:
+        kinds.add("e-mail address")
+    if any(key in text for key in _KEYS):
+        kinds.add("key or password token")
+    if not _TWO_DIGITS.search(text):
+        return kinds
+    if _NUMBERS.search(text):
+        kinds |= {"card number", "phone number", "public IP address"}
+    if _ACCOUNT.search(text):
+        kinds.add("bank account number")
+    return kinds
+
+
+_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool], Severity]] = {
+    "key or password token": (_SECRETS, _secret, "warning"),
+    "card number": (_CARD, _card, "warning"),
+    "bank account number": (_IBAN, iban, "warning"),
+    "e-mail address": (_EMAIL, lambda text: not _RESERVED.search(text), "info"),
+    "phone number": (_PHONE, _phone, "info"),
+    "public IP address": (_IP, _address, "info"),
 }
 
 
@@ -94,14 +134,15 @@ def personal_data(corpus: Corpus) -> list[DataFinding]:
     """
     hits: dict[str, list[tuple[int, str]]] = {}
     for row, _, text in corpus.contents:
-        for kind, (pattern, is_real, _, needs) in _KINDS.items():
-            if needs and needs not in text:
+        worth = _worth(text)
+        for kind, (pattern, is_real, _) in _KINDS.items():
+            if kind not in worth:
                 continue
             match = next((m.group() for m in pattern.finditer(text) if is_real(m.group())), None)
             if match is not None:
                 hits.setdefault(kind, []).append((row, match))
     found = []
-    for kind, (_, _, severity, _) in _KINDS.items():
+    for kind, (_, _, severity) in _KINDS.items():
         if kind not in hits:
             continue
         row, text = hits[kind][0]
@@ -114,7 +155,7 @@ def personal_data(corpus: Corpus) -> list[DataFinding]:
                 (row for row, _ in hits[kind]),
                 f"{count(number)} with a {kind}".replace("a e-", "an e-")
                 + f"; {place(corpus, row)}: {quoted(masked(text))}",
-                "replace it, or leave the rows out: sft curate DATA --drop personal_data --out FILE",
+                "replace it, or sft curate DATA --drop personal_data --out FILE",
             )
         )
     return found

@@ -57,6 +57,16 @@ class Index:
             for number in held:
                 self.sizes[number] += 1
 
+    def may_match(self, parts: Sequence[str]) -> bool:
+        """Whether a text can have a Jaccard similarity of 0.8 to these words: a fast test.
+
+        It would share four in five of their runs, and so one of every four that are looked at.
+        """
+        num_runs = max(1, len(parts) - self.length + 1)
+        step = 4 if num_runs >= 8 else 1
+        starts = range(0, num_runs, step)
+        return any(" ".join(parts[s : s + self.length]) in self._holders for s in starts)
+
     def best(self, parts: Sequence[str], jaccard: bool = False) -> Hit | None:
         """The text with the largest share of its runs in these words; None when none shares one.
 

@@ -54,3 +54,8 @@ def place(corpus: Corpus, row: int) -> str:
     """`file:line` of a training row, printable and without its folders."""
     name = corpus.train[row].origin
     return quoted(f"{PurePath(name.source).name}:{name.line}")[1:-1]
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text that lists them."""
+    return frozenset(text.split())

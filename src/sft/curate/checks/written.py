@@ -12,7 +12,7 @@ import numpy as np
 from sft.curate.checks.wording import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
-from sft.curate.languages import UNKNOWN, language
+from sft.curate.languages import surely
 
 # UTF-8 that was read as Windows-1252 or Latin-1: "Ã©" for "é", "â€™" for an apostrophe.
 _MOJIBAKE = re.compile(
@@ -24,13 +24,24 @@ _MOJIBAKE = re.compile(
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
-_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
-_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#39|#x27|#34|rsquo|lsquo|ldquo|rdquo|mdash|ndash);")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\u2028\u2029]")
+_ENTITY = re.compile(
+    r"&(?:amp|lt|gt|quot|apos|nbsp|#39|#x27|#34|rsquo|lsquo|ldquo|rdquo|mdash|ndash);"
+)
 _MARKUP = re.compile(r"```|<[a-zA-Z/!][^>\n]*>|\bhtml\b|\bxml\b|\bentit(?:y|ies)\b|https?://", re.I)
 _ESCAPED = re.compile(r"(?<!\\)\\n")
+_IN_CODE = re.compile(r"['\"{(;=\\]\\n|\\n['\"]")
+_CYRILLIC = re.compile("[\u0400-\u04ff]")
+_LOOK_ALIKES = frozenset(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425"
+    "\u0430\u0435\u043e\u0440\u0441\u0445\u0443\u0456"
+)
+MAX_LOOK_ALIKES = 3  # more of them are a Russian word
+_BORDER = re.compile(r"^\s*<s>|</s>\s*$")
+_STRUCK = re.compile(r"[^\n]<s>.*</s>|<s>.*</s>[^\n]", re.S)
 _TOKENS = re.compile(
     r"<\|[a-zA-Z][\w ]{1,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?(?:bos|eos)>"
-    r"|<(?:pad|unk)>|</s>\s*$|^\s*<s>|<\uff5c[^>\n]{1,40}\uff5c>"
+    r"|<(?:pad|unk)>|<\uff5c[^>\n]{1,40}\uff5c>"
 )
 _LANGUAGE_WORD = re.compile(
     r"translat|\blanguages?\b|übersetz|tradu[iczt]|vertaal|перев|翻译|翻訳|\b(?:english|german|french"
@@ -38,7 +49,6 @@ _LANGUAGE_WORD = re.compile(
     r"|hebrew|hindi|thai|latin|englisch|deutsch|franz|español|français|inglés|anglais)",
     re.I,
 )
-MIN_LANGUAGE_WORDS = 16
 MIXED = 0.02  # share of the rows in another language than most
 OUTLIER = 6.0  # robust standard deviations of the logarithm of the length
 MIN_OUTLIER_ROWS = 50
@@ -64,8 +74,15 @@ _BROKEN_KINDS: dict[str, tuple[Severity, str]] = {
     "the replacement character U+FFFD: bytes were lost": ("warning", _REREAD),
     "control characters": ("warning", "remove them, or --drop encoding"),
     "characters that turn the direction of the text around": ("warning", "remove them"),
-    "HTML entities in plain text": ("warning", "html.unescape in Python turns them into characters"),
+    "HTML entities in plain text": (
+        "warning",
+        "html.unescape in Python turns them into characters",
+    ),
     "line breaks written as backslash and n": ("warning", "replace them by real line breaks"),
+    "Cyrillic letters that look like Latin ones": (
+        "info",
+        "write them in Latin: they are other tokens",
+    ),
     "invisible characters": ("info", "remove them; each is a token of its own"),
     "letters and accents in two characters (not NFC)": (
         "info",
@@ -76,18 +93,20 @@ _BROKEN_KINDS: dict[str, tuple[Severity, str]] = {
 
 def _broken(text: str) -> Iterable[tuple[str, int]]:
     """What is broken in a text, and where it is first."""
-    kinds = iter(_BROKEN_KINDS)
-    mojibake, lost, control, bidi, entities, escaped, invisible, parts = kinds
+    _, _, control, _, entities, escaped, *_ = _BROKEN_KINDS
     if "&" in text and (match := _ENTITY.search(text)) and not _MARKUP.search(text):
         yield entities, match.start()
-    if "\\n" in text and "\n" not in text.strip() and "```" not in text:
-        match = _ESCAPED.search(text)
-        if match and len(_ESCAPED.findall(text)) > 1 and not re.search(r"['\"{(;=\\]\\n|\\n['\"]", text):
-            yield escaped, match.start()
+    if "\\n" in text and (at := _escaped_break(text)) >= 0:
+        yield escaped, at
     if match := _CONTROL.search(text):
         yield control, match.start()
-    if text.isascii():
-        return
+    if not text.isascii():
+        yield from _broken_letters(text)
+
+
+def _broken_letters(text: str) -> Iterable[tuple[str, int]]:
+    """What is broken among the letters that are not ASCII."""
+    mojibake, lost, _, bidi, _, _, alike, invisible, parts = _BROKEN_KINDS
     for kind, pattern in ((mojibake, _MOJIBAKE), (bidi, _BIDI)):
         if match := pattern.search(text):
             yield kind, match.start()
@@ -95,8 +114,29 @@ def _broken(text: str) -> Iterable[tuple[str, int]]:
         yield lost, text.index("\ufffd")
     if match := _INVISIBLE.search(text):
         yield invisible, match.start()
+    cyrillic = _CYRILLIC.findall(text)
+    if 0 < len(cyrillic) <= MAX_LOOK_ALIKES and _LOOK_ALIKES.issuperset(cyrillic):
+        yield alike, text.index(cyrillic[0])
     if not unicodedata.is_normalized("NFC", text):
         yield parts, next((i for i, c in enumerate(text) if unicodedata.combining(c)), 0)
+
+
+def _escaped_break(text: str) -> int:
+    """Where a text has its first of several breaks as two characters, outside code; or -1."""
+    if "\n" in text.strip() or "```" in text or _IN_CODE.search(text):
+        return -1
+    found = [match.start() for match in _ESCAPED.finditer(text)]
+    return found[0] if len(found) > 1 else -1
+
+
+def _marker(text: str) -> re.Match[str] | None:
+    """The first marker of a template; <s> and </s> around words in between strike them out."""
+    if "<" not in text and "[" not in text:
+        return None
+    found = _TOKENS.search(text)
+    if found is None and "s>" in text and not _STRUCK.search(text.strip()):
+        found = _BORDER.search(text)
+    return found
 
 
 def special_text(corpus: Corpus) -> list[DataFinding]:
@@ -106,7 +146,7 @@ def special_text(corpus: Corpus) -> list[DataFinding]:
     """
     hits = []
     for row, _, text in corpus.contents:
-        if ("<" in text or "[" in text) and (match := _TOKENS.search(text)):
+        if match := _marker(text):
             hits.append((row, text[max(0, match.start() - 20) : match.end() + 30]))
     if not hits:
         return []
@@ -134,14 +174,14 @@ def _text_finding(
 
 def languages(corpus: Corpus) -> list[DataFinding]:
     """Answers in another language than their prompt, and rows in another than most."""
-    spoken = [_sure_language(text) for text in corpus.answers]
+    spoken = [surely(text) for text in corpus.answers]
     found = []
     other = [
         (i, asked)
         for i, answered in enumerate(spoken)
         if answered
         and not _LANGUAGE_WORD.search(corpus.prompts[i])
-        and (asked := _sure_language(corpus.prompts[i]))
+        and (asked := surely(corpus.prompts[i]))
         and asked != answered
     ]
     if other:
@@ -160,7 +200,7 @@ def languages(corpus: Corpus) -> list[DataFinding]:
         )
     counts = Counter(filter(None, spoken))
     if counts:
-        main, number = counts.most_common(1)[0]
+        main = counts.most_common(1)[0][0]
         rest = [i for i, one in enumerate(spoken) if one and one != main]
         if rest and len(rest) >= MIXED * counts.total():
             listed = ", ".join(f"{name} {n:,}" for name, n in counts.most_common(6))
@@ -175,16 +215,6 @@ def languages(corpus: Corpus) -> list[DataFinding]:
                 )
             )
     return found
-
-
-def _sure_language(text: str) -> str:
-    """The language on which both halves of the first 600 characters agree; "" if they do not."""
-    text = text[:600]
-    middle = len(text) // 2
-    first = language(text[:middle])
-    if first == UNKNOWN or (text.isascii() and text.count(" ") < MIN_LANGUAGE_WORDS):
-        return ""
-    return first if language(text[middle:]) == first else ""
 
 
 def lengths_text(corpus: Corpus) -> list[DataFinding]:
@@ -212,9 +242,9 @@ def lengths_text(corpus: Corpus) -> list[DataFinding]:
                         "lengths_text",
                         "info",
                         rows,
-                        f"{count(len(rows), name)} ({share(len(rows), len(texts))}) far {word} than "
-                        f"the others; {place(corpus, i)} has {len(texts[i]):,} characters, the "
-                        f"median is {np.exp(middle):,.0f}: {quoted(texts[i], 50)}",
+                        f"{count(len(rows), name)} ({share(len(rows), len(texts))}) far {word} "
+                        f"than the others; {place(corpus, i)} has {len(texts[i]):,} characters, "
+                        f"the median is {np.exp(middle):,.0f}: {quoted(texts[i], 50)}",
                     )
                 )
     return found

@@ -1,19 +1,22 @@
 """From the columns of a row to a `Conversation`: `FORMATS`, recognising them, and parsing.
 
 To add a format: write `matches` and `parse` in a file of its own, and add a line to `FORMATS`.
-Every format may have the columns `system` (a text) and `tools` (a list, or its JSON text).
+Every chat may have the columns `system` or `system_prompt` (a text), and `tools` or `functions`
+(a list, or its JSON text).
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sft.config import SourceConfig
-from sft.data.conversation import Conversation, Message
-from sft.data.formats import alpaca, messages, pairs, sharegpt
+from sft.data.conversation import Conversation, Kind, Message
+from sft.data.formats import alpaca, messages, pairs, preference, sharegpt, text, tokens
+from sft.data.formats.content import refuse_media
 from sft.data.formats.messages import optional_text
 from sft.data.json_rows import loads
 from sft.data.problems import RowError, describe, listing
@@ -24,34 +27,66 @@ from sft.errors import ConfigError, DataError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One shape of rows."""
+    """One shape of rows. `optional` columns are read where a row has them.
+
+    A `pair` is of a prompt and its answer, in this order. What is not `recognised` is used only
+    where a source names it.
+    """
 
     columns: tuple[str, ...]
     matches: Callable[[Mapping[str, Any]], bool]
     parse: Callable[[Mapping[str, Any]], list[Message]]
+    optional: tuple[str, ...] = ()
+    kind: Kind = "chat"
+    recognised: bool = True
+    pair: bool = False
+
+    def reads(self) -> set[str]:
+        """All columns that it may read."""
+        shared = (*SYSTEMS, *TOOLS) if self.kind == "chat" else ()
+        # The last two say where an augmented row is from; nothing needs them, and none is missed.
+        return {*self.columns, *self.optional, *shared, "parent", "parent_row", "augmentation"}
+
+
+# Two names for the same, of which a row has one.
+SYSTEMS = ("system", "system_prompt")
+TOOLS = ("tools", "functions")
 
 
 def _pair(pair: pairs.Pair) -> Format:
-    return Format((pair.prompt, pair.answer), pair.matches, pair.parse)
+    columns = (pair.prompt, pair.answer)
+    return Format(columns, pair.matches, pair.parse, pair.context, pair=True)
 
 
 # In this order: a row with the columns of two formats has the first.
 FORMATS: dict[str, Format] = {
     "messages": Format(messages.COLUMNS, messages.matches, messages.parse),
-    "sharegpt": Format(sharegpt.COLUMNS[:1], sharegpt.matches, sharegpt.parse),
-    "alpaca": Format(alpaca.COLUMNS, alpaca.matches, alpaca.parse),
+    "sharegpt": Format(
+        sharegpt.COLUMNS[:1], sharegpt.matches, sharegpt.parse, sharegpt.COLUMNS[1:]
+    ),
+    "alpaca": Format(alpaca.COLUMNS, alpaca.matches, alpaca.parse, ("input", "history"), pair=True),
     "prompt_completion": _pair(pairs.PROMPT_COMPLETION),
     "prompt_response": _pair(pairs.PROMPT_RESPONSE),
     "instruction_response": _pair(pairs.INSTRUCTION_RESPONSE),
     "question_answer": _pair(pairs.QUESTION_ANSWER),
+    "question_response": _pair(pairs.QUESTION_RESPONSE),
     "query_response": _pair(pairs.QUERY_RESPONSE),
+    "problem_solution": _pair(pairs.PROBLEM_SOLUTION),
     "input_output": _pair(pairs.INPUT_OUTPUT),
+    "inputs_targets": _pair(pairs.INPUTS_TARGETS),
+    "preference": Format(
+        preference.COLUMNS, preference.matches, preference.parse, (*preference.PROMPTS, "input")
+    ),
+    "tokens": Format(tokens.COLUMNS, tokens.matches, tokens.parse, tokens.OPTIONAL, "tokens"),
+    "text": Format(text.COLUMNS, text.matches, text.parse, kind="text", recognised=False),
 }
 
-_OPTIONAL_COLUMNS = ("system", "tools", "conversation", "history", "input", "context")
+_PROMPT_KEY = re.compile("[0-9a-f]{64}")
 COLUMNS = tuple(
     dict.fromkeys(
-        [column for shape in FORMATS.values() for column in shape.columns] + [*_OPTIONAL_COLUMNS]
+        [column for shape in FORMATS.values() for column in shape.columns]
+        + [*SYSTEMS, *TOOLS]
+        + [column for shape in FORMATS.values() for column in shape.optional]
     )
 )
 
@@ -84,10 +119,16 @@ def map_columns(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[s
 def detect(values: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     """The name of the format of a row; raises `DataError` that says what would be one."""
     mapped = map_columns(values, columns)
-    for name, shape in FORMATS.items():
-        if shape.matches(mapped):
-            return name
-    raise DataError(_unknown_shape(mapped))
+    name = _recognised(mapped)
+    if name is None:
+        raise DataError(_unknown_shape(mapped))
+    return name
+
+
+def _recognised(values: Mapping[str, Any]) -> str | None:
+    """The first format that is recognised by its columns and has those of the row."""
+    shapes = FORMATS.items()
+    return next((name for name, s in shapes if s.recognised and s.matches(values)), None)
 
 
 def _unknown_shape(values: Mapping[str, Any]) -> str:
@@ -101,20 +142,15 @@ def _unknown_shape(values: Mapping[str, Any]) -> str:
 
 def _advice(values: Mapping[str, Any]) -> str:
     """What to do about a row of no known shape."""
-    if "chosen" in values and "rejected" in values:
-        return (
-            "These are preferences, and fine-tuning needs one answer. To train on the chosen "
-            "ones, map their columns: `columns: {prompt: prompt, completion: chosen}`, or "
-            "`columns: {messages: chosen}` when `chosen` holds whole conversations."
-        )
     near = _near_columns(values)
-    if any(shape.matches(map_columns(values, near)) for shape in FORMATS.values()):
+    if _recognised(map_columns(values, near)):
         shown = ", ".join(f"{ours}: {theirs}" for ours, theirs in near.items())
         return f"Did you mean {', '.join(near)}? Then map: `columns: {{{shown}}}`."
     if "text" in values:
         return (
-            "The column 'text' is plain text, without a prompt and an answer to it. Fine-tuning "
-            "needs both, in two columns or as messages."
+            "The column 'text' is plain text, without a prompt and an answer to it. To train on "
+            "all of each text, without a chat template, say `format: text`. To train on answers "
+            "only, give prompt and answer in two columns or as messages."
         )
     return (
         "If the columns have other names, map them from ours to yours: "
@@ -144,40 +180,74 @@ def parse(row: Row, source: SourceConfig, name: str, index: int = 0) -> Conversa
             f"not of the format {name}, which has {', '.join(shape.columns)}; "
             f"found {listing(values)}"
         )
+    refuse_media(values)
     parsed = shape.parse(values)
-    turns = next((column for column in sharegpt.COLUMNS if column in values), "messages")
-    reason = validate(parsed, turns if name == "sharegpt" else "messages")
+    parent = _parent(values.get("parent"))
+    if shape.kind != "chat":
+        return Conversation(tuple(parsed), row.origin, (), index, parent, shape.kind)
+    reason = validate(parsed, *_turns(name, values))
     if reason:
         raise RowError(reason)
-    system = optional_text(values, "system")
+    column = _only_one(values, SYSTEMS)
+    system = optional_text(values, column)
     if system.strip():
         if parsed[0].role == "system":
-            raise RowError("system: given as a column and as the first message")
+            raise RowError(f"{column}: given as a column and as the first message")
         parsed.insert(0, Message("system", system))
-    return Conversation(tuple(parsed), row.origin, _tools(values.get("tools")), index)
+    tools = _tools(values, _only_one(values, TOOLS))
+    return Conversation(tuple(parsed), row.origin, tools, index, parent)
 
 
-def _tools(value: Any) -> Sequence[Mapping[str, Any]]:
+def _turns(name: str, values: Mapping[str, Any]) -> tuple[str, list[int] | None]:
+    """What the messages are called in the file, and the index there of each."""
+    if name == "messages":
+        return name, messages.places(values[name], name)
+    if name == "sharegpt":
+        column = sharegpt.column(values)
+        return column, sharegpt.places(values[column], column)
+    return "messages", None
+
+
+def _only_one(values: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """The one of `columns` that the row has a value in; the first when there is none."""
+    given = [column for column in columns if values.get(column)]
+    if len(given) > 1:
+        raise RowError(f"{given[1]}: given beside {given[0]}; one of them is enough")
+    return given[0] if given else columns[0]
+
+
+def _parent(value: Any) -> str:
+    """The `prompt_key` that `sft augment` wrote; a `parent` of any other kind is not ours."""
+    return value if isinstance(value, str) and _PROMPT_KEY.fullmatch(value) else ""
+
+
+def _tools(values: Mapping[str, Any], column: str) -> Sequence[Mapping[str, Any]]:
     """The tools of a row, in OpenAI's shape; one without its wrapper is put into it."""
+    value = values.get(column)
     if isinstance(value, str):
-        value = _decode_tools(value)
+        value = _decode_tools(value, column)
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise RowError(f"tools: expected a list, found {describe(value)}")
-    tools = []
-    for index, tool in enumerate(value):
-        if not isinstance(tool, dict):
-            raise RowError(f"tools[{index}]: expected an object, found {describe(tool)}")
-        bare = "name" in tool and "function" not in tool
-        tools.append({"type": "function", "function": tool} if bare else tool)
-    return tuple(tools)
+        raise RowError(f"{column}: expected a list, found {describe(value)}")
+    return tuple(_tool(tool, f"{column}[{index}]") for index, tool in enumerate(value))
 
 
-def _decode_tools(text: str) -> Any:
+def _tool(tool: Any, field: str) -> Mapping[str, Any]:
+    if not isinstance(tool, dict):
+        raise RowError(f"{field}: expected an object, found {describe(tool)}")
+    if "name" not in tool or "function" in tool:
+        return tool
+    # Anthropic's name for what OpenAI calls parameters.
+    names = {"input_schema": "parameters"} if "parameters" not in tool else {}
+    function = {names.get(key, key): value for key, value in tool.items()}
+    return {"type": "function", "function": function}
+
+
+def _decode_tools(text: str, column: str) -> Any:
     if not text.strip():
         return None
     try:
         return loads(text)
     except RowError as error:
-        raise RowError(f"tools: {error}") from None
+        raise RowError(f"{column}: {error}") from None

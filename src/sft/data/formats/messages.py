@@ -1,17 +1,19 @@
 """OpenAI's format: `messages`, a list of role and content.
 
-A message may have `tool_calls`, `tool_call_id`, `name`, `reasoning_content`, and `train`
-(true or false) or `weight` (a number) to choose the assistant messages that are trained on.
+A message may have `tool_calls`, `tool_call_id`, `name`, `reasoning_content` (or `reasoning`, or
+`thinking`), and `train` (true or false) or `weight` (a number) to choose the assistant messages
+that are trained on. Lists may be JSON text, as in the cells of a CSV file.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sft.data.conversation import Message, Role
-from sft.data.problems import RowError, describe, listing
+from sft.data.formats.content import decoded_list, expanded, required, text_of
+from sft.data.problems import RowError, describe
 from sft.errors import did_you_mean
 
 COLUMNS = ("messages",)
@@ -25,7 +27,9 @@ ROLE_NAMES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-_EXTRA = ("name", "tool_call_id", "reasoning_content")
+_EXTRA = ("name", "tool_call_id")
+# What the model thought before it answered, as different servers call it.
+_REASONING = ("reasoning_content", "reasoning", "thinking")
 
 
 def matches(values: Mapping[str, Any]) -> bool:
@@ -43,11 +47,23 @@ def parse_messages(value: Any, field: str, *, default_weight: float = 1.0) -> li
 
     `default_weight` is that of assistant messages with neither `train` nor `weight`.
     """
+    return [
+        parse_message(item, place, default_weight) for _, place, item in _expanded(value, field)
+    ]
+
+
+def places(value: Any, field: str) -> list[int]:
+    """For each message that `parse_messages` returns, the index in the file it comes from."""
+    return [index for index, _, _ in _expanded(value, field)]
+
+
+def _expanded(value: Any, field: str) -> Iterator[tuple[int, str, Any]]:
+    value = decoded_list(value, field)
     if not isinstance(value, list):
         raise RowError(f"{field}: expected a list of messages, found {describe(value)}")
-    return [
-        parse_message(item, f"{field}[{index}]", default_weight) for index, item in enumerate(value)
-    ]
+    for index, item in enumerate(value):
+        for place, message in expanded(item, f"{field}[{index}]"):
+            yield index, place, message
 
 
 def parse_message(item: Any, field: str, default_weight: float = 1.0) -> Message:
@@ -61,16 +77,12 @@ def parse_message(item: Any, field: str, default_weight: float = 1.0) -> Message
     if item.get("content") is None and calls:
         content = ""
     else:
-        content = _content(required(item, "content", field), f"{field}.content")
+        content = text_of(required(item, "content", field), f"{field}.content")
     extra = {key: optional_text(item, key, field) for key in _EXTRA if item.get(key) is not None}
+    reasoning = _reasoning(item, field)
+    if reasoning is not None:
+        extra["reasoning_content"] = reasoning
     return Message(role, content, calls, _weight(item, role, field, default_weight), extra)
-
-
-def required(item: Mapping[str, Any], key: str, field: str) -> Any:
-    """The value of `key`, which must be there."""
-    if key not in item:
-        raise RowError(f"{field}.{key}: missing; found {listing(item)}")
-    return item[key]
 
 
 def optional_text(values: Mapping[str, Any], key: str, field: str = "") -> str:
@@ -95,24 +107,14 @@ def lookup_role(value: Any, field: str, names: Mapping[str, Role]) -> Role:
     return names[value]
 
 
-def _content(value: Any, field: str) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise RowError(f"{field}: expected text, found {describe(value)}")
-    return "".join(_part(part, f"{field}[{index}]") for index, part in enumerate(value))
-
-
-def _part(part: Any, field: str) -> str:
-    if not isinstance(part, dict):
-        raise RowError(f"{field}: expected an object with type and text, found {describe(part)}")
-    kind = part.get("type")
-    if kind != "text":
-        raise RowError(f"{field}.type: only parts of type 'text' can be used, found {kind!r:.40}")
-    text = required(part, "text", field)
-    if not isinstance(text, str):
-        raise RowError(f"{field}.text: expected text, found {describe(text)}")
-    return text
+def _reasoning(item: Mapping[str, Any], field: str) -> str | None:
+    """What the message has under any of the names of its reasoning."""
+    found = {
+        key: optional_text(item, key, field) for key in _REASONING if item.get(key) is not None
+    }
+    if len({text for text in found.values() if text}) > 1:
+        raise RowError(f"{field}: has {' and '.join(found)}, which are not the same")
+    return max(found.values(), key=len, default=None)
 
 
 def _weight(item: Mapping[str, Any], role: Role, field: str, default: float) -> float:
@@ -151,7 +153,8 @@ def _tool_calls(item: Mapping[str, Any], field: str) -> tuple[Mapping[str, Any],
         if calls:
             raise RowError(f"{field}: has both tool_calls and function_call")
         return (tool_call(legacy, f"{field}.function_call"),)
-    if calls is None:
+    calls = decoded_list(calls, f"{field}.tool_calls")
+    if calls is None or calls == "":
         return ()
     if not isinstance(calls, list):
         raise RowError(f"{field}.tool_calls: expected a list, found {describe(calls)}")

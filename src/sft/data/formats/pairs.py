@@ -1,6 +1,7 @@
 """A prompt column and an answer column, under any of the usual pairs of names.
 
-Each is text, or a list of messages. A text in the column `context` is added to the prompt.
+Each is text, or a list of messages. A text in the column `context` is added to the prompt. An
+answer that a column `label` calls unwanted (TRL's unpaired preferences) is refused.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ class Pair:
 
     def parse(self, values: Mapping[str, Any]) -> list[Message]:
         """The prompt's messages, which are not trained on by default, and the answer's."""
+        if values.get("label") is False:
+            raise RowError(
+                "label: false, so the answer is an unwanted one; leave such rows out with "
+                "on_bad_row: skip"
+            )
         prompt, answer = values[self.prompt], values[self.answer]
         messages = (
             parse_messages(prompt, self.prompt, default_weight=0.0)
@@ -56,5 +62,8 @@ PROMPT_COMPLETION = Pair("prompt", "completion")
 PROMPT_RESPONSE = Pair("prompt", "response")
 INSTRUCTION_RESPONSE = Pair("instruction", "response", context=("input", "context"))
 QUESTION_ANSWER = Pair("question", "answer")
+QUESTION_RESPONSE = Pair("question", "response")
 QUERY_RESPONSE = Pair("query", "response")
+PROBLEM_SOLUTION = Pair("problem", "solution")
 INPUT_OUTPUT = Pair("input", "output")
+INPUTS_TARGETS = Pair("inputs", "targets")
