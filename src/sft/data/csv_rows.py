@@ -20,8 +20,10 @@ _MAX_ROW_LINES = 100_000
 # Of the lines that a quote swallowed, so many are looked at, and this share must be rows.
 _LOOKED_AT = 1_000
 _SHARE_OF_ROWS = 0.9
-# What is read a second time after quotes that were not closed, in a whole file.
+# What may be read a second time after quotes that were not closed, besides twice what was read
+# so far; a line counts as some bytes more than it has.
 _MAX_READ_AGAIN = 10 * MAX_ROW_BYTES
+_LINE_BYTES = 200
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
@@ -48,7 +50,7 @@ class _Table:
         self._delimiter = delimiter
         self._lines = numbered_lines(file)
         self._again: deque[tuple[int, bytes | None]] = deque()
-        self._num_again = 0
+        self._num_again = self._num_read = 0
         # Of the row that is being read: its lines, their bytes, and why it cannot be used.
         self._taken: list[tuple[int, bytes | None]] = []
         self._num_taken = 0
@@ -75,7 +77,11 @@ class _Table:
 
     def take_line(self) -> str:
         """The next line, as text; one that is not clean is noted, with its quotes intact."""
-        number, line = self._again.popleft() if self._again else next(self._lines)
+        if self._again:
+            number, line = self._again.popleft()
+        else:
+            number, line = next(self._lines)
+            self._num_read += _LINE_BYTES + len(line or b"")
         self._taken.append((number, line))
         self._num_taken += len(line or b"")
         if len(self._taken) > 1 and (
@@ -129,9 +135,9 @@ class _Table:
 
     def _read_again(self) -> RowError:
         """Give back all lines but the first."""
-        self._num_again += self._num_taken
+        self._num_again += self._num_taken + _LINE_BYTES * len(self._taken)
         first = self._taken[0][0]
-        if self._num_again > _MAX_READ_AGAIN:
+        if self._num_again > _MAX_READ_AGAIN + 2 * self._num_read:
             raise DataError(
                 f"{self._name}:{first}: too many quotes are not closed, this one among them; the "
                 "file cannot be read as CSV"

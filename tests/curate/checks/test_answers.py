@@ -102,6 +102,8 @@ def test_no_loops(rows, answer):
         "I cannot provide this information.",
         "As an AI language model, I do not have personal preferences, but many like Rome.",
         "I am unable to generate images.",
+        "I'm sorry, I cannot retrieve that information without a connection.",
+        "Unfortunately, I cannot determine the angle given only two sides.",
     ],
 )
 def test_refusals(answer):

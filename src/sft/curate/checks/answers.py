@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sft.curate.checks.wording import count, finding, place, quoted, quoted_end, share
+from sft.curate.checks.wording import count, finding, place, quoted, quoted_end, share, verb
 from sft.curate.corpus import Corpus, Turn
 from sft.curate.finding import DataFinding, Severity
 from sft.data.near_duplicates import words
@@ -43,7 +43,7 @@ _NOT_ABLE = (
 _SERVE = (
     r"(?:assist|help|provid|fulfil|perform|complet|access|brows|generat|answer|comply|respond"
     r"|creat|execut|offer|engag|participat|order|book|schedul|search|predict|real-time|capab"
-    r"|abilit|functionalit|request)"
+    r"|abilit|functionalit|request|retriev|estimat|determin|calculat)"
 )
 _REFUSES = re.compile(
     rf"\bi(?:['\u2019]m| am)? (?:so |very |really )?(?:sorry|afraid|apologi[sz]e)\b[^\n]{{0,60}}?"
@@ -124,7 +124,8 @@ def echo(corpus: Corpus) -> list[DataFinding]:
             "echo",
             "warning",
             _rows(found),
-            f"{count(len(found), 'answer')} begin with the whole prompt{only}; "
+            f"{count(len(found), 'answer')} {verb(len(found), 'begin')} with the whole "
+            f"prompt{only}; "
             f"{place(corpus, turn.row)}: {quoted(turn.answer, 80)}",
             "sft curate DATA --drop echo --out FILE; if a template put the prompt there, give "
             "prompt and answer in two columns",
@@ -152,7 +153,8 @@ def repetition(corpus: Corpus) -> list[DataFinding]:
             "repetition",
             "warning",
             _rows(found),
-            f"{count(len(found), 'answer')} that repeat one thing over and over; "
+            f"{count(len(found), 'answer')} that {verb(len(found), 'repeat')} one thing "
+            "over and over; "
             f"{place(corpus, turn.row)} ends: {quoted_end(turn.answer, 60)}",
             "sft curate DATA --drop repetition --out FILE",
         )
@@ -187,11 +189,17 @@ def refusals(corpus: Corpus) -> list[DataFinding]:
         elif _SELF.search(turn.answer) and not _SELF.search(turn.prompt):
             spoken.append(turn)
     found = []
-    for turns, what, fix in (
-        (refused, "refuse", "if they are not meant, sft curate DATA --drop refusals --out FILE"),
+    for turns, does, how, fix in (
+        (
+            refused,
+            "refuse",
+            "",
+            "if they are not meant, sft curate DATA --drop refusals --out FILE",
+        ),
         (
             spoken,
-            "speak as an AI without refusing",
+            "speak",
+            " as an AI without refusing",
             "edit them if the model must not say this, or leave them out: "
             "sft curate DATA --drop refusals --out FILE",
         ),
@@ -208,7 +216,8 @@ def refusals(corpus: Corpus) -> list[DataFinding]:
                 "refusals",
                 "info" if few else "warning",
                 _rows(turns),
-                f"{count(len(turns), 'answer')} ({share(len(turns), total)}) {what}; "
+                f"{count(len(turns), 'answer')} ({share(len(turns), total)}) "
+                f"{verb(len(turns), does)}{how}; "
                 f"{place(corpus, turns[0].row)}: {quoted(quote, 80)}",
                 fix,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sft.curate.checks.wording import count, finding, place, quoted_end, share, word_set
+from sft.curate.checks.wording import count, finding, place, quoted_end, share, verb, word_set
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 
@@ -82,7 +82,8 @@ def cut_answers(corpus: Corpus) -> list[DataFinding]:
             "cut_answers",
             "warning",
             (turn.row for turn in cut),
-            f"{count(len(cut), 'answer')} ({share(len(cut), len(turns))}) stop in mid-sentence, "
+            f"{count(len(cut), 'answer')} ({share(len(cut), len(turns))}) "
+            f"{verb(len(cut), 'stop')} in mid-sentence, "
             f"which teaches the model to stop there; {place(corpus, first.row)} ends: "
             f"{quoted_end(first.answer, 80)}",
             "sft curate DATA --drop cut_answers --out FILE",

@@ -8,7 +8,7 @@ from typing import cast
 
 from sft.curate.checks.copies import SAME_SIDE, alike
 from sft.curate.checks.shingles import Index, runs
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.wording import count, finding, place, quoted, share, verb
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
 from sft.curate.texts import Prompted, answer_text, prompt_text
@@ -51,7 +51,8 @@ def leaks(corpus: Corpus) -> list[DataFinding]:
                 "leaks",
                 severity,
                 leaking,
-                f"{count(len(leaking), 'training row')} repeat {count(num_held, what)} of "
+                f"{count(len(leaking), 'training row')} {verb(len(leaking), 'repeat')} "
+                f"{count(num_held, what)} of "
                 f"{len(held):,} ({share(num_held, len(held))}), so {name} figures are too good; "
                 f"{place(corpus, first)} repeats line {held[number].origin.line}: "
                 f"{quoted(prompt_text(held[number]), 60)}",
@@ -225,7 +226,8 @@ def contamination(corpus: Corpus) -> list[DataFinding]:
                 "contamination",
                 "error",
                 rows,
-                f"{count(len(rows), 'training row')} hold the text of {num_texts:,} of "
+                f"{count(len(rows), 'training row')} {verb(len(rows), 'hold')} the text "
+                f"of {num_texts:,} of "
                 f"{count(len(texts), 'question')} of {quoted(name, 60)} (half of its word 8-grams, "
                 f"or 13 words in a row), so a score on it means little; {place(corpus, first)}: "
                 f"{quoted(texts[hit.text], 70)}",

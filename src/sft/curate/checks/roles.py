@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.wording import count, finding, place, quoted, share, verb
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 from sft.curate.vectors import SEED
@@ -58,7 +58,9 @@ def _swapped(corpus: Corpus) -> list[DataFinding]:
         if not len(rows):
             continue
         first = int(rows[0])
-        seem = "have" if severity == "error" else "seem to have"
+        seem = (
+            verb(len(rows), "have") if severity == "error" else f"{verb(len(rows), 'seem')} to have"
+        )
         found.append(
             finding(
                 corpus,
@@ -164,7 +166,8 @@ def _system_as_user(corpus: Corpus) -> list[DataFinding]:
             "wrong_roles",
             "info",
             rows,
-            f"{count(len(rows), 'user message')} begin as a system message does; "
+            f"{count(len(rows), 'user message')} {verb(len(rows), 'begin')} as a system "
+            "message does; "
             f"{place(corpus, rows[0])}: {quoted(text, 70)}",
             "move that text to the role system, if it is sent there when serving",
         )

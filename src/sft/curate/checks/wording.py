@@ -34,6 +34,13 @@ def count(number: int, noun: str = "row") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def verb(number: int, plain: str) -> str:
+    """The verb for so many: `repeats` for one, `repeat` for more."""
+    if number != 1:
+        return plain
+    return "has" if plain == "have" else f"{plain}s"
+
+
 def share(number: int, total: int) -> str:
     """`3.2 %`, of a total that may be 0."""
     percent = 100 * number / max(total, 1)
