@@ -130,11 +130,11 @@ def test_train_and_weight(key, value, weight):
         ),
         (
             {"role": "assistant", "content": "x", "weight": -1},
-            "messages[0].weight: expected a finite number of at least 0, found -1",
+            "messages[0].weight: expected a number from 0 to 100, found -1",
         ),
         (
             {"role": "assistant", "content": "x", "weight": 10**400},
-            "messages[0].weight: expected a finite number of at least 0, found inf",
+            "messages[0].weight: expected a number from 0 to 100, found inf",
         ),
         (
             {"role": "assistant", "content": "x", "weight": 1, "train": True},

@@ -31,6 +31,8 @@ _EXTRA = ("name", "tool_call_id")
 # What the model thought before it answered, as different servers call it.
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
+MAX_WEIGHT = 100  # as of a source; far larger ones would overflow the sums
+
 
 def matches(values: Mapping[str, Any]) -> bool:
     """Whether the row has `messages`."""
@@ -141,8 +143,8 @@ def _number(value: Any, field: str) -> float:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number) or number < 0:
-        raise RowError(f"{field}: expected a finite number of at least 0, found {number:g}")
+    if not 0 <= number <= MAX_WEIGHT:  # nor NaN, which is neither
+        raise RowError(f"{field}: expected a number from 0 to {MAX_WEIGHT}, found {number:g}")
     return number
 
 
