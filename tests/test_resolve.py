@@ -43,7 +43,7 @@ def test_every_auto_is_filled_with_a_reason():
     """Those left are decided elsewhere: by the loader, the self-check, the data."""
     resolver = resolve()
     decided_elsewhere = {"model.template", "model.dtype", "model.attention"}
-    decided_elsewhere |= {"data.val_fraction", "data.tools"}
+    decided_elsewhere |= {"data.val_fraction", "data.tools", "data.workers", "data.cache"}
     assert autos(Config()) == AUTOS | decided_elsewhere
     assert autos(resolver.config) == decided_elsewhere
     assert set(resolver.reasons) == AUTOS
