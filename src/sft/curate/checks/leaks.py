@@ -56,7 +56,7 @@ def leaks(corpus: Corpus) -> list[DataFinding]:
                 f"{len(held):,} ({share(num_held, len(held))}), so {name} figures are too good; "
                 f"{place(corpus, first)} repeats line {held[number].origin.line}: "
                 f"{quoted(prompt_text(held[number]), 60)}",
-                "sft curate DATA --drop leaks --out FILE takes them out of training"
+                "sft curate DATA --decontaminate HELD_OUT --out FILE takes them out of training"
                 + ("" if name == "usage" else f"; keep the {name} rows as they are"),
             )
         )

@@ -1,0 +1,210 @@
+"""Rows in chunks: small enough to hold, with what is needed to write each as it was."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from sft.config import SourceConfig
+from sft.data.conversation import Conversation, Origin
+from sft.data.files import kind_of, open_text
+from sft.data.formats import check_config, detect, parse
+from sft.data.json_rows import json_lines
+from sft.data.lines import MAX_ROW_BYTES, numbered_lines
+from sft.data.problems import BadRows, RowError, listing
+from sft.data.read import MAX_UNRECOGNISED
+from sft.data.sources import Row, local_files, read_rows
+from sft.errors import ConfigError, DataError
+
+CHUNK_ROWS = 2_000
+CHUNK_BYTES = 4_000_000  # its words take some 30 times as much while it is worked on
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file, the name of its rows' format and its source's settings."""
+
+    path: str
+    format: str
+    config: SourceConfig
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows of one file that stand together.
+
+    `items` are lines of a JSON lines file as bytes (None: too long), or rows of any other file
+    as values (or the reason why there are none).
+    """
+
+    source: int
+    numbers: list[int]
+    items: list[bytes | None] | list[Values | RowError]
+
+
+def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
+    """The files of all sources, each source with the format of its first row that has one.
+
+    Raises:
+        ConfigError: no file, or sources of two formats, which one file cannot hold.
+        DataError: the rows have no known shape.
+    """
+    found: list[Source] = []
+    for config in configs:
+        check_config(config)
+        files = local_files(config.path, texts=config.format == "text")
+        if not files:
+            raise ConfigError(
+                f"{config.path}: no such file. sft curate reads files; save a data set of the hub "
+                f"first: datasets.load_dataset({config.path!r})['train'].to_json('rows.jsonl')"
+            )
+        name = config.format if config.format != "auto" else _first_format(config)
+        if found and name != found[0].format:
+            raise ConfigError(
+                f"{config.path} holds rows of the format {name} and {found[0].path} of "
+                f"{found[0].format}. One file cannot hold both; curate them one at a time"
+            )
+        found += [Source(str(path), name, config) for path in files]
+    return found
+
+
+def _first_format(config: SourceConfig) -> str:
+    report = BadRows("skip")
+    stranger: DataError | None = None
+    for number, row in enumerate(read_rows(config, report, {})):
+        try:
+            return detect(row.values, config.columns)
+        except DataError as error:
+            stranger = stranger or DataError(f"{row.origin}: {error}")
+            if number + 1 == MAX_UNRECOGNISED:
+                break
+    raise stranger or DataError(f"{config.path}: no usable row:\n{report.table()}")
+
+
+def chunks(sources: Sequence[Source], size: int = CHUNK_ROWS, skip: int = 0) -> Iterator[Chunk]:
+    """All rows, in order, without the first `skip`; blank lines are none.
+
+    Files are streamed; of a JSON document the text is held as a whole.
+    """
+    for index, source in enumerate(sources):
+        numbers: list[int] = []
+        items: list[Any] = []
+        held = 0
+        for number, item in _items(source):
+            if skip:
+                skip -= 1
+                continue
+            numbers.append(number)
+            items.append(item)
+            held += _size(item)
+            if len(items) >= size or held >= CHUNK_BYTES:
+                yield Chunk(index, numbers, items)
+                numbers, items, held = [], [], 0
+        if items:
+            yield Chunk(index, numbers, items)
+
+
+def _size(value: Any) -> int:
+    """Characters or bytes of the texts within a row."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0
+
+
+def _items(source: Source) -> Iterator[tuple[int, bytes | Values | RowError | None]]:
+    path = Path(source.path)
+    if kind_of(path) != ".jsonl":
+        yield from _values(source)
+        return
+    empty = True
+    with open_text(path) as file:
+        for number, line in numbered_lines(file):
+            if line is None or line.strip():
+                empty = False
+                yield number, line
+    if empty:
+        raise DataError(f"{path}: holds no rows")
+
+
+def count_rows(sources: Sequence[Source]) -> int:
+    """Lines of the files, to show how far the work is; 0 when one of them has no lines."""
+    if any(Path(source.path).suffix.lower() != ".jsonl" for source in sources):
+        return 0
+    found = 0
+    for source in sources:
+        with open_text(Path(source.path)) as file:
+            while block := file.read(1 << 20):
+                found += block.count(b"\n")
+    return found
+
+
+class _InOrder(BadRows):
+    """Keeps bad rows until the next good one, so that they come in the order of the file."""
+
+    def __init__(self) -> None:
+        super().__init__("skip")
+        self.pending: list[tuple[int, RowError]] = []
+
+    def add(self, origin: Origin, reason: str) -> None:
+        self.pending.append((origin.line, RowError(reason)))
+
+
+def _values(source: Source) -> Iterator[tuple[int, Values | RowError]]:
+    report = _InOrder()
+    file = source.config.model_copy(update={"path": source.path})
+    for row in read_rows(file, report, {}):
+        yield from report.pending
+        report.pending = []
+        yield row.origin.line, row.values
+    yield from report.pending
+
+
+def chunk_values(chunk: Chunk) -> list[Values | RowError]:
+    """The values of each row, or the reason why they cannot be read."""
+    if not chunk.items or isinstance(chunk.items[0], dict | RowError):
+        return cast(list[Values | RowError], chunk.items)
+    lines = chunk.items
+    too_long = RowError(f"longer than {MAX_ROW_BYTES:,} bytes")
+    found: list[Values | RowError] = [too_long] * len(lines)
+    # The blank line in front keeps a byte order mark within the file where it is.
+    joined = io.BytesIO(b"\n" + b"".join(line or b"\n" for line in lines))
+    for number, values in json_lines(joined):
+        found[number - 2] = values
+    return found
+
+
+def conversation(values: Values | RowError, origin: Origin, source: Source) -> Conversation | str:
+    """The row as a conversation, or the reason why it is none."""
+    if isinstance(values, RowError):
+        return str(values)
+    try:
+        return parse(Row(values, origin), source.config, source.format)
+    except RowError as error:
+        return str(error)
+    except DataError:
+        return f"no known shape; columns found: {listing(values)}"
+
+
+def conversations(chunk: Chunk, source: Source) -> list[Conversation | str]:
+    """Each row of the chunk as a conversation, or the reason why it is none."""
+    return [
+        conversation(values, Origin(source.path, number), source)
+        for number, values in zip(chunk.numbers, chunk_values(chunk), strict=True)
+    ]
+
+
+def written(item: bytes | Values | RowError | None) -> bytes:
+    """A row as one line: the very bytes of a JSON lines file, or its values as JSON."""
+    if isinstance(item, bytes):
+        return item.rstrip(b"\r\n") + b"\n"
+    if isinstance(item, dict):
+        return json.dumps(item, ensure_ascii=False, default=str).encode() + b"\n"
+    raise TypeError("an unreadable row is never written")
