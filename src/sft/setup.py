@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from sft.checkpoint import differences
 from sft.config import Config, dump_yaml, parse_yaml
 from sft.curate.choose_rows import choose_rows
+from sft.curate.importance import importance
 from sft.curate.preflight import preflight
-from sft.curate.remedies import usage_weights
 from sft.data.batches import Batches
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
@@ -228,16 +228,11 @@ def build_batches(
         ConfigError: rows are to be weighted by usage, and there is none.
     """
     weights = source_weights(config.data.train, data.train, config.data.temperature)
-    importance = None
-    if config.data.usage_weighting:
-        if not held_out.prompts:
-            raise ConfigError("data.usage_weighting: needs prompts to resemble; give --usage FILE")
-        rows = data.split.train
-        found = usage_weights(rows, [prompt.conversation for prompt in held_out.prompts])
-        by_origin = dict(zip((row.origin for row in rows), found.values.tolist(), strict=True))
-        importance = [by_origin[example.origin] for example in data.train] + [1.0] * len(replay)
+    prompts = [prompt.conversation for prompt in held_out.prompts]
+    found = importance(data.split.train, prompts, config.data.usage_weighting)
+    each = [*(found.get(e.origin, 1.0) for e in data.train), *[1.0] * len(replay)]
     train, weights = mixed(data.train, weights, replay, config.data.replay)
-    return Batches(train, config.batch.examples, weights, config.run.seed, importance)
+    return Batches(train, config.batch.examples, weights, config.run.seed, each if found else None)
 
 
 def examine(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:

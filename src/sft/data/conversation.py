@@ -54,7 +54,8 @@ class Conversation:
 
     Has at least one assistant message with a weight above 0, and is not empty.
     `source` is the index of the entry in `data.train` (or `data.val`) it belongs to.
-    `parent` is the `prompt_key` of the row that an augmented row was made of.
+    `parent` is the `prompt_key` of the row that an augmented row was made of. `weight` is how
+    often the row is seen where others are seen once.
 
     `kind` says what the messages are. `chat`: rendered with the chat template. `text`: a plain
     text in one assistant message, all of it trained. `tokens`: token ids written as words, the
@@ -67,6 +68,7 @@ class Conversation:
     source: int = 0
     parent: str = ""
     kind: Kind = "chat"
+    weight: float = 1.0
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """All messages as plain dictionaries, in order."""

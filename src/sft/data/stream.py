@@ -76,6 +76,11 @@ class _Reading:
         source = self.config.train[index].model_copy(update={"max_rows": self.limits[index]})
         check_config(source)
         for row in read_source(source, index, self.report, self.files, self.tally):
+            if row.weight != 1:
+                raise DataError(
+                    f"{row.origin}: has a row_weight, which needs all rows at hand: leave "
+                    "`streaming` out, or the column"
+                )
             self.num_rows += 1
             yield row
 

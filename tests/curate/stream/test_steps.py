@@ -324,20 +324,22 @@ def test_rows_are_drawn_towards_usage(tmp_path):
 def test_rows_are_weighed_towards_usage(tmp_path):
     rows, usage = usage_files(tmp_path)
     done = run(rows, tmp_path, toward=usage)
-    weights = {kind: [r["weight"] for r in done.rows if r["output"] == kind] for kind in "ab"}
+    weights = {kind: [r["row_weight"] for r in done.rows if r["output"] == kind] for kind in "ab"}
     assert min(weights["b"]) > 5 * max(weights["a"])
-    every = np.array([row["weight"] for row in done.rows])
+    every = np.array([row["row_weight"] for row in done.rows])
     assert abs(every.mean() - 1) < 1e-4
     assert every.max() / every.min() <= 100.1
     effective = every.sum() ** 2 / (every**2).sum()
     assert abs(done.summary["effective_rows"] - effective) < 0.1
-    assert [{**row, "weight": 0} for row in done.rows] == [{**row, "weight": 0} for row in rows]
+    assert [{**row, "row_weight": 0} for row in done.rows] == [
+        {**row, "row_weight": 0} for row in rows
+    ]
 
 
 def test_a_weight_that_is_there_is_not_overwritten(tmp_path):
     rows, usage = usage_files(tmp_path)
-    rows[4]["weight"] = 2
-    with pytest.raises(DataError, match=r"rows.jsonl:5: has a column 'weight' already"):
+    rows[4]["row_weight"] = 2
+    with pytest.raises(DataError, match=r"rows.jsonl:5: has a column 'row_weight' already"):
         run(rows, tmp_path, toward=usage)
 
 

@@ -45,7 +45,8 @@ class CurateConfig(Section):
     )
     toward: str | None = Field(None, description="Prompts the rows should resemble.")
     mode: Literal["weight", "select"] = Field(
-        "weight", description="`toward`: write a weight, or draw `select` rows."
+        "weight",
+        description="`toward`: write a column `row_weight`, or draw `select` rows.",
     )
     select: int | None = Field(None, ge=1, description="Keep so many rows.")
     seed: int = Field(0, ge=0, description="Seed of what depends on chance.")

@@ -26,6 +26,7 @@ from sft.curate.stream.rows import (
 from sft.curate.stream.store import Store
 from sft.curate.texts import answer_text
 from sft.data.conversation import Conversation, Origin
+from sft.data.formats import ROW_WEIGHT
 from sft.data.problems import RowError
 from sft.errors import DataError
 
@@ -192,11 +193,13 @@ def _one(item: Any) -> Values | RowError:
 
 
 def _weighted(line: bytes, weight: float, origin: Origin) -> bytes:
-    """The line with a column `weight` at its end."""
+    """The line with the column `row_weight` at its end, which training reads."""
     body = line.rstrip()
-    if b'"weight"' in body and "weight" in json.loads(body):
-        raise DataError(f"{origin}: has a column 'weight' already, where --toward writes its own")
-    return body[:-1].rstrip() + f', "weight": {weight:.6g}}}\n'.encode()
+    if ROW_WEIGHT.encode() in body and ROW_WEIGHT in json.loads(body):
+        raise DataError(
+            f"{origin}: has a column {ROW_WEIGHT!r} already, where --toward writes its own"
+        )
+    return body[:-1].rstrip() + f', "{ROW_WEIGHT}": {weight:.6g}}}\n'.encode()
 
 
 def _edited(item: Any, phrases: list[str], origin: Origin, source: Source) -> bytes | None:

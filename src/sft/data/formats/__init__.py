@@ -8,6 +8,7 @@ Every chat may have the columns `system` or `system_prompt` (a text), and `tools
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Format:
 
 # Two names for the same, of which a row has one.
 SYSTEMS = ("system", "system_prompt")
+ROW_WEIGHT = "row_weight"  # how often a row is seen
 TOOLS = ("tools", "functions")
 
 
@@ -85,7 +87,7 @@ _PROMPT_KEY = re.compile("[0-9a-f]{64}")
 COLUMNS = tuple(
     dict.fromkeys(
         [column for shape in FORMATS.values() for column in shape.columns]
-        + [*SYSTEMS, *TOOLS]
+        + [*SYSTEMS, *TOOLS, ROW_WEIGHT]
         + [column for shape in FORMATS.values() for column in shape.optional]
     )
 )
@@ -182,9 +184,9 @@ def parse(row: Row, source: SourceConfig, name: str, index: int = 0) -> Conversa
         )
     refuse_media(values)
     parsed = shape.parse(values)
-    parent = _parent(values.get("parent"))
+    parent, weight = _parent(values.get("parent")), _row_weight(values.get(ROW_WEIGHT))
     if shape.kind != "chat":
-        return Conversation(tuple(parsed), row.origin, (), index, parent, shape.kind)
+        return Conversation(tuple(parsed), row.origin, (), index, parent, shape.kind, weight)
     reason = validate(parsed, *_turns(name, values))
     if reason:
         raise RowError(reason)
@@ -195,7 +197,7 @@ def parse(row: Row, source: SourceConfig, name: str, index: int = 0) -> Conversa
             raise RowError(f"{column}: given as a column and as the first message")
         parsed.insert(0, Message("system", system))
     tools = _tools(values, _only_one(values, TOOLS))
-    return Conversation(tuple(parsed), row.origin, tools, index, parent)
+    return Conversation(tuple(parsed), row.origin, tools, index, parent, weight=weight)
 
 
 def _turns(name: str, values: Mapping[str, Any]) -> tuple[str, list[int] | None]:
@@ -219,6 +221,22 @@ def _only_one(values: Mapping[str, Any], columns: Sequence[str]) -> str:
 def _parent(value: Any) -> str:
     """The `prompt_key` that `sft augment` wrote; a `parent` of any other kind is not ours."""
     return value if isinstance(value, str) and _PROMPT_KEY.fullmatch(value) else ""
+
+
+def _row_weight(value: Any) -> float:
+    """What `sft curate --toward` wrote; 1 where there is none. A CSV file has it as text."""
+    if value is None or value == "":
+        return 1.0
+    try:
+        weight = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        weight = math.nan
+    if not 0 < weight <= messages.MAX_WEIGHT:
+        raise RowError(
+            f"{ROW_WEIGHT}: expected a number above 0, up to {messages.MAX_WEIGHT}, "
+            f"found {value!r:.40}"
+        )
+    return weight
 
 
 def _tools(values: Mapping[str, Any], column: str) -> Sequence[Mapping[str, Any]]:
