@@ -1,0 +1,195 @@
+"""Which new rows are wanted, and making them: every wanted row is made, or dropped for a reason."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sft.augment.ask import (
+    STYLES,
+    Reply,
+    Request,
+    Writer,
+    ask_own_answer,
+    ask_paraphrase,
+    take_own_answer,
+    take_paraphrase,
+)
+from sft.augment.noise import case, typos, whitespace
+from sft.augment.rows import Change, NewRow, identity, new_row
+from sft.augment.wording import system_prompt, template
+from sft.data.conversation import Conversation
+from sft.data.splits import prompt_key
+from sft.errors import ConfigError, did_you_mean
+
+WRITTEN = ("paraphrase", "self_answer")  # by a model
+WAYS = ("template", "system_prompt", "case", "whitespace", "typos", *WRITTEN)
+ALREADY_THERE = "already there, word for word"
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """What is wanted: `per_row` new rows of a `share` of the rows, by `ways` in turn."""
+
+    ways: tuple[str, ...]
+    per_row: int = 1
+    share: float = 1.0
+    seed: int = 0
+    templates: Sequence[str] = ()
+    systems: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One new row that is wanted; the `variant`-th of its row by this way, from 0."""
+
+    row: Conversation
+    way: str
+    variant: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The new rows, and a line of the ledger for each that was wanted, in the same order."""
+
+    rows: list[NewRow] = field(default_factory=list)
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+
+    def counts(self) -> dict[str, dict[str, Any]]:
+        """By way: how many were wanted and made, and how many dropped for each reason."""
+        found: dict[str, dict[str, Any]] = {}
+        for way in dict.fromkeys(line["way"] for line in self.ledger):
+            lines = [line for line in self.ledger if line["way"] == way]
+            reasons = Counter(line["reason"] for line in lines if line["status"] == "dropped")
+            found[way] = {
+                "wanted": len(lines),
+                "made": len(lines) - reasons.total(),
+                "dropped": dict(reasons.most_common()),
+            }
+        return found
+
+
+def parse_ways(text: str) -> tuple[str, ...]:
+    """The ways in a list with commas.
+
+    Raises:
+        ConfigError: one is not known, or there is none.
+    """
+    ways = tuple(dict.fromkeys(filter(None, (way.strip() for way in text.split(",")))))
+    for way in ways:
+        if way not in WAYS:
+            raise ConfigError(
+                f"--way: no way {way!r}.{did_you_mean(way, WAYS)} Known: {', '.join(WAYS)}."
+            )
+    if not ways:
+        raise ConfigError(f"--way: expected one or more of {', '.join(WAYS)}")
+    return ways
+
+
+def wanted_rows(rows: Sequence[Conversation], settings: AugmentSettings) -> list[Wanted]:
+    """What is to be made, in the order of the rows; the same for the same rows and seed.
+
+    Rows that are augmented themselves, and those that are no conversations, are left alone.
+    """
+    own = [row for row in rows if not row.parent and row.kind == "chat"]
+    number = round(settings.share * len(own))
+    order = sorted(range(len(own)), key=lambda i: _digest(own[i], settings.seed, "share"))
+    chosen = set(order[: max(number, 1 if own else 0)])
+    return [
+        wanted for i, row in enumerate(own) if i in chosen for wanted in _ways_of(row, settings)
+    ]
+
+
+def _ways_of(row: Conversation, settings: AugmentSettings) -> Iterator[Wanted]:
+    """The ways take turns, beginning with another one for each row."""
+    first = int.from_bytes(_digest(row, settings.seed, "ways")[:4])
+    for slot in range(settings.per_row):
+        turn = (first + slot) % len(settings.ways)
+        yield Wanted(row, settings.ways[turn], slot // len(settings.ways))
+
+
+def _digest(row: Conversation, seed: int, purpose: str) -> bytes:
+    """Random bytes that depend on the row and its line, not on the name of its file."""
+    text = f"{seed}|{purpose}|{row.origin.line}|{prompt_key(row)}"
+    return hashlib.sha256(text.encode()).digest()
+
+
+def requests_for(wanted: Sequence[Wanted]) -> dict[int, Request | str]:
+    """By place in `wanted`: what a model is to be asked, or why it is not."""
+    return {
+        i: ask_paraphrase(want.row, want.variant)
+        if want.way == "paraphrase"
+        else ask_own_answer(want.row)
+        for i, want in enumerate(wanted)
+        if want.way in WRITTEN
+    }
+
+
+def make(
+    rows: Sequence[Conversation],
+    wanted: Sequence[Wanted],
+    settings: AugmentSettings,
+    writers: Mapping[str, Writer],
+) -> Made:
+    """Make what is wanted. `writers` has a writer for each way that a model is asked for."""
+    written = _written(wanted, requests_for(wanted), writers)
+    there = {identity(row) for row in rows if row.kind == "chat"}
+    made = Made()
+    for i, want in enumerate(wanted):
+        change = written[i] if i in written else _changed(want, settings)
+        line: dict[str, Any] = {"row": str(want.row.origin), "way": want.way}
+        if change.messages:
+            new = new_row(want.row, want.way, change)
+            same = identity(new.conversation)
+            if same not in there:
+                there.add(same)
+                made.rows.append(new)
+                line |= {"status": "made", "detail": change.detail, "line": len(made.rows)}
+        if "status" not in line:
+            line |= {"status": "dropped", "reason": change.reason or ALREADY_THERE}
+        made.ledger.append(line)
+    return made
+
+
+def _changed(want: Wanted, settings: AugmentSettings) -> Change:
+    """What the ways without a model make of a row."""
+    digest = _digest(want.row, settings.seed, f"{want.way}|{want.variant}")
+    rng = random.Random(digest)
+    local: dict[str, Callable[[], Change]] = {
+        "template": lambda: template(want.row, rng, settings.templates),
+        "system_prompt": lambda: system_prompt(want.row, rng, settings.systems),
+        "case": lambda: case(want.row, rng),
+        "whitespace": lambda: whitespace(want.row, rng),
+        "typos": lambda: typos(want.row, rng),
+    }
+    return local[want.way]()
+
+
+def _written(
+    wanted: Sequence[Wanted], asked: Mapping[int, Request | str], writers: Mapping[str, Writer]
+) -> dict[int, Change]:
+    """What the models make of the rows, by place in `wanted`."""
+    changes = {i: Change(reason=why) for i, why in asked.items() if isinstance(why, str)}
+    for way, writer in writers.items():
+        requests = {
+            i: request
+            for i, request in asked.items()
+            if wanted[i].way == way and isinstance(request, Request)
+        }
+        replies = writer.write(list(requests.values()))
+        for i, reply in zip(requests, replies, strict=True):
+            changes[i] = _taken(wanted[i], reply)
+    return changes
+
+
+def _taken(want: Wanted, reply: Reply) -> Change:
+    if want.way == "paraphrase":
+        change = take_paraphrase(want.row, reply)
+        detail = STYLES[want.variant % len(STYLES)]
+    else:
+        change, detail = take_own_answer(want.row, reply), "in the model's own words"
+    return Change(change.messages, detail, change.reason)

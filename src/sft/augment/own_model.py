@@ -1,0 +1,97 @@
+"""A model on this machine as the writer: greedy, so that the same request has the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sft.augment.ask import Reply, Request
+from sft.augment.cache import Cache, request_key
+from sft.config import ModelConfig
+from sft.data.chat_template import ChatTemplate
+from sft.errors import DataError
+from sft.evaluate.before_after import run_config, tuned_model
+from sft.model.load import fingerprint, load_tokenizer, model_folder, stop_ids
+from sft.probes.generate import generate, load_for_answers
+from sft.run_dir import RunDir
+
+CHUNK = 16  # requests that are written, and kept, together
+
+
+class OwnModel:
+    """A `Writer`. `name` is `starter`, a model folder, a hub id, or a run folder.
+
+    Only answers that the model ended itself are replies.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cache: Cache,
+        on_progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
+    ) -> None:
+        """Load the model.
+
+        Raises:
+            ConfigError: there is no such model, or the run has none yet.
+        """
+        on_progress("loading the model", 0, 0)
+        run = RunDir(name)
+        named = ModelConfig.model_validate({"name": name})
+        config = tuned_model(run, run_config(run)) if run.config.is_file() else named
+        folder = model_folder(config)
+        # As in a chat: without a template of its own the model gets one without new tokens.
+        tokenizer = load_tokenizer(config, folder, "lora")
+        self._tokenizer = tokenizer.tokenizer
+        self._template = ChatTemplate(self._tokenizer)
+        self._model = load_for_answers(config, folder, tokenizer)
+        self._stops = stop_ids(self._model, self._tokenizer, self._template.facts.stop_id)
+        self._identity = [fingerprint(self._model), self._template.facts.sha256]
+        self._cache = cache
+        self._on_progress = on_progress
+
+    def key_of(self, request: Request) -> str:
+        """Where the answer to `request` is in the cache."""
+        asked = {"own": self._identity, "messages": request.as_dicts(), "max": request.max_tokens}
+        return request_key(asked)
+
+    def write(self, requests: Sequence[Request]) -> list[Reply]:
+        """A reply to each, in their order; chunk by chunk, so that a stop loses one at most."""
+        keys = [self.key_of(request) for request in requests]
+        new = {
+            key: request
+            for key, request in zip(keys, requests, strict=True)
+            if not self._cache.get(key)
+        }
+        # Alike in length, so that little is padded.
+        order = sorted(new, key=lambda key: new[key].num_chars)
+        for start in range(0, len(order), CHUNK):
+            self._on_progress("writing", start, len(order))
+            self._write_chunk({key: new[key] for key in order[start : start + CHUNK]})
+        self._on_progress("writing", len(order), len(order))
+        return [self._known(key) for key in keys]
+
+    def _write_chunk(self, requests: dict[str, Request]) -> None:
+        prompts: dict[str, list[int]] = {}
+        for key, request in requests.items():
+            try:
+                prompts[key] = self._template.prompt_ids(request.as_dicts())
+            except DataError as error:
+                self._cache.put(key, {"problem": f"cannot be asked ({error})"})
+        if not prompts:
+            return
+        answers = generate(
+            self._model,
+            list(prompts.values()),
+            max_new_tokens=max(requests[key].max_tokens for key in prompts),
+            stop_ids=self._stops,
+            pad_id=int(self._model.generation_config.pad_token_id),
+        )
+        for key, answer in zip(prompts, answers, strict=True):
+            cut = answer.stop_reason != "stop" or len(answer.ids) > requests[key].max_tokens
+            text = self._tokenizer.decode(list(answer.ids), skip_special_tokens=True)
+            problem = {"problem": "the model did not end its answer"} if cut else {}
+            self._cache.put(key, {"text": text, **problem})
+
+    def _known(self, key: str) -> Reply:
+        found = self._cache.get(key) or {}
+        return Reply(str(found.get("text", "")), str(found.get("problem", "")))
