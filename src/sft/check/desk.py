@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sft.check.account import account_lines, lengths, row_findings
-from sft.check.benchmarks import read_benchmarks
 from sft.check.rehearsal import rehearse
 from sft.check.report import CheckReport, RowView
 from sft.check.suspicious import find_suspicious
 from sft.check.views import facts_of, row_view
 from sft.config import Config
+from sft.curate.benchmarks import read_benchmarks
 from sft.curate.checks import CHECKS, run_checks
 from sft.curate.checks.diversity import diversity
 from sft.curate.corpus import Corpus

@@ -51,7 +51,10 @@ def num_workers(wanted: int | str, num_rows: int) -> int:
     """`auto`: one below 5,000 rows, else one for each core this process may use."""
     if wanted != "auto":
         return int(wanted)
-    return len(os.sched_getaffinity(0)) if num_rows >= PARALLEL_FROM else 1
+    if num_rows < PARALLEL_FROM:
+        return 1
+    # Fewer than the machine has, in a container; macOS cannot be asked.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def tokenize_rows(

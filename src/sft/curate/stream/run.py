@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from sft.config import SourceConfig
+from sft.curate.benchmarks import benchmark_texts
 from sft.curate.stream import near, openers, toward, vectors, whole
 from sft.curate.stream.decision import Decision, Mask, load, save
 from sft.curate.stream.feature_pass import PART as FEATURES
@@ -25,9 +25,7 @@ from sft.curate.stream.store import Store
 from sft.curate.stream.summary import Summary, publish, summarise, summary_path
 from sft.curate.stream.write import OUT, Plan, write_rows
 from sft.curate.stream.write import PART as WRITE
-from sft.curate.texts import prompt_text
 from sft.data.files import sha256_of
-from sft.data.prompts import read_prompts
 from sft.errors import ConfigError, DataError
 
 PACKAGES = ("sft", "numpy", "scipy", "scikit-learn")
@@ -97,20 +95,10 @@ def _rules(config: CurateConfig, checks: list[str]) -> RowRules:
         max_words=config.max_answer_words,
         quality=config.quality,
         checks=tuple(checks),
-        benchmarks={path: _benchmark(path) for path in config.decontaminate},
+        benchmarks={
+            path: benchmark_texts(path, "--decontaminate") for path in config.decontaminate
+        },
     )
-
-
-def _benchmark(path: str) -> list[str]:
-    """The texts of a benchmark: lines of a `.txt` file, or the prompts of rows."""
-    if Path(path).suffix.lower() != ".txt":
-        prompts = read_prompts([SourceConfig.model_validate(path)]).prompts
-        return [prompt_text(prompt.conversation) for prompt in prompts]
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--decontaminate {path}: cannot be read ({error})") from None
-    return [line for line in text.splitlines() if line.strip()]
 
 
 def _features(config: CurateConfig) -> dict[str, bool]:

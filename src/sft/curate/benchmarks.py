@@ -19,15 +19,16 @@ def read_benchmarks(paths: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         ConfigError, DataError: a file cannot be read.
     """
-    return {Path(path).stem: _texts(path) for path in paths}
+    return {Path(path).stem: benchmark_texts(path, "--benchmark") for path in paths}
 
 
-def _texts(path: str) -> list[str]:
+def benchmark_texts(path: str, flag: str) -> list[str]:
+    """The texts of one file, as above; `flag` is what it was given by, for errors."""
     if Path(path).suffix.lower() != ".txt":
         prompts = read_prompts([SourceConfig.model_validate(path)]).prompts
         return [prompt_text(prompt.conversation) for prompt in prompts]
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--benchmark {path}: cannot be read ({error})") from None
+        raise ConfigError(f"{flag} {path}: cannot be read ({error})") from None
     return [line for line in text.splitlines() if line.strip()]
