@@ -261,8 +261,9 @@ def test_nothing_more_is_asked_after_the_end(ask, server):
 
 
 def test_stopping_in_the_middle_keeps_what_was_answered(ask, server, tmp_path):
-    """An interrupt ends the waits of all threads at once."""
-    server.plan = [None, None, None, *[(429, {"Retry-After": "60"})] * 50]
+    """An interrupt ends the waits of all threads at once, whichever thread it is in."""
+    # One request is told to come back, and waits; its result is the first that is awaited.
+    server.plan = [(429, {}), None, None, None, *[(429, {})] * 50]
 
     def stop(done, _total):
         if done == 3:
@@ -270,6 +271,6 @@ def test_stopping_in_the_middle_keeps_what_was_answered(ask, server, tmp_path):
 
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        ask(*map(str, range(20)), cache="known.jsonl", parallel=3, progress=stop)
+        ask(*map(str, range(20)), cache="known.jsonl", parallel=3, backoff=60, progress=stop)
     assert time.monotonic() - started < 10
     assert len((tmp_path / "known.jsonl").read_text().splitlines()) >= 3

@@ -148,10 +148,14 @@ class Endpoint:
         self._done, total = 0, len(requests)
 
         def one(request: Request) -> Reply:
-            reply = self._reply(request)
-            with self._lock:
-                self._done += 1
-                self._on_progress(self._done, total)
+            try:
+                reply = self._reply(request)
+                with self._lock:
+                    self._done += 1
+                    self._on_progress(self._done, total)
+            except BaseException:  # the others, whose results are awaited first, may be waiting
+                self._stop(SFTError(NOT_ASKED))
+                raise
             return reply
 
         with ThreadPoolExecutor(max(1, self._settings.parallel)) as pool:

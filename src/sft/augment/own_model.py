@@ -44,7 +44,7 @@ class OwnModel:
         self._tokenizer = tokenizer.tokenizer
         self._template = ChatTemplate(self._tokenizer)
         self._model = load_for_answers(config, folder, tokenizer)
-        self._stops = stop_ids(self._model, self._tokenizer, self._template.facts.stop_id)
+        self._stops = stop_ids(self._model, self._tokenizer, *self._template.facts.stop_ids)
         self._identity = [fingerprint(self._model), self._template.facts.sha256]
         self._cache = cache
         self._on_progress = on_progress
