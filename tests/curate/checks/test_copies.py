@@ -1,5 +1,7 @@
 """Copies of rows: exact ones, and rows that say almost the same."""
 
+from dataclasses import replace
+
 import pytest
 
 from sft.curate.checks.copies import duplicates, near_duplicates
@@ -58,6 +60,12 @@ def test_near_duplicates(rows, prompt, answer):
 )
 def test_no_near_duplicates(rows, prompts, answers):
     assert near_duplicates(Corpus(rows(prompts, answers))) == []
+
+
+def test_augmented_rows_may_be_like_their_parents(rows):
+    first, second = rows(["Why does water boil sooner there?"] * 2, [LONG, f"{LONG} Yes."])
+    assert lines(near_duplicates(Corpus([first, second]))) == [2]
+    assert near_duplicates(Corpus([first, replace(second, parent="f" * 64)])) == []
 
 
 def test_rows_of_several_turns_are_compared_as_a_whole():

@@ -42,10 +42,11 @@ def near_duplicates(corpus: Corpus) -> list[DataFinding]:
 
     Those of one near-duplicate cluster (see `sft.data.near_duplicates`), and short rows that
     differ in a word or two of their prompt or of their answer only, which word 5-grams miss.
+    Augmented rows are meant to be like their parents, and are left out.
     """
-    exact = _later(corpus.keys)
+    skipped = _later(corpus.keys).keys() | {i for i, r in enumerate(corpus.train) if r.parent}
     near = _almost(corpus) | _later(corpus.labels)
-    near = {i: near[i] for i in sorted(near) if i not in exact}
+    near = {i: near[i] for i in sorted(near) if i not in skipped}
     if not near:
         return []
     verb = "says" if len(near) == 1 else "say"
