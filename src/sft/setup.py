@@ -154,13 +154,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     same_run(run, identity(resolver, tokens, base, num_steps), show)
     _write_account(run, data, batches.shares(resolved.data.train, visits), show)
     run.check_space(needed_bytes(model, parameters, resolved.checkpoint.keep))
-    forward = Forward(
-        model,
-        layout="flat" if resolved.model.attention == "flat" else "padded",
-        loss=resolved.optim.loss,
-        neftune_alpha=resolved.optim.neftune_alpha,
-        dtype=dtype,
-    )
+    forward = build_forward(resolved, model, dtype)
     return Setup(
         config=resolved,
         tokenizer=tokens.tokenizer.tokenizer,
@@ -217,6 +211,17 @@ def needed_bytes(
     """Weights and two moments in fp32, for the kept, the best and the new; and the model."""
     trained = sum(parameter.numel() for parameter in parameters.values())
     return int(trained * 12 * (keep + 2) + 4 * model.num_parameters())
+
+
+def build_forward(config: Config, model: PreTrainedModel, dtype: torch.dtype) -> Forward:
+    """The way through `model` that `config`, with its layout chosen, asks for."""
+    return Forward(
+        model,
+        layout="flat" if config.model.attention == "flat" else "padded",
+        loss=config.optim.loss,
+        neftune_alpha=config.optim.neftune_alpha,
+        dtype=dtype,
+    )
 
 
 def build_batches(

@@ -14,11 +14,10 @@ from sft.data.tokenize import Example
 from sft.errors import OutOfMemoryError
 from sft.finish import run_folder
 from sft.interrupt import StopFlag
-from sft.model.forward import Forward
 from sft.model.lora import trained_parameters
 from sft.optim.optimizers import build_optimizer
 from sft.run_dir import format_bytes, free_bytes
-from sft.setup import Tokens, load_checked, needed_bytes, resolve_dtype
+from sft.setup import Tokens, build_forward, load_checked, needed_bytes, resolve_dtype
 from sft.step import train_step
 from sft.trackers.console import Console, duration
 
@@ -34,13 +33,7 @@ def rehearse(tokens: Tokens, num_steps: int, show: Console) -> dict[str, str]:
     model, *_ = load_checked(tokens, device, dtype, show, StopFlag())
     config = tokens.resolver.config
     parameters = trained_parameters(model)
-    forward = Forward(
-        model,
-        layout="flat" if config.model.attention == "flat" else "padded",
-        loss=config.optim.loss,
-        neftune_alpha=config.optim.neftune_alpha,
-        dtype=dtype,
-    )
+    forward = build_forward(config, model, dtype)
     batch = longest_batch(tokens)
     show.progress(f"rehearsing one micro-batch of {batch.num_tokens:,} tokens")
     started = time.perf_counter()

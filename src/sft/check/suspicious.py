@@ -12,9 +12,8 @@ import torch
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.guards.statistics import robust_z
 from sft.interrupt import StopFlag
-from sft.model.forward import Forward
 from sft.probes.val_loss import Score, score_examples
-from sft.setup import Tokens, load_checked, resolve_dtype
+from sft.setup import Tokens, build_forward, load_checked, resolve_dtype
 from sft.trackers.console import Console
 
 # Mean nats per token below which nothing is left to learn from a row.
@@ -53,9 +52,7 @@ def find_suspicious(tokens: Tokens, num_rows: int, show: Console) -> list[Suspic
     dtype = resolve_dtype(tokens.resolver, device)
     model, *_ = load_checked(tokens, device, dtype, show, StopFlag())
     config = tokens.resolver.config
-    forward = Forward(
-        model, layout="flat" if config.model.attention == "flat" else "padded", dtype=dtype
-    )
+    forward = build_forward(config, model, dtype)
     opening = tokens.tokenizer.tokenizer.encode(
         tokens.template.facts.generation_prompt, add_special_tokens=False
     )
