@@ -126,3 +126,10 @@ def test_rows_that_would_be_repeated_too_often_are_told():
 def test_scores_of_the_base_model_are_shown_where_asked():
     told = check("fine.jsonl", "--score", "20", "--rows", "0").out
     assert "suspicious rows: not measured" not in told
+
+
+def test_what_cannot_be_scored_is_not_called_fine(world):
+    (world / "notes.txt").write_text("\n\n".join(f"{w} and {w}" for w in WORDS))
+    source = "data.train=[{path: notes.txt, format: text}]"
+    told = check("--set", source, "--score", "9", "--rows", "0").out
+    assert "suspicious rows: not measured; no row has an answer after a prompt" in told

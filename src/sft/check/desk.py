@@ -10,7 +10,7 @@ from typing import Any
 from sft.check.account import account_lines, lengths, row_findings
 from sft.check.rehearsal import rehearse
 from sft.check.report import CheckReport, RowView
-from sft.check.suspicious import find_suspicious
+from sft.check.suspicious import Suspicious, find_suspicious
 from sft.check.views import facts_of, row_view
 from sft.config import Config
 from sft.curate.benchmarks import read_benchmarks
@@ -82,9 +82,7 @@ def examine(config: Config, wishes: Wishes, show: Console) -> CheckReport:
         *_repeats(round(visits * data.sampled), corpus),
     ]
     estimate = rehearse(tokens, num_steps, show) if wishes.rehearse else {}
-    suspicious = None
-    if wishes.score:
-        suspicious = tuple(map(asdict, find_suspicious(tokens, wishes.score, show)))
+    suspicious = find_suspicious(tokens, wishes.score, show) if wishes.score else None
     chosen = _views(tokens, wishes, findings)
     return CheckReport(
         title=", ".join(source.path for source in config.data.train),
@@ -97,10 +95,15 @@ def examine(config: Config, wishes: Wishes, show: Console) -> CheckReport:
         diversity=spread,
         topics=tuple(topics),
         usage=usage,
-        suspicious=suspicious,
+        suspicious=None if suspicious is None else tuple(map(asdict, suspicious)),
         views=chosen,
         checks=tuple(name for name in CHECKS if benchmarks or name != "contamination"),
-        notes=(*data.remarks, *data.notes, *tokens.held_out.notes, *_not_measured(wishes, usage)),
+        notes=(
+            *data.remarks,
+            *data.notes,
+            *tokens.held_out.notes,
+            *_not_measured(wishes, usage, suspicious),
+        ),
     )
 
 
@@ -223,7 +226,9 @@ def find_row(examples: Sequence[Example], row: str) -> Example:
     raise ConfigError(f"--row {row}: no such example.{did_you_mean(row, known)}")
 
 
-def _not_measured(wishes: Wishes, usage: Mapping[str, Any] | None) -> list[str]:
+def _not_measured(
+    wishes: Wishes, usage: Mapping[str, Any] | None, suspicious: Sequence[Suspicious] | None
+) -> list[str]:
     """What was not looked at, and how it would be."""
     notes = []
     if usage is None:
@@ -232,6 +237,8 @@ def _not_measured(wishes: Wishes, usage: Mapping[str, Any] | None) -> list[str]:
         notes.append("contamination: not measured; name public tests with --benchmark FILE")
     if not wishes.rehearse:
         notes.append("time and memory: not measured; --rehearse tells them")
-    if not wishes.score:
-        notes.append("suspicious rows: not measured; --score 200 scores rows with the base model")
+    if suspicious is None:
+        how = "--score 200 scores rows with the base model"
+        why = "no row has an answer after a prompt" if wishes.score else how
+        notes.append(f"suspicious rows: not measured; {why}")
     return notes

@@ -38,8 +38,10 @@ class Suspicious:
     tokens: int
 
 
-def find_suspicious(tokens: Tokens, num_rows: int, show: Console) -> list[Suspicious]:
+def find_suspicious(tokens: Tokens, num_rows: int, show: Console) -> list[Suspicious] | None:
     """Score at most `num_rows` training rows with the base model, and rank what stands out.
+
+    None when no row has an answer after a prompt, so that nothing can be scored.
 
     Instruction-following difficulty: IFD = PPL(answer | prompt) / PPL(answer). At 1 or above the
     prompt does not help to predict the answer, so the answer may not belong to it (Li et al. 2023,
@@ -48,6 +50,8 @@ def find_suspicious(tokens: Tokens, num_rows: int, show: Console) -> list[Suspic
     prompt_weight = tokens.resolver.config.data.prompt_weight
     answers = [last_answer(example, prompt_weight) for example in tokens.data.train]
     chosen = pick(list(filter(None, answers)), num_rows, tokens.resolver.config.run.seed)
+    if not chosen:
+        return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(tokens.resolver, device)
     model, *_ = load_checked(tokens, device, dtype, show, StopFlag())

@@ -52,8 +52,11 @@ def verdict(findings: Sequence[DataFinding]) -> str:
     return ", ".join(said) or "nothing found that is wrong"
 
 
-def _findings(findings: Sequence[DataFinding]) -> Table:
-    table = Table(title=f"Findings: {verdict(findings)}", title_justify="left", show_lines=True)
+def _findings(findings: Sequence[DataFinding]) -> RenderableType:
+    title = f"Findings: {verdict(findings)}"
+    if not findings:
+        return Text(title, style="bold")
+    table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("check", no_wrap=True)
     table.add_column("rows", justify="right")
     table.add_column("what, where, and what to do", overflow="fold")
