@@ -164,7 +164,7 @@ def module_loss(
     for start in range(0, len(hidden), 256):
         part = slice(start, start + 256)
         chunk = checkpoint(
-            lambda x, y, w: scored_loss(head(x), y, w, loss),
+            lambda x, y, w: logits_loss(head(x), y, w, loss),
             hidden[part],
             labels[part],
             weights[part],
@@ -177,15 +177,11 @@ def module_loss(
 
 def logits_loss(
     logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, loss: str = "nll"
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Objective, weighted nll and weighted correct of `logits [n, vocab]`, by plain autograd."""
-    return scored_loss(logits, labels, weights, loss)[:3]
-
-
-def scored_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, loss: str = "nll"
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As `logits_loss`, and the nll of each token, `[n]`."""
+    """Objective, weighted nll, weighted correct, and the nll of each token `[n]`.
+
+    Of `logits [n, vocab]`, by plain autograd.
+    """
     nll, correct = token_scores(logits, labels)
     objective_weights = LOSSES[loss](nll.detach(), weights)
     objective = (objective_weights * nll).sum()

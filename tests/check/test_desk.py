@@ -133,3 +133,10 @@ def test_what_cannot_be_scored_is_not_called_fine(world):
     source = "data.train=[{path: notes.txt, format: text}]"
     told = check("--set", source, "--score", "9", "--rows", "0").out
     assert "suspicious rows: not measured; no row has an answer after a prompt" in told
+
+
+def test_validation_rows_that_a_run_would_leave_out_are_still_a_leak(world):
+    rows = fine_rows(40, seed=5)
+    write(world / "held_out.jsonl", [rows[9], *fine_rows(11, seed=8)])
+    found, code = findings("fine.jsonl", "--val", "held_out.jsonl")
+    assert found["leaks"]["rows"] == ["fine.jsonl:10"] and code == 3

@@ -1,9 +1,13 @@
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from sft import load_config
 from sft.check.rehearsal import longest_batch, rehearse
+from sft.data.conversation import Origin
+from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.setup import prepare_data
 from sft.trackers.console import Console
 from trained import Outcome, make_world
@@ -50,3 +54,19 @@ def test_it_is_rehearsed_where_a_config_is_given(world):
     assert "forward, backward" not in Outcome("check", "run.yaml", "--no-rehearse", *never).out
     bare = Outcome("check", "rows.jsonl", "--model", "llama", *never)
     assert "time and memory: not measured" in " ".join(bare.out.split())
+
+
+def test_a_batch_is_filled_with_what_fits():
+    """Of 40, 39 and 24 tokens a micro-batch of 64 can hold the first and the last."""
+    found = tokens(**{"batch.micro_batch_tokens": 64})
+    rows = [example(line, length, 2) for line, length in enumerate([39, 24, 40, 30], start=1)]
+    batch = longest_batch(replace(found, data=replace(found.data, train=rows)))
+    assert sorted(batch.lengths) == [24, 40]
+
+
+def example(line, num_tokens, num_trained):
+    labels = np.full(num_tokens, IGNORE_INDEX)
+    labels[-num_trained:] = 7
+    origin = Origin("a.jsonl", line)
+    weights = (labels != IGNORE_INDEX).astype(np.float32)
+    return Example(str(origin), origin, 0, np.arange(num_tokens), labels, weights, 1)

@@ -159,6 +159,12 @@ def test_two_streams_share_what_is_needed(read, tmp_path):
     assert {example.source for example in data.val} == {0, 1}
 
 
+def test_a_row_weight_in_a_stream_is_refused(read, tmp_path):
+    path = write(tmp_path / "rows.jsonl", [row(0), {**row(1), "row_weight": 2}, row(2)])
+    with pytest.raises(DataError, match=r"rows.jsonl:2: has a row_weight"):
+        read(path, num_examples=8)
+
+
 def test_a_stream_that_ends_early_says_so(read, tmp_path):
     data = read(write(tmp_path / "rows.jsonl", [row(i) for i in range(40)]))
     assert len(data.train) == 32 and "each is seen 3.1 times" in data.notes[1]

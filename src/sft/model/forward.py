@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sft.data.packing import Batch, pad, trained_positions
-from sft.losses import LossSums, chunk_rows, linear_loss, module_loss, scored_loss, token_scores
+from sft.losses import LossSums, chunk_rows, linear_loss, logits_loss, module_loss, token_scores
 from sft.model.attention import FLAT, padded_implementation, use_attention
 
 Layout = Literal["flat", "padded"]
@@ -53,7 +53,7 @@ class Forward:
         with self._autocast(batch):
             if self.layout == "padded":
                 logits = self._padded_logits(batch, positions)
-                return _detached(*scored_loss(logits, labels, weights, self._loss))
+                return _detached(*logits_loss(logits, labels, weights, self._loss))
             hidden = self._hidden(batch, self._neftune_alpha)[positions]
             if type(self._head) is nn.Linear and not self._transformed:
                 head = self._head
