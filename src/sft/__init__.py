@@ -2,10 +2,10 @@
 
 Layers: a module imports from layers to its right only, never from its own or to its left.
 
-    cli > train, chat, check, convert, augment, compare, blend, dashboard, integrations
-        > finish, looks > auto_blend > setup
-        > step, checkpoint, evaluate, export, remedies, verdicts
-        > probes, curate, guards, trackers, report > model, optim
+    cli > train, chat, check, convert, augment, blend, dashboard, integrations
+        > finish, looks, attempt > report, auto_blend > setup
+        > step, checkpoint, evaluate, export, remedies, verdicts, compare
+        > probes, curate, guards, trackers > model, optim
         > losses, data, records, distributed, state, resolve
         > config, run_dir, interrupt > errors
 """

@@ -46,7 +46,9 @@ class RunDir:
         self.scores = self.path / "scores.jsonl"
         self.samples = self.path / "samples.jsonl"
         self.findings = self.path / "findings.jsonl"
+        self.events = self.path / "events.jsonl"
         self.preflight = self.path / "preflight.json"
+        self.examples = self.path / "examples.json"
         self.data = self.path / "data"
         self.probes = self.path / "probes"
         self.retain = self.probes / "retain.jsonl"
@@ -59,6 +61,10 @@ class RunDir:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.adapter = self.path / "adapter"
+        self.report = self.path / "report.html"
+        self.report_json = self.path / "report.json"
+        self.card = self.model / "README.md"
+        self.trackers = self.path / "trackers"
         self.lock = self.path / "run.lock"
 
     def evaluation(self, name: str) -> Path:
