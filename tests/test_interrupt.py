@@ -122,8 +122,8 @@ class Stopper(Console):
 
     moment = ""
 
-    def note(self, text, style=""):
-        super().note(text, style)
+    def note(self, text, style="", **event):
+        super().note(text, style, **event)
         self._maybe(text)
 
     def progress(self, what, done=0, total=0):

@@ -149,9 +149,9 @@ class Measure:
         import oracle
 
         from sft.config import DataConfig, SourceConfig
+        from sft.identity import saved_identity
         from sft.probes.pack import Probe
         from sft.probes.retention import user_texts
-        from sft.setup import saved_identity
 
         self.probes = []
         for name, rows in test_rows(case).items():

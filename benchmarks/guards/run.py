@@ -175,9 +175,10 @@ def run_one(
     from sft.config import load_config
     from sft.errors import SFTError
     from sft.guards import thresholds
+    from sft.identity import saved_identity
     from sft.interrupt import StopFlag
     from sft.run_dir import RunDir
-    from sft.setup import prepare, saved_identity
+    from sft.setup import prepare
     from sft.trackers.console import Console
     from sft.train import Loop, open_stores
     from sft.verdicts import history_of, read_findings

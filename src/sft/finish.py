@@ -27,9 +27,10 @@ from sft.guards.base import Finding
 from sft.guards.early_stopping import best_look
 from sft.guards.judge import verdicts
 from sft.guards.signs import signs
+from sft.identity import saved_identity, without_place
 from sft.records.store import RecordStore, read_records
 from sft.run_dir import RunDir, write_json
-from sft.setup import Setup, saved_identity, without_dir
+from sft.setup import Setup
 from sft.trackers.console import Console, printable, sparkline
 from sft.verdicts import history_of, lines, newest, read_findings
 from sft.verdicts import table as guards_table
@@ -95,7 +96,7 @@ def finished(run: RunDir, config: Config, show: Console) -> RunSummary | None:
     identity = saved_identity(run)
     saved, files = identity["config"], identity.get("fingerprint", {}).get("files", {})
     asked = _known(config.model_dump(mode="json"), saved, identity.get("reasons", {}))
-    changed = differences(without_dir(saved), without_dir(asked))
+    changed = differences(without_place(saved), without_place(asked))
     changed += differences(files, _files_now(files))
     if changed:
         raise CheckpointError(

@@ -115,6 +115,8 @@ class Looks:
         for finding in findings:
             self._stores["findings"].append(finding.record())
             self._tell(finding)
+        if counters.stopped is not None:
+            self._show.log("stopped", counters.stopped, style="yellow", step=counters.step)
 
     def _middle(self) -> int:
         """The step of the look in the middle of the run."""
@@ -217,7 +219,14 @@ class Looks:
             self._told.add(key)
             if finding.primary or finding.verdict == "alarm":
                 style = "bold red" if finding.verdict == "alarm" else "yellow"
-                self._show.note(describe(finding), style=style)
+                self._show.note(
+                    describe(finding),
+                    style=style,
+                    kind=finding.verdict,
+                    step=finding.step,
+                    guard=finding.guard,
+                    signal=finding.signal,
+                )
 
     def _act(self, guard: str, finding: Finding) -> None:
         counters = self._setup.counters

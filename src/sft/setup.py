@@ -12,8 +12,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from sft.checkpoint import differences
-from sft.config import Config, dump_yaml, parse_yaml
+from sft.config import Config
 from sft.curate.choose_rows import choose_rows
 from sft.curate.importance import importance
 from sft.curate.preflight import preflight
@@ -22,10 +21,12 @@ from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import DataSet, account, load_data
 from sft.data.held_out import HeldOut, load_held_out
 from sft.data.mixing import Share, source_weights
+from sft.data.shown_examples import shown_examples
 from sft.data.token_cache import TokenCache
 from sft.data.tokenize import Example
 from sft.data.tokenize import fingerprint as data_fingerprint
-from sft.errors import CheckpointError, ConfigError, DivergedError
+from sft.errors import DivergedError
+from sft.identity import same_run
 from sft.interrupt import StopFlag
 from sft.model import load
 from sft.model.flops import ModelShape, model_shape
@@ -42,7 +43,7 @@ from sft.remedies.dropout import add_dropout
 from sft.remedies.own_texts import replay_texts, retain_penalty
 from sft.remedies.replay import mixed
 from sft.resolve import Resolver
-from sft.run_dir import RunDir, remove_path, write_json, write_text
+from sft.run_dir import RunDir, remove_path, write_json
 from sft.state import Counters, TrainState, seed_everything
 from sft.trackers.console import Console
 
@@ -152,7 +153,7 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
     same_run(run, identity(resolver, tokens, base, num_steps), show)
-    _write_account(run, data, batches.shares(resolved.data.train, visits), show)
+    _write_account(run, tokens, batches.shares(resolved.data.train, visits), show)
     run.check_space(needed_bytes(model, parameters, resolved.checkpoint.keep))
     forward = build_forward(resolved, model, dtype)
     return Setup(
@@ -185,9 +186,12 @@ def _tell(tokens: Tokens, show: Console) -> None:
         show.note(f"note: {note}", style="yellow")
 
 
-def _write_account(run: RunDir, data: DataSet, shares: Sequence[Share], show: Console) -> None:
-    """`account.json`, and what each source is of the run."""
+def _write_account(run: RunDir, tokens: Tokens, shares: Sequence[Share], show: Console) -> None:
+    """`account.json` and `examples.json`, and what each source is of the run."""
+    data, longest = tokens.data, int(tokens.resolver.config.data.max_seq_len)
     write_json(run.account, account(data, shares))
+    shown = shown_examples(data.train, data.val, tokens.tokenizer.tokenizer, longest)
+    write_json(run.examples, shown)
     for share in shares:
         show.note(share.line())
 
@@ -342,56 +346,4 @@ def identity(
             "transformers": transformers.__version__,
             "threads": torch.get_num_threads(),
         },
-    }
-
-
-def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
-    """Write the identity of a new run; compare with it when the run exists.
-
-    Raises:
-        CheckpointError: config, data, template or model are not those of the run.
-    """
-    if not run.config.exists():
-        write_text(run.config, dump_yaml(now))
-        return
-    saved = saved_identity(run)
-    changed = [
-        line
-        for part in ("config", "fingerprint")
-        for line in differences(without_dir(saved.get(part, {})), without_dir(now[part]))
-    ]
-    if changed:
-        raise CheckpointError(
-            f"{run.path}: this run was started with something else:\n  "
-            + "\n  ".join(changed)
-            + "\nUse what it was started with to resume it, or choose another --run"
-        )
-    for line in differences(saved.get("versions", {}), now["versions"]):
-        show.note(f"note: {line}; the result may differ in the last digits", style="yellow")
-
-
-def saved_identity(run: RunDir) -> dict[str, Any]:
-    """What `config.yaml` in the run folder says.
-
-    Raises:
-        CheckpointError: it is gone, or not as it was written.
-    """
-    try:
-        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
-        if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
-            return saved
-        problem = f"{run.config}: expected `config:` and more, found {saved!r:.60}"
-    except (OSError, UnicodeDecodeError, ConfigError) as error:
-        problem = str(error)
-    raise CheckpointError(f"{problem}; restore the file, or choose another --run")
-
-
-def without_dir(tree: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Without what changes no result: where the folder is, who tokenises, what is kept where."""
-    ignored = {"run": ("dir",), "data": ("workers", "cache")}
-    return {
-        section: {k: v for k, v in values.items() if k not in ignored[section]}
-        if section in ignored and isinstance(values, Mapping)
-        else values
-        for section, values in tree.items()
     }

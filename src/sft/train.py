@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft import checkpoint
+from sft.attempt import attempt
 from sft.config import Config
 from sft.data.mixing import by_source, source_names
 from sft.data.packing import micro_batches
@@ -39,12 +40,14 @@ def train(config: Config, console: Console | None = None) -> RunSummary:
     ):
         if done := finished(run, config, show):
             return done
-        setup = prepare(config, run, show, stop)
-        with open_stores(run) as stores:
-            loop = Loop(setup, run, stores, show, stop)
-            loop.resume()
-            loop.run()
-            return finish(setup, run, stores, show)
+        with attempt(run, show) as log:
+            setup = prepare(config, run, show, stop)
+            with open_stores(run) as stores:
+                loop = Loop(setup, run, stores, show, stop)
+                loop.resume()
+                log.release()
+                loop.run()
+                return finish(setup, run, stores, show)
 
 
 class Loop:
@@ -81,7 +84,8 @@ class Loop:
             if saved.step or self._state.counters.last_look == 0:  # else it is looked at again
                 self._setup.looker.load_base(self._run.base_logits)
             self._saved = (saved.step, self._state.counters.last_look)
-            self._show.note(f"resuming after step {saved.step} of {self._setup.num_steps}")
+            text = f"resuming after step {saved.step} of {self._setup.num_steps}"
+            self._show.note(text, kind="resumed", step=saved.step)
         for name, store in self._stores.items():
             store.truncate_to(offsets.get(name, 0))
 
@@ -203,6 +207,7 @@ class Loop:
             {"train": self._state.json(), "offsets": offsets},
         )
         self._saved = (counters.step, counters.last_look)
+        self._show.log("checkpoint", f"saved after step {counters.step}", step=counters.step)
         best = self._best_step()
         checkpoint.prune(
             self._run.checkpoints, self._config.checkpoint.keep, [] if best is None else [best]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sft.check.report import AccountLine, CheckReport, Lengths, Piece, RowView
+from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import DataFinding
+from sft.data.lengths import Lengths
+from sft.data.pieces import Piece
 
 FILE = "support/tickets_2024.jsonl"
 QUESTIONS = (

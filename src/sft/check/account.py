@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from sft.check.report import AccountLine, Lengths
+from sft.check.report import AccountLine
 from sft.curate.checks.wording import count
 from sft.curate.finding import DataFinding
 from sft.data.dataset import DataSet
-from sft.data.tokenize import Example, RowFate
+from sft.data.tokenize import RowFate
 
-NUM_BINS = 24
 NUM_PLACES = 3
-QUANTILES = (0, 0.5, 0.95, 1)
 # Above this share of rows that are too long, the limit is more likely wrong than the rows.
 MANY = 0.05
 
@@ -40,28 +36,6 @@ def _kind(reason: str) -> str:
     """Reasons that differ in their numbers only are one kind."""
     head, comma, tail = reason.partition(",")
     return f"too long:{tail}" if comma and head.endswith(" tokens") else reason
-
-
-def lengths(examples: Sequence[Example], max_seq_len: int) -> Lengths:
-    """The distribution of the lengths of `examples`, of which there is one at least."""
-    every = np.array([example.num_tokens for example in examples])
-    trained = np.array([example.num_trained for example in examples])
-    edges = np.histogram_bin_edges(every, NUM_BINS, (0, max(int(every.max()), 1)))
-
-    def quantiles(values: np.ndarray) -> tuple[int, int, int, int]:
-        low, median, high, most = (int(np.quantile(values, share)) for share in QUANTILES)
-        return low, median, high, most
-
-    return Lengths(
-        edges=tuple(edges.tolist()),
-        all_counts=tuple(np.histogram(every, edges)[0].tolist()),
-        trained_counts=tuple(np.histogram(trained, edges)[0].tolist()),
-        all_quantiles=quantiles(every),
-        trained_quantiles=quantiles(trained),
-        num_tokens=int(every.sum()),
-        num_trained=int(trained.sum()),
-        max_seq_len=max_seq_len,
-    )
 
 
 def row_findings(data: DataSet, policy: str) -> list[DataFinding]:

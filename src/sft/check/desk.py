@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sft.check.account import account_lines, lengths, row_findings
+from sft.check.account import account_lines, row_findings
 from sft.check.rehearsal import rehearse
 from sft.check.report import CheckReport, RowView
 from sft.check.suspicious import Suspicious, find_suspicious
@@ -20,6 +20,7 @@ from sft.curate.corpus import Corpus
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.curate.preflight import usage_part
 from sft.data.conversation import Conversation
+from sft.data.lengths import lengths
 from sft.data.near_duplicates import effective_size
 from sft.data.tokenize import Example
 from sft.errors import ConfigError, did_you_mean

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from sft.check.report import Lengths
+from sft.data.lengths import Lengths
 
 _TOP, _BARS, _AXIS = 46, 84, 26  # heights of the marks' labels, the bars, and the axis, in px
 _LEFT, _RIGHT = 1, 9

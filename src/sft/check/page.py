@@ -8,10 +8,6 @@ style sheet by their SHA-256, and no request to anywhere.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -25,6 +21,7 @@ from sft.check.histogram import beyond_axis, histogram
 from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.errors import ConfigError
+from sft.records.shown import all_visible, as_json, digest, percent, visible
 from sft.run_dir import write_text
 
 # What is embedded at most, so that the page stays below 5 MB.
@@ -44,12 +41,6 @@ STATUSES = {
 }
 TRAINED = ("used", "changed", "truncated")
 SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
-# Control characters, direction overrides, and what is invisible and can hide text: zero width
-# space, line separators, tags, surrogates. Joiners stay, as emoji and several scripts need them.
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff"
-    "\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
-)
 
 
 def write_page(report: CheckReport, path: Path) -> None:
@@ -75,13 +66,13 @@ def render_page(report: CheckReport) -> str:
     environment.filters["percent"] = percent
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     embedded, data = _embedded(report)
     known = {*embedded, *(row.rpartition("#")[0] for row in embedded)}
     return environment.from_string(_asset("page.html.j2")).render(
-        report=_visible(_plain(report)),
+        report=all_visible(_plain(report)),
         policy=policy,
         style=Markup(style),
         script=Markup(script),
@@ -92,7 +83,7 @@ def render_page(report: CheckReport) -> str:
         topics=_topics(report.topics, known),
         charts=_charts(report),
         beyond=report.lengths is not None and beyond_axis(report.lengths),
-        usage=_visible(_usage(report.usage)),
+        usage=all_visible(_usage(report.usage)),
         num_embedded=len(embedded),
         num_left_out=len(report.views) - len(embedded),
         embedded=known,
@@ -102,35 +93,8 @@ def render_page(report: CheckReport) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """`12 %`, and `0.4 %` where whole numbers would say 0; never 0 or 100 unless it is."""
-    value = 100 * share
-    rounded = f"{value:.0f}"
-    if (rounded == "0" and value > 0) or (rounded == "100" and value < 100):
-        rounded = f"{value:.1f}" if 0.05 <= value < 99.95 else "< 0.1" if value < 1 else "> 99.9"
-    return f"{rounded} %"
-
-
-def visible(text: str) -> str:
-    """`text` with characters that cannot be seen, or that reorder others, as `⟨U+202E⟩`."""
-    return _HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
-
-
-def as_json(value: Any) -> str:
-    """JSON for a `<script>` block: nothing in it can end the block or start a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
 def _asset(name: str) -> str:
     return (resources.files("sft.check") / name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """The source expression by which a Content-Security-Policy allows `text`."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _plain(report: CheckReport) -> dict[str, Any]:
@@ -140,17 +104,6 @@ def _plain(report: CheckReport) -> dict[str, Any]:
         **{name: getattr(report, name) for name in (*names, "checks")},
         "lengths": asdict(report.lengths) if report.lengths else None,
     }
-
-
-def _visible(value: Any) -> Any:
-    """A copy of `value` in which all text is visible."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Mapping):
-        return {_visible(key): _visible(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_visible(item) for item in value]
-    return value
 
 
 def _headline(report: CheckReport) -> dict[str, Any]:
@@ -293,7 +246,7 @@ def _fitting(
     room = MAX_VIEW_BYTES
     number = 0
     for view in views:
-        text = as_json(_visible(_row(view, named)))
+        text = as_json(all_visible(_row(view, named)))
         size = len(text.encode())
         if number < MAX_VIEWS and size <= room:
             room, number = room - size, number + 1

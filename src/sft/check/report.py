@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from sft.curate.finding import DataFinding
-
-# How a token is shown: written by the model and trained on (`partly`: with another weight than
-# 1), or only shown to it.
-Kind = Literal["trained", "partly", "masked"]
+from sft.data.lengths import Lengths
+from sft.data.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,33 +19,6 @@ class AccountLine:
     status: str
     reason: str
     places: tuple[str, ...]  # the first few, file:line
-
-
-@dataclass(frozen=True, slots=True)
-class Lengths:
-    """Tokens of the training examples: sorted lengths would be too many, so counts of bins.
-
-    `edges` has one more entry than `all_counts` and `trained_counts`. Quantiles are of the shares
-    0, 0.5, 0.95 and 1.
-    """
-
-    edges: tuple[float, ...]
-    all_counts: tuple[int, ...]
-    trained_counts: tuple[int, ...]
-    all_quantiles: tuple[int, int, int, int]
-    trained_quantiles: tuple[int, int, int, int]
-    num_tokens: int
-    num_trained: int
-    max_seq_len: int
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A run of tokens of one kind; `special` when they are special tokens, such as `<|im_end|>`."""
-
-    text: str
-    kind: Kind
-    special: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sft.check.report import AccountLine, CheckReport, Lengths, RowView
+from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
+from sft.data.lengths import Lengths
 from sft.trackers.console import BARS, printable
 
 NUM_REASONS = 8

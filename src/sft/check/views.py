@@ -6,21 +6,17 @@ code that made the training tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from sft.check.report import Kind, Piece, RowView
+from sft.check.report import RowView
 from sft.data.chat_template import ChatTemplate
 from sft.data.conversation import Conversation
+from sft.data.pieces import decode, pieces
 from sft.data.template_limits import check_limits
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model.load import TokenizerInfo
 
-# A character of four bytes can be four tokens; what is not whole after so many never will be.
-_MAX_PER_CHARACTER = 4
-_BROKEN = "\ufffd"
 _NUM_SHOWN = 6  # tokens of each side where training and serving part
 
 
@@ -35,7 +31,6 @@ def row_view(
     `conversation` is the row that the example was made of. A piece has the kind of its own
     prediction: `trained` when the model learns to write it. Every special token is a piece.
     """
-    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     serving = None
     if template and conversation and conversation.kind == "chat":
         serving = _serving(example, tokenizer, template, conversation)
@@ -43,67 +38,9 @@ def row_view(
         id=example.id,
         num_tokens=example.num_tokens,
         num_trained=example.num_trained,
-        pieces=tuple(_pieces(example, tokenizer, special)),
+        pieces=tuple(pieces(example, tokenizer)),
         serving=serving,
     )
-
-
-# ------------------------------------------------------------------------ pieces
-
-
-def _pieces(example: Example, tokenizer: Any, special: set[int]) -> Iterator[Piece]:
-    ids = example.input_ids.tolist()
-    kinds = _kinds(example)
-    start = 0
-    while start < len(ids):
-        if ids[start] in special:
-            yield Piece(_decode(tokenizer, ids[start : start + 1]), kinds[start], special=True)
-            start += 1
-            continue
-        end = start
-        while end < len(ids) and ids[end] not in special and kinds[end] == kinds[start]:
-            end += 1
-        text, end = _whole(tokenizer, ids, start, end, special)
-        yield Piece(text, kinds[start])
-        start = end
-
-
-def _kinds(example: Example) -> list[Kind]:
-    """Of each token, `[seq_len]`; nothing predicts the first."""
-    weights = np.append(np.float32(0), example.weights[:-1]).tolist()
-    targets = np.append(IGNORE_INDEX, example.labels[:-1]).tolist()
-    return [
-        "masked" if target == IGNORE_INDEX else "trained" if weight == 1 else "partly"
-        for weight, target in zip(weights, targets, strict=True)
-    ]
-
-
-def _whole(
-    tokenizer: Any, ids: Sequence[int], start: int, end: int, special: set[int]
-) -> tuple[str, int]:
-    """The text of `ids[start:end]`, with the tokens after it that end its last character."""
-    before = ids[start - 1 : start] if start and ids[start - 1] not in special else []
-    text = _after(tokenizer, before, ids[start:end])
-    for more in range(end + 1, min(end + _MAX_PER_CHARACTER, len(ids) + 1)):
-        if not text.endswith(_BROKEN) or ids[more - 1] in special:
-            break
-        longer = _after(tokenizer, before, ids[start:more])
-        if not longer.endswith(_BROKEN):
-            return longer, more
-    return text, end
-
-
-def _after(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> str:
-    """The text of `ids`. Some decoders drop the space that a text begins with, unless it has
-    a token before it.
-    """
-    head, whole = _decode(tokenizer, before), _decode(tokenizer, [*before, *ids])
-    return whole[len(head) :] if whole.startswith(head) else _decode(tokenizer, ids)
-
-
-def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    text: str = tokenizer.decode(list(ids), clean_up_tokenization_spaces=False) if ids else ""
-    return text
 
 
 # ------------------------------------------------------------------------ serving
@@ -155,7 +92,7 @@ def _difference(
     at = _first_difference(trained, sent)
     if at is not None:
         pair = (
-            repr(_decode(tokenizer, ids[at : at + _NUM_SHOWN])) if ids[at:] else "nothing"
+            repr(decode(tokenizer, ids[at : at + _NUM_SHOWN])) if ids[at:] else "nothing"
             for ids in (sent, trained)
         )
         text = "token {}: sent {}, trained on {}".format(at, *pair)

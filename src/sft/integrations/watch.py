@@ -18,6 +18,7 @@ from sft.data.dataset import account, load_data
 from sft.data.held_out import load_held_out
 from sft.errors import ConfigError, DivergedError
 from sft.guards.early_stopping import best_look
+from sft.identity import same_run, saved_identity
 from sft.integrations.unchanged import unchanged
 from sft.interrupt import StopFlag
 from sft.looks import Looks, may_restore
@@ -30,7 +31,7 @@ from sft.records.record import perplexity
 from sft.records.store import RecordStore, read_records
 from sft.resolve import Resolver
 from sft.run_dir import RunDir, write_json
-from sft.setup import Tokens, examine, identity, objective_of, same_run, saved_identity
+from sft.setup import Tokens, examine, identity, objective_of
 from sft.state import Counters
 from sft.trackers.console import Console
 from sft.verdicts import lines, newest, read_findings, table

@@ -35,8 +35,23 @@ KINDS: dict[str, str] = {
 class EventLog:
     """The writer of `events.jsonl`. What cannot be written is lost, and never stops a run."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, held: bool = False) -> None:
+        """With `held`, nothing is written before `release`."""
         self.path = path
+        self.released = False
+        self._held: list[str] | None = [] if held else None
+
+    def release(self) -> None:
+        """What this attempt does counts from now on. Writes what was held back."""
+        self.released = True
+        held, self._held = self._held or [], None
+        for line in held:
+            self._write(line)
+
+    def forget(self) -> None:
+        """Leave no trace of an attempt that was never released."""
+        if self._held is None:
+            self.path.unlink(missing_ok=True)
 
     def add(
         self, kind: str, text: str, *, level: Level = "info", step: int | None = None, **more: Any
@@ -45,6 +60,12 @@ class EventLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         event = {"time": now, "kind": kind, "level": level, "step": step, "text": text, **more}
         line = json.dumps(event, allow_nan=False, default=str) + "\n"
+        if self._held is None:
+            self._write(line)
+        else:
+            self._held.append(line)
+
+    def _write(self, line: str) -> None:
         with suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             file = os.open(self.path, flags, 0o666)

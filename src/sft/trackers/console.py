@@ -20,6 +20,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from sft.records.events import EventLog, Level
+
 BARS = "▁▂▃▄▅▆▇█"
 LOOK_METRICS = ("val_loss", "val_perplexity", "val_accuracy", "usage_loss", "retain_loss")
 SPARK_WIDTH = 24
@@ -96,6 +98,21 @@ class Console:
         self._num_steps = 0
         self._step_seconds: deque[float] = deque(maxlen=20)
         self._shown_at = 0.0
+        self._log: EventLog | None = None
+        self._logged_phase = ""
+
+    def log_to(self, log: EventLog) -> None:
+        """From now on every line that stays is an event of `log` too."""
+        self._log = log
+
+    def log(
+        self, kind: str, text: str, *, style: str = "", step: int | None = None, **more: Any
+    ) -> None:
+        """An event that is not shown here; `style` is what it would be shown in."""
+        if self._log is not None:
+            level: Level = "error" if "red" in style else "info"
+            level = "warning" if "yellow" in style else level
+            self._log.add(kind, text, level=level, step=step, **more)
 
     def __enter__(self) -> Console:
         return self
@@ -103,18 +120,33 @@ class Console:
     def __exit__(self, *_error: object) -> None:
         self._stop()
 
-    def note(self, text: str, style: str = "") -> None:
-        """One line that stays."""
+    def note(
+        self,
+        text: str,
+        style: str = "",
+        *,
+        kind: str = "note",
+        step: int | None = None,
+        **more: Any,
+    ) -> None:
+        """One line that stays, and an event of its `kind` (see `sft.records.events`)."""
+        self._print(text, style)
+        self.log(kind, text, style=style, step=step, **more)
+
+    def _print(self, text: str, style: str = "") -> None:
         self._out.print(Text(printable(text), style=style), soft_wrap=True)
 
     def progress(self, what: str, done: int = 0, total: int = 0) -> None:
         """What is being done now, before and between steps."""
         text = f"{what} {done:,}/{total:,}" if total else what
+        if what != self._logged_phase:
+            self._logged_phase = what
+            self.log("phase", what)
         if self._out.is_terminal:
             self._phase = text
             self._refresh(force=not total or done == total)
         elif not total or done == total:
-            self.note(text)
+            self._print(text)
 
     def start(self, num_steps: int) -> None:
         """Training begins; `num_steps` is the length of the whole run."""
@@ -130,14 +162,15 @@ class Console:
         if self._out.is_terminal:
             self._refresh(force=False)
         elif self._worth_a_line(record["step"]):
-            self.note(self._line().plain)
+            self._print(self._line().plain)
 
     def look(self, record: Mapping[str, Any]) -> None:
         """A validation score."""
         self._look = record
         self._phase = ""
         shown = [f"{n} {record[n]:.4f}" for n in LOOK_METRICS if record.get(n) is not None]
-        self.note(f"step {record['step']:>6,}  " + "  ".join(shown), style="cyan")
+        step = record["step"]
+        self.note(f"step {step:>6,}  " + "  ".join(shown), "cyan", kind="look", step=step)
 
     def table(self, table: Table) -> None:
         """A finished table."""
