@@ -13,6 +13,7 @@ from sft.config import (
     parse_assignment,
     parse_yaml,
     read_config,
+    read_run_options,
 )
 from sft.errors import ConfigError
 
@@ -253,3 +254,21 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_config(tmp_path / "no.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path)
+
+
+def test_a_config_knows_where_its_values_come_from():
+    values, flags = {"optim": {"epochs": 3, "name": "sgd"}}, {"optim.name": "adamw"}
+    config = load_config(values, flags, origins=("file", "flag"))
+    assert config.sources == {"optim.epochs": "file", "optim.name": "flag"}
+    resolved = config.with_values({"optim.learning_rate": 1e-4})
+    assert resolved.sources == config.sources
+    assert config == load_config({"optim": {"epochs": 3}})
+
+
+def test_the_config_of_a_run_is_a_config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("config: {optim: {epochs: 3}}\nreasons: {}\nfingerprint: {}\n")
+    assert read_run_options(path) == {"optim": {"epochs": 3}}
+    path.write_text("config: {optim: {epochs: 3}}\n")
+    with pytest.raises(ConfigError, match=r"config: unknown key"):
+        load_config(read_run_options(path))

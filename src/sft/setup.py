@@ -325,6 +325,7 @@ def identity(
     return {
         "config": resolver.config.model_dump(mode="json"),
         "reasons": resolver.reasons,
+        "sources": dict(resolver.config.sources),
         "num_steps": num_steps,
         "fingerprint": {
             "train": data_fingerprint(tokens.data.train),

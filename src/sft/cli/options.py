@@ -46,11 +46,11 @@ def build_config(source: str | None, flags: dict[str, Any]) -> Config:
 
     `source` is a YAML file, or a data file, folder or data set id.
     """
-    from sft.config import load_config, parse_assignment, read_config
+    from sft.config import load_config, parse_assignment, read_run_options
 
     values: dict[str, Any] = {}
     if source and is_config_file(source):
-        values = read_config(source)
+        values = read_run_options(source)
     elif source:
         flags = {**flags, "data": (source, *flags["data"])}
     named = {
@@ -65,4 +65,4 @@ def build_config(source: str | None, flags: dict[str, Any]) -> Config:
     }
     overrides = {key: value for key, value in named.items() if value is not None}
     overrides |= dict(parse_assignment(text) for text in flags["assignments"])
-    return load_config(values, overrides)
+    return load_config(values, overrides, origins=("file", "flag"))

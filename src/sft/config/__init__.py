@@ -1,20 +1,19 @@
 """The configuration of a run: every knob, and how it is read and written."""
 
-from sft.config.load import load_config, parse_assignment, read_config
+from sft.config.data_sections import DataConfig, SourceConfig
+from sft.config.load import load_config, parse_assignment, read_config, read_run_options
 from sft.config.schema import (
     BatchConfig,
     CheckpointConfig,
     Config,
-    DataConfig,
     GuardsConfig,
     LooksConfig,
     MethodConfig,
     ModelConfig,
     OptimConfig,
     RunConfig,
-    Section,
-    SourceConfig,
 )
+from sft.config.section import Section
 from sft.config.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
@@ -35,4 +34,5 @@ __all__ = [
     "parse_assignment",
     "parse_yaml",
     "read_config",
+    "read_run_options",
 ]

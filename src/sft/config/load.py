@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from sft.config.schema import Config, SourceConfig
+from sft.config.data_sections import SourceConfig
+from sft.config.schema import Config
 from sft.config.yaml_text import parse_yaml
 from sft.errors import ConfigError, did_you_mean
 
@@ -32,8 +33,23 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def load_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
-    """Build a `Config`; raises one `ConfigError` that lists every problem found."""
+def read_run_options(path: str | Path) -> dict[str, Any]:
+    """The sections in a configuration file; of `config.yaml` in a run folder, those it ran with."""
+    values = read_config(path)
+    inner = values.get("config")
+    return inner if isinstance(inner, dict) and "fingerprint" in values else values
+
+
+def load_config(
+    values: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    origins: tuple[str, str] = ("python", "python"),
+) -> Config:
+    """Build a `Config`; raises one `ConfigError` that lists every problem found.
+
+    `origins` says where `values` and `overrides` come from, for `Config.sources`.
+    """
     tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
@@ -44,7 +60,7 @@ def load_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
             raise ConfigError(f"{section}: expected keys, found {part!r:.60}")
         part[name] = value
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree).from_sources(_sources(values, overrides, origins))
     except ValidationError as error:
         # A value that may be of two types has a problem with each: one line for both.
         problems: dict[str, list[str]] = {}
@@ -52,6 +68,19 @@ def load_config(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
             where, message = _explain(dict(problem))
             problems.setdefault(where, []).append(message)
         raise ConfigError("\n".join(w + "; or ".join(m) for w, m in problems.items())) from None
+
+
+def _sources(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None, origins: tuple[str, str]
+) -> dict[str, str]:
+    """Where each key that was given comes from; the others have their default."""
+    given = {
+        f"{section}.{key}": origins[0]
+        for section, part in values.items()
+        if isinstance(part, Mapping)
+        for key in part
+    }
+    return {**given, **dict.fromkeys(overrides or (), origins[1])}
 
 
 def _explain(problem: dict[str, Any]) -> tuple[str, str]:

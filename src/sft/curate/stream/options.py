@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from sft.config import SourceConfig, read_config
-from sft.config.schema import Section
+from sft.config import Section, SourceConfig, read_config
 from sft.errors import ConfigError, did_you_mean
 
 
