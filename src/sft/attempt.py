@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import sys
@@ -23,16 +24,7 @@ def attempt(run: RunDir, show: Console) -> Iterator[EventLog]:
     What is raised inside goes on. An attempt that is refused or stopped before the block calls
     `release` leaves no trace: so it changes nothing.
     """
-    log = EventLog(run.events, held=run.config.is_file())
-    show.log_to(log)
-    log.add(
-        "started",
-        f"process {os.getpid()} on {socket.gethostname()}",
-        command=_command(),
-        folder=os.getcwd(),
-        host=socket.gethostname(),
-        pid=os.getpid(),
-    )
+    log = begin(run, show)
     try:
         yield log
     except BaseException as error:
@@ -45,10 +37,26 @@ def attempt(run: RunDir, show: Console) -> Iterator[EventLog]:
             name = "" if isinstance(error, SFTError) else f"{type(error).__name__}: "
             log.add("failed", f"{name}{error}", level="error")
         log.release()
-        _report(run, show)
+        report(run, show)
         raise
     log.add("finished", "the model is saved")
-    _report(run, show)
+    report(run, show)
+
+
+def begin(run: RunDir, show: Console) -> EventLog:
+    """The log of an attempt that begins now; from now on `show` writes to it too."""
+    log = EventLog(run.events, held=run.config.is_file())
+    show.log_to(log)
+    host = socket.gethostname()
+    log.add(
+        "started",
+        f"process {os.getpid()} on {host}",
+        command=_command(),
+        folder=os.getcwd(),
+        host=host,
+        pid=os.getpid(),
+    )
+    return log
 
 
 def _command() -> str | None:
@@ -56,11 +64,16 @@ def _command() -> str | None:
     program = Path(sys.argv[0]).name if sys.argv else ""
     if program not in ("sft", "__main__.py"):
         return None
-    return shlex.join(["sft", *sys.argv[1:]])
+    # The address of a webhook is a secret: who knows it can write there.
+    words = [re.sub(r"^(alerts\.\w+=).*", r"\1...", word) for word in sys.argv[1:]]
+    return shlex.join(["sft", *words])
 
 
-def _report(run: RunDir, show: Console) -> None:
-    """A report that cannot be written must not take the model down with it."""
+def report(run: RunDir, show: Console) -> None:
+    """Write `report.html` of what there is by now.
+
+    A report that cannot be written must not take the model down with it.
+    """
     if not run.config.is_file():
         return  # it ended before anything was decided
     try:

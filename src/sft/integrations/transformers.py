@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback
 
+from sft.attempt import begin
 from sft.integrations.rows import Rows, sources
 from sft.integrations.trainer import (
     bare_model,
@@ -130,6 +131,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
             _share_weights(parts["model"])
         if watch:
             watch.report()
+            watch.end()
         self._close()
 
     # ------------------------------------------------------------------ parts
@@ -161,6 +163,9 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         _tell(watched, loader, parts.get("eval_dataloader"), show)
         stores = stack.enter_context(open_stores(run))
         self._watch = Watch(watched, run, stores, show)
+        begin(run, show).release()
+        if state.global_step:
+            show.log("resumed", "the trainer goes on", step=state.global_step)
         if not state.global_step:
             self._watch.take(0, 0.0)
 

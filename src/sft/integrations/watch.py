@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from sft.attempt import report
 from sft.config import Config
 from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import account, load_data
 from sft.data.held_out import load_held_out
+from sft.data.shown_examples import shown_examples
 from sft.errors import ConfigError, DivergedError
 from sft.guards.early_stopping import best_look
 from sft.identity import same_run, saved_identity
@@ -96,6 +98,8 @@ def build(
         write_json(run.preflight, examine(source, plan.visits(len(data.split.train)), show))
     probes = build_probes(source, model, run, plan.num_steps)
     write_json(run.account, account(data))
+    longest = int(resolver.config.data.max_seq_len)
+    write_json(run.examples, shown_examples(data.train, data.val, tokenizer, longest))
     objective = objective_of(probes)
     if may_restore(resolver.config) and objective is None:
         raise ConfigError(
@@ -256,6 +260,11 @@ class Watch:
         seconds = time.perf_counter() - self._started
         share = self._watched.counters.look_seconds / max(seconds, 1e-9)
         self._show.note(f"looks took {share:.1%} of the time; again: sft guards {self._run.path}")
+
+    def end(self) -> None:
+        """The trainer has ended: say so, and write the report."""
+        self._show.log("finished", "the trainer ended", step=self._watched.counters.step)
+        report(self._run, self._show)
 
 
 def _end(path: Path, step: int) -> int:
