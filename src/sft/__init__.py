@@ -3,7 +3,7 @@
 Layers: a module imports from layers to its right only, never from its own or to its left.
 
     cli > train, chat, check, convert, augment, blend, dashboard, integrations
-        > finish, looks, attempt > report, auto_blend > setup > identity
+        > finish, looks, attempt, opening > report, auto_blend > setup > identity
         > step, checkpoint, evaluate, export, remedies, verdicts, compare
         > probes, curate, guards, trackers > model, optim
         > losses, data, records, distributed, state, resolve

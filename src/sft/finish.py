@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
-from rich.text import Text
 
 from sft import checkpoint
 from sft.auto_blend import blend_if_forgotten
@@ -23,31 +21,18 @@ from sft.config import Config
 from sft.errors import CheckpointError
 from sft.export.model_card import model_card
 from sft.export.weights import save_model, verify_model
-from sft.guards.base import Finding
 from sft.guards.early_stopping import best_look
 from sft.guards.judge import verdicts
 from sft.guards.signs import signs
 from sft.identity import saved_identity, without_place
 from sft.records.store import RecordStore, read_records
+from sft.report.ending import HELD_OUT, show_ending
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup
-from sft.trackers.console import Console, printable, sparkline
-from sft.verdicts import history_of, lines, newest, read_findings
-from sft.verdicts import table as guards_table
+from sft.trackers.console import Console
+from sft.verdicts import history_of, newest, read_findings
 
 LOOK_SECONDS = "look_seconds"  # only the record of a look has it
-HELD_OUT = (
-    "val_loss",
-    "val_accuracy",
-    "val_perplexity",
-    "usage_loss",
-    "usage_accuracy",
-    "usage_perplexity",
-    "test_loss",
-    "test_accuracy",
-    "test_perplexity",
-    "retain_loss",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,60 +275,7 @@ def _why_chosen(setup: Setup, best: Mapping[str, Any], step: int) -> str:
     return text + "."
 
 
-def _report_evidence(summary: RunSummary, show: Console) -> None:
-    """The signs of a good run, the verdict of each guard, and what to do about alarms."""
-    marks = {True: "yes", False: "no", None: "not measured"}
-    if summary.signs:
-        table = Table(title="what to watch", title_justify="left")
-        for column in ("sign", "held", "figure"):
-            table.add_column(column, overflow="fold")
-        for sign in summary.signs:
-            table.add_row(sign["name"], marks[sign["held"]], sign["figure"])
-        show.table(table)
-    if not summary.guards:
-        show.note("guards: off, nothing was measured", style="yellow")
-        return
-    findings = [Finding.from_record(record) for record in summary.guards]
-    show.table(guards_table(findings))
-    for text, style in lines(findings):
-        show.note(text, style=style)
-    if summary.looks_share is not None:
-        show.note(f"measuring took {summary.looks_share:.1%} of the training time")
-
-
 def report(summary: RunSummary, run: RunDir, show: Console) -> None:
     """Print what happened, where the model lies, and what to type next."""
     losses = [record["loss"] for record in read_records(run.metrics) if "loss" in record]
-    table = Table(title=f"{summary.steps} steps  {sparkline(losses)}", title_justify="left")
-    for column in ("metric", "first step", "last step"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    for name in ("loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos"):
-        table.add_row(name, f"{summary.first[name]:.4g}", f"{summary.last[name]:.4g}")
-    after = {**summary.best, **summary.test}
-    measured = [name for name in HELD_OUT if after.get(name) is not None]
-    if measured:
-        table.add_section()
-        table.add_row("", "base model", f"step {summary.best_step}", style="bold")
-        for name in measured:
-            base = summary.base.get(name)
-            before = "not measured" if base is None else f"{base:.4g}"
-            table.add_row(name, before, f"{after[name]:.4g}")
-        by_source = "val_loss_by_source"
-        for name, loss in after.get(by_source, {}).items():
-            base = summary.base.get(by_source, {}).get(name)
-            if isinstance(loss, float) and isinstance(base, float):
-                label = Text(printable(f"val_loss, {name}"))
-                table.add_row(label, f"{base:.4g}", f"{loss:.4g}")
-    show.table(table)
-    _report_evidence(summary, show)
-    if "val_loss" not in summary.best:
-        show.note("validation: not measured", style="yellow")
-    elif summary.base and summary.best["val_loss"] >= summary.base["val_loss"]:
-        show.note(
-            "val_loss never fell below the base model's: this training made it worse", style="red"
-        )
-    if summary.stopped:
-        show.note(f"ended early: {summary.stopped}", style="yellow")
-    style = "red" if summary.verified.startswith("DIFFERENT") else ""
-    show.note(f"model: {summary.model_dir} (step {summary.best_step}; {summary.verified})", style)
-    show.note(f"next:  sft eval {summary.run_dir} --data FILE, or sft chat {summary.run_dir}")
+    show_ending(asdict(summary), losses, show)

@@ -17,6 +17,7 @@ from sft.finish import RunSummary, finish, finished, run_folder
 from sft.guards.early_stopping import best_look
 from sft.interrupt import StopFlag, catch_signals
 from sft.looks import Looks, may_restore
+from sft.opening import opening
 from sft.optim.schedules import lr_multiplier
 from sft.records.record import perplexity
 from sft.records.store import RecordStore, open_stores
@@ -46,6 +47,7 @@ def train(config: Config, console: Console | None = None) -> RunSummary:
                 loop = Loop(setup, run, stores, show, stop)
                 loop.resume()
                 log.release()
+                show.block(opening(setup, run.path))
                 loop.run()
                 return finish(setup, run, stores, show)
 
@@ -91,7 +93,7 @@ class Loop:
 
     def run(self) -> None:
         """Look, save, step, until the last step or a reason to stop."""
-        self._show.start(self._setup.num_steps)
+        self._show.start(self._setup.num_steps, int(self._config.looks.every))
         try:
             while not self._look_and_save():
                 self._step()

@@ -27,6 +27,9 @@ STYLES = {
     "insufficient": "yellow",
     "not_measured": "dim",
 }
+# Beside the colours, for who does not see them.
+GLYPHS = {"pass": "✓", "watch": "▲", "alarm": "■", "insufficient": "◐", "not_measured": "○"}
+WIDE = 78  # columns that all of a table of guards needs
 
 
 def settings_of(config: Config) -> GuardSettings:
@@ -92,21 +95,32 @@ def read_findings(run: RunDir) -> list[Finding]:
     return [Finding.from_record(record) for record in read_records(run.findings)]
 
 
-def table(findings: Sequence[Finding], title: str = "guards") -> Table:
-    """One line per guard: verdict, number, interval, threshold, minimum detectable effect."""
+def table(findings: Sequence[Finding], title: str = "guards", width: int = WIDE) -> Table:
+    """One line per guard: verdict, number, interval, threshold, minimum detectable effect.
+
+    In fewer than `WIDE` columns the figures stand below the verdict, without the last.
+    """
     shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("guard", no_wrap=True)
-    shown.add_column("verdict", no_wrap=True)
-    for name in ("measured (95 %)", "limit", "least seen"):
-        shown.add_column(name, justify="right", no_wrap=True)
+    for title in ("guard", "verdict"):
+        shown.add_column(title, overflow="fold", no_wrap=width >= WIDE)
+    for title in ("measured (95 %)", "limit", "least seen") if width >= WIDE else ():
+        shown.add_column(title, justify="right", no_wrap=True)
     for guard, finding in verdicts(findings).items():
         unit = finding.unit.replace(" per ", "/")
         what = f"{finding.signal.replace('_', ' ')}, {unit}".rstrip(", ")
         low, high = finding.interval or (None, None)
         spread = "" if low is None else f"\n{_number(low)} to {_number(high)}"
+        name = Text(guard.replace("_", " ")).append(f"\n{what}", style="dim")
+        said = f"{GLYPHS[finding.verdict]} {finding.verdict.replace('_', ' ')}"
+        verdict = Text(said, style=STYLES[finding.verdict])
+        if width < WIDE:
+            limit = "" if finding.threshold is None else f"\nlimit {_number(finding.threshold)}"
+            figure = "" if finding.statistic is None else f"\n{_number(finding.statistic)}{limit}"
+            shown.add_row(name, verdict.append(figure, style="not bold default"))
+            continue
         shown.add_row(
-            Text(guard.replace("_", " ")).append(f"\n{what}", style="dim"),
-            Text(finding.verdict.replace("_", " "), style=STYLES[finding.verdict]),
+            name,
+            verdict,
             Text(_number(finding.statistic)).append(spread, style="dim"),
             _number(finding.threshold),
             _number(finding.mde),
@@ -154,7 +168,8 @@ def show_guards(
             out.write(json.dumps(finding.record(), allow_nan=False) + "\n")
     else:
         console = Console(file=out, highlight=False)
-        console.print(table(last, f"{printable(run)}: guards after step {last[0].step}"))
+        title = f"{printable(run)}: guards after step {last[0].step}"
+        console.print(table(last, title, console.width))
         told = [f for f in last if every or f.primary or f.verdict == "alarm"]
         for text, style in lines(told, "pass" if every else "watch"):
             console.print(Text(printable(text), style=style), soft_wrap=True)

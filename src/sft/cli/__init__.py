@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from sft.cli import data_commands
+from sft.cli import data_commands, watching
 from sft.cli.options import build_config, run_options
 from sft.errors import SFTError
 
@@ -133,7 +133,7 @@ def chat(run: str, prompt: str | None, **options: Any) -> None:
     talk(run, prompt, out=sys.stdout, err=sys.stderr, **options)
 
 
-for _command in data_commands.COMMANDS:
+for _command in (*data_commands.COMMANDS, *watching.COMMANDS):
     cli.add_command(_command)
 
 

@@ -14,9 +14,11 @@ from sft.config.schema import (
     RunConfig,
 )
 from sft.config.section import Section
+from sft.config.tracker_sections import AlertsConfig, TrackersConfig
 from sft.config.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
+    "AlertsConfig",
     "BatchConfig",
     "CheckpointConfig",
     "Config",
@@ -29,6 +31,7 @@ __all__ = [
     "RunConfig",
     "Section",
     "SourceConfig",
+    "TrackersConfig",
     "dump_yaml",
     "load_config",
     "parse_assignment",

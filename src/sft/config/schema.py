@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from sft.config.data_sections import DataConfig
 from sft.config.section import Auto, Section
+from sft.config.tracker_sections import AlertsConfig, TrackersConfig
 
 # `stop` ends the run, `restore_best` also goes back to the best checkpoint.
 Action = Literal["off", "warn", "stop", "restore_best"]
@@ -218,6 +219,8 @@ class Config(Section):
     guards: GuardsConfig = Field(default_factory=GuardsConfig)  # type: ignore[arg-type]
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)  # type: ignore[arg-type]
     run: RunConfig = Field(default_factory=RunConfig)  # type: ignore[arg-type]
+    trackers: TrackersConfig = Field(default_factory=TrackersConfig)  # type: ignore[arg-type]
+    alerts: AlertsConfig = Field(default_factory=AlertsConfig)  # type: ignore[arg-type]
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

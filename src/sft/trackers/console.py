@@ -1,6 +1,7 @@
 """The terminal: one live line with loss, sparkline, validation, rate, speed and time left.
 
-Written to stderr, so that stdout holds results only. When stderr is no terminal, plain lines.
+Written to stderr, so that stdout holds results only. Plain lines where stderr is no terminal, or
+one that a line should not be drawn on over and over: with NO_COLOR, TERM=dumb, or CI set.
 """
 
 from __future__ import annotations
@@ -10,22 +11,34 @@ import os
 import re
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from sft.records.events import EventLog, Level
+from sft.trackers.above import Diverted, is_terminal
+from sft.trackers.live_line import (
+    BARS,
+    Curve,
+    Standing,
+    duration,
+    live_line,
+    log_line,
+    sparkline,
+)
+from sft.trackers.pace import Pace
 
-BARS = "▁▂▃▄▅▆▇█"
-LOOK_METRICS = ("val_loss", "val_perplexity", "val_accuracy", "usage_loss", "retain_loss")
-SPARK_WIDTH = 24
-WIDE = 80  # columns; the line of a narrower terminal has no sparkline
+__all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
+
+# In the order of what can be spared least on a narrow terminal.
+LOOK_METRICS = ("val_loss", "usage_loss", "val_perplexity", "retain_loss", "val_accuracy")
+_QUIET_LOG = 30.0  # seconds without a line, in a log, before one tells what is being done
 # Control and bidirectional-override characters, which text from data must not send to a terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -33,27 +46,6 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 def printable(text: str) -> str:
     """`text` without characters that could steer the terminal."""
     return _CONTROL.sub("�", text)
-
-
-def sparkline(values: Sequence[float], width: int = SPARK_WIDTH) -> str:
-    """The values as bars, averaged into at most `width` of them."""
-    finite = [value for value in values if value == value and abs(value) != float("inf")]
-    if not finite:
-        return ""
-    size = -(-len(finite) // width)
-    means = [
-        sum(finite[i : i + size]) / len(finite[i : i + size]) for i in range(0, len(finite), size)
-    ]
-    low, high = min(means), max(means)
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(BARS[round((value - low) * scale)] for value in means)
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 class _Stream:
@@ -85,21 +77,31 @@ class _Stream:
 
 
 class Console:
-    """Shows a run. `stream` is stderr when None."""
+    """Shows a run. `stream` is stderr when None; a `quiet` one shows warnings and the end only."""
 
-    def __init__(self, stream: Any = None) -> None:
+    def __init__(self, stream: Any = None, *, quiet: bool = False) -> None:
         out: Any = _Stream(stream or sys.stderr or io.StringIO())  # None: closed by `2>&-`
         self._out = RichConsole(file=out, highlight=False)
+        self._draws = _can_draw(self._out, out)
+        self._quiet = quiet
         self._live: Live | None = None
-        self._losses: list[float] = []
+        self._diverted: Diverted | None = None
+        self._losses = Curve()
         self._look: Mapping[str, Any] = {}
+        self._look_before: Mapping[str, Any] = {}
         self._last: Mapping[str, Any] = {}
         self._phase = ""
         self._num_steps = 0
-        self._step_seconds: deque[float] = deque(maxlen=20)
+        self._pace = Pace(0)
         self._shown_at = 0.0
+        self._told_at = time.monotonic()  # when the log got its last line
         self._log: EventLog | None = None
         self._logged_phase = ""
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._out.width
 
     def log_to(self, log: EventLog) -> None:
         """From now on every line that stays is an event of `log` too."""
@@ -134,7 +136,24 @@ class Console:
         self.log(kind, text, style=style, step=step, **more)
 
     def _print(self, text: str, style: str = "") -> None:
-        self._out.print(Text(printable(text), style=style), soft_wrap=True)
+        """A line that stays; on a terminal broken between words, indented as it begins."""
+        if self._quiet and not style.endswith(("yellow", "red")):
+            return
+        self._told_at = time.monotonic()
+        if not self._draws:
+            self._out.print(Text(printable(text), style=style), soft_wrap=True)
+            return
+        for line in printable(text).splitlines():
+            words = line.lstrip(" ")
+            shown = Padding(
+                Text(words, style=style), (0, 0, 0, len(line) - len(words)), expand=False
+            )
+            # A word longer than the line, such as a path, is left whole: so it can be copied.
+            self._out.print(shown, overflow="ignore", crop=False)
+
+    def speak(self) -> None:
+        """What follows is the end, which a quiet console shows too."""
+        self._quiet = False
 
     def progress(self, what: str, done: int = 0, total: int = 0) -> None:
         """What is being done now, before and between steps."""
@@ -142,72 +161,111 @@ class Console:
         if what != self._logged_phase:
             self._logged_phase = what
             self.log("phase", what)
-        if self._out.is_terminal:
+        if self._draws:
             self._phase = text
             self._refresh(force=not total or done == total)
-        elif not total or done == total:
+        elif not total or done == total or time.monotonic() - self._told_at > _QUIET_LOG:
             self._print(text)
 
-    def start(self, num_steps: int) -> None:
-        """Training begins; `num_steps` is the length of the whole run."""
+    def block(self, rows: Mapping[str, str]) -> None:
+        """Facts, each under its name: one below the other on a terminal, as lines in a log."""
+        if not self._draws:
+            for name, text in rows.items():
+                self._print(f"{name}: {text}")
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for name, text in rows.items():
+            grid.add_row(Text(f"  {name}", style="dim"), Text(printable(text), overflow="fold"))
+        self.table(grid)
+
+    def start(self, num_steps: int, every: int = 0) -> None:
+        """Training begins: `num_steps` in the whole run, with a look after `every` of them."""
         self._num_steps = num_steps
+        self._pace = Pace(num_steps, every)
         self._phase = ""
 
     def step(self, record: Mapping[str, Any], seconds: float) -> None:
         """One optimizer step, which took `seconds`."""
         self._last = record
-        self._losses.append(record["loss"])
-        self._step_seconds.append(seconds)
+        self._losses.add(record["loss"])
+        self._pace.step(seconds, time.monotonic())
         self._phase = ""
-        if self._out.is_terminal:
+        if self._draws:
             self._refresh(force=False)
         elif self._worth_a_line(record["step"]):
-            self._print(self._line().plain)
+            self._print(log_line(self._standing()))
+            self._shown_at = time.monotonic()
 
     def look(self, record: Mapping[str, Any]) -> None:
         """A validation score."""
-        self._look = record
+        self._look_before, self._look = self._look, record
         self._phase = ""
+        self._pace.look(record.get("look_seconds") or 0.0)
         shown = [f"{n} {record[n]:.4f}" for n in LOOK_METRICS if record.get(n) is not None]
-        step = record["step"]
-        self.note(f"step {step:>6,}  " + "  ".join(shown), "cyan", kind="look", step=step)
+        text = f"step {record['step']:>6,}  " + "  ".join(shown)
+        self.log("look", text, style="cyan", step=record["step"])
+        while self._draws and len(text) > self._out.width and len(shown) > 1:
+            text = text.removesuffix(f"  {shown.pop()}")
+        self._print(text, "cyan")
 
     def table(self, table: Table) -> None:
         """A finished table."""
         self._stop()
-        self._out.print(table)
+        if not self._quiet:
+            self._out.print(table)
 
     def _worth_a_line(self, step: int) -> bool:
         return step <= 3 or step == self._num_steps or time.monotonic() - self._shown_at > 10
 
+    def _standing(self) -> Standing:
+        return Standing(
+            step=self._last,
+            num_steps=self._num_steps,
+            losses=self._losses.means,
+            look=self._look,
+            look_before=self._look_before,
+            left=self._pace.left(self._last["step"]),
+        )
+
     def _line(self) -> Text:
+        """What the live line says now."""
         self._shown_at = time.monotonic()
-        if self._phase or not self._last:
-            return Text(self._phase, style="dim")
-        record = self._last
-        spark = sparkline(self._losses) if self._out.width >= WIDE else ""
-        parts = [
-            f"step {record['step']:,}/{self._num_steps:,}",
-            f"loss {record['loss']:.4f} {spark}".rstrip(),
-            f"lr {record['learning_rate']:.2g}",
-            f"{record['tokens_per_second']:,.0f} tok/s",
-        ]
-        if self._look.get("val_loss") is not None:
-            parts.insert(2, f"val {self._look['val_loss']:.4f}")
-        left = self._num_steps - record["step"]
-        if left > 0:
-            each = sum(self._step_seconds) / len(self._step_seconds)
-            parts.append(f"ETA {duration(left * each)}")
-        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+        if self._last and not self._phase:
+            return live_line(self._standing(), self._out.width)
+        text = printable(self._phase)
+        if self._last and self._last["step"] < self._num_steps:
+            text = f"step {self._last['step']:,}/{self._num_steps:,}  {text}"
+        return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
 
     def _refresh(self, force: bool) -> None:
+        if self._quiet:
+            return
         if self._live is None:
-            self._live = Live(console=self._out, auto_refresh=False, transient=True)
+            # Its own diversion takes standard output, too, where that is a file.
+            self._live = Live(
+                console=self._out,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
+            self._out.show_cursor(True)  # or a process that is killed leaves a terminal without
+            self._diverted = Diverted(self._print)
         if force or time.monotonic() - self._shown_at > 0.1:
             self._live.update(self._line(), refresh=True)
 
     def _stop(self) -> None:
+        if self._diverted is not None:
+            self._diverted.restore()
+            self._diverted = None
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _can_draw(console: RichConsole, stream: Any) -> bool:
+    """Can a line be drawn over and over, and does nothing ask for plain text?"""
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    plain = in_ci or os.environ.get("NO_COLOR", "") != ""
+    return is_terminal(stream) and console.is_interactive and not plain

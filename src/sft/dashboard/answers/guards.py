@@ -1,0 +1,73 @@
+"""What the guards say and said, and examples from the records that show what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sft.dashboard.answers.evidence import evidence
+from sft.errors import SFTError
+from sft.report.files import Cache, Record, all_records, identity, number, section, whole
+from sft.report.index import last_findings, verdict_records
+from sft.run_dir import RunDir
+
+_ACTIONS = ("off", "warn", "stop", "restore_best")
+_LOOK_SETTINGS = ("every", "early_stopping", "margin", "patience")
+_HELD = Cache(16)
+
+
+def guards(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
+    """Verdicts, every signal over time, the findings of the last look, evidence and settings."""
+    sources = [run.findings, run.summary, run.config, run.scores, run.samples, run.preflight]
+    sources.append(run.examples)
+    found: dict[str, Any] = _HELD.get(run.path, sources, lambda: _read(run))
+    return found
+
+
+def _read(run: RunDir) -> dict[str, Any]:
+    try:
+        config = section(identity(run), "config")
+    except SFTError:
+        config = {}
+    chosen, looks = section(config, "guards"), section(config, "looks")
+    return {
+        "verdicts": verdict_records(run),
+        "signals": _signals(all_records(run.findings)),
+        "findings": last_findings(run),
+        "evidence": evidence(run),
+        "settings": {name: value for name, value in chosen.items() if value not in _ACTIONS}
+        | {f"looks.{name}": looks[name] for name in _LOOK_SETTINGS if name in looks},
+        "actions": {name: value for name, value in chosen.items() if _is_action(name, value)},
+    }
+
+
+def _is_action(name: str, value: Any) -> bool:
+    return value in _ACTIONS and name != "blend"
+
+
+def _signals(findings: Iterable[Record]) -> dict[str, dict[str, Any]]:
+    """By `guard.signal`, the finding of each look as a point."""
+    signals: dict[str, dict[str, Any]] = {}
+    for record in findings:
+        name = f"{record.get('guard')}.{record.get('signal')}"
+        signal = signals.setdefault(
+            name, {"unit": "", "primary": bool(record.get("primary", True)), "points": []}
+        )
+        signal["unit"] = signal["unit"] or str(record.get("unit") or "")
+        signal["points"].append(_point(record))
+    return signals
+
+
+def _point(record: Record) -> dict[str, Any]:
+    ends = record.get("interval")
+    low, high = ends if isinstance(ends, list) and len(ends) == 2 else (None, None)
+    return {
+        "step": whole(record.get("step")),
+        "statistic": number(record.get("statistic")),
+        "low": number(low),
+        "high": number(high),
+        "threshold": number(record.get("threshold")),
+        "mde": number(record.get("mde")),
+        "verdict": record.get("verdict"),
+        "message": str(record.get("message") or ""),
+    }

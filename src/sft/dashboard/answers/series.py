@@ -1,0 +1,56 @@
+"""Lines for charts: metrics of steps, thinned and smoothed, and those of looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sft.dashboard.answers.query import between, choice, decimal
+from sft.report.series import AXES, MAX_SMOOTH, Axis, look_names, series_of
+from sft.run_dir import RunDir
+
+MAIN = (
+    "loss",
+    "accuracy",
+    "perplexity",
+    "learning_rate",
+    "epoch",
+    "train_flos",
+    "grad_norm",
+    "tokens_per_second",
+)
+_MOST_NAMES = 64
+
+
+def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
+    """The metrics `names` (comma-separated) over `x`, from `from` to `to`.
+
+    Without names, the main metrics of steps and all of looks. `width` is that of the chart in
+    points, `smooth` the weight of what came before (0 to 0.999).
+
+    Raises:
+        ConfigError: `x` is no axis, or a number is none.
+    """
+    found = series_of(run)
+    x = cast(Axis, choice(query, "x", list(AXES)))
+    low, high = decimal(query, "from"), decimal(query, "to")
+    width = int(between(query, "width", 1200, 10, 5000))
+    smooth = between(query, "smooth", 0.0, 0.0, MAX_SMOOTH)
+    of_steps, of_looks = set(found.names("steps")), look_names(found)
+    asked = [name for name in query.get("names", "").split(",") if name][:_MOST_NAMES]
+    lines = asked or [name for name in MAIN if name in of_steps]
+    points = [name for name in of_looks if name in asked or not asked]
+    return {
+        "x": x,
+        "total": found.num_steps,
+        "series": {
+            name: found.points(name, x, low, high, width, smooth).record()
+            for name in lines
+            if name in of_steps or name not in of_looks
+        },
+        "looks": {name: _bare(found.look_points(name, x, low, high).record()) for name in points},
+    }
+
+
+def _bare(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: values for name, values in record.items() if name != "smooth"}

@@ -1,0 +1,81 @@
+"""A place in the records of a run: how much of each file a reader has seen."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from sft.run_dir import RunDir
+
+_SHAPE = re.compile(r"\d{1,15}-\d{1,15}-\d{1,15}-\d{1,15}", re.ASCII)
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Bytes of whole lines that were read, of each file of records that is followed."""
+
+    metrics: int = 0
+    events: int = 0
+    findings: int = 0
+    samples: int = 0
+
+    def __str__(self) -> str:
+        return "-".join(str(offset) for offset in astuple(self))
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """The cursor that was written as `text`. Raises `ValueError` for anything else."""
+        if not _SHAPE.fullmatch(text):
+            raise ValueError(f"not a cursor: {text[:80]!r}")
+        return cls(*(int(part) for part in text.split("-")))
+
+    @classmethod
+    def at_end(cls, run: RunDir) -> Cursor:
+        """Behind the last whole line of every file, as it is now."""
+        return cls(*(line_end(path) for path in followed(run)))
+
+    def fits(self, run: RunDir) -> bool:
+        """Is each place still the end of a line, as it was when it was read?
+
+        Not so when the files were cut back and have grown past the place with other lines.
+        """
+        return all(
+            _is_line_end(path, offset)
+            for path, offset in zip(followed(run), astuple(self), strict=True)
+        )
+
+
+def followed(run: RunDir) -> tuple[Path, ...]:
+    """The files that a cursor has a place in, in its order."""
+    return (run.metrics, run.events, run.findings, run.samples)
+
+
+def line_end(path: Path) -> int:
+    """Bytes of whole lines in a file; 0 where there is none."""
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end > 0:
+                start = max(0, end - _BLOCK)
+                file.seek(start)
+                newline = file.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    return start + newline + 1
+                end = start
+    except OSError:
+        pass
+    return 0
+
+
+def _is_line_end(path: Path, offset: int) -> bool:
+    if offset == 0:
+        return True
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset - 1)
+            return file.read(1) == b"\n"
+    except OSError:
+        return False

@@ -1,0 +1,129 @@
+// The screen "Config": each setting, where its value comes from, and how to run this again.
+
+import { get, runPath } from "./api.js";
+import { copyButton, searchBox, switches } from "./controls.js";
+import { fill, h, setText } from "./dom.js";
+import { NONE, clock, count, words } from "./format.js";
+import { command, loading, missing } from "./parts.js";
+import { marked } from "./prose.js";
+
+// source: [word, what it means]; the order in which they are offered
+const SOURCES = {
+  flag: ["flag", "given on the command line"],
+  file: ["file", "from the configuration file"],
+  python: ["python", "given by a program"],
+  auto: ["auto", "worked out by the run; the reason is beside it"],
+  default: ["default", "not given"],
+};
+
+export async function show(root, context) {
+  fill(root, loading("Reading the configuration …"));
+  const answer = await get(runPath(context.run, "config"), context.signal);
+  return new Screen(root, context, answer);
+}
+
+/** A value as it is written in a configuration file. */
+export function valueText(value) {
+  if (value === null || value === undefined) return "null";
+  if (typeof value === "string") return value === "" ? '""' : value;
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+/** Rows by their section (what stands before the first point), in their order. */
+export function bySection(rows) {
+  const sections = new Map();
+  for (const row of rows) {
+    const section = row.key.includes(".") ? row.key.split(".")[0] : "";
+    if (!sections.has(section)) sections.set(section, []);
+    sections.get(section).push(row);
+  }
+  return [...sections];
+}
+
+/** Rows of the sources in `sources` (all where it is empty) that hold `query`. */
+export const matchingRows = (rows, sources, query) => rows.filter((row) =>
+  (!sources.size || sources.has(row.source))
+  && (!query || `${row.key} ${valueText(row.value)} ${row.reason ?? ""}`.toLowerCase().includes(query)));
+
+class Screen {
+  constructor(root, context, answer) {
+    this.answer = answer;
+    this.query = "";
+    this.sources = new Set();
+    this.told = h("span", { role: "status" });
+    this.place = h("div", { class: "settings" });
+    const numbers = (source) => answer.rows.filter((row) => row.source === source).length;
+    const offered = [...Object.keys(SOURCES), ...new Set(answer.rows.map((row) => row.source))].filter((source, i, all) => all.indexOf(source) === i && numbers(source));
+    fill(root,
+      h("h1", { class: "hidden-label" }, "Config"),
+      h("div", { class: "config-top" }, again(answer), made(answer)),
+      h("section", { class: "part", "aria-labelledby": "settings-title" },
+        h("h2", { id: "settings-title" }, "Settings"),
+        answer.rows.length ? [
+          h("div", { class: "controls" },
+            searchBox("Search settings", (query) => { this.query = query; this.draw(); }),
+            switches("Sources shown", offered.map((source) => [source, SOURCES[source]?.[0] ?? source, " ", h("span", { class: "num" }, count(numbers(source)))]), this.sources, () => this.draw()),
+            this.told),
+          this.place] : missing("Not written yet.", "config.yaml appears when the data have been read.")),
+      hashes("Fingerprints", answer.fingerprint, "A resumed run compares these with its own and refuses to continue where they differ."),
+      hashes("Chat template", answer.template, ""));
+    if (answer.rows.length) this.draw();
+  }
+
+  update() {}
+
+  close() {}
+
+  draw() {
+    const found = matchingRows(this.answer.rows, this.sources, this.query);
+    setText(this.told, found.length === this.answer.rows.length ? `${count(found.length)} settings` : found.length ? `${count(found.length)} of ${count(this.answer.rows.length)}` : "No setting matches.");
+    fill(this.place, bySection(found).map(([section, rows]) => h("section", { class: "setting-section", "aria-label": section || "other" }, h("h3", null, section || "other"), rows.map((row) => this.row(row)))));
+  }
+
+  row(row) {
+    const [word, meaning] = SOURCES[row.source] ?? [row.source, ""];
+    const isChanged = row.source !== "default";
+    const differs = isChanged && row.default !== undefined && JSON.stringify(row.default) !== JSON.stringify(row.value);
+    return h("div", { class: `setting ${isChanged ? "given" : "untouched"}` },
+      h("code", { class: "key" }, marked(row.key, this.query)),
+      h("code", { class: "value" }, marked(valueText(row.value), this.query)),
+      h("span", { class: `source ${row.source}`, title: meaning }, word),
+      h("span", { class: "why quiet" }, row.reason ? marked(row.reason, this.query) : differs ? `default: ${valueText(row.default)}` : ""));
+  }
+}
+
+function again(answer) {
+  const one = (label, what, text) => h("div", { class: "again" }, h("p", null, h("strong", null, label), " ", h("span", { class: "quiet" }, what)), text ? command(text) : h("p", { class: "missing" }, "Not known for this run."));
+  const { started } = answer;
+  return h("section", { "aria-labelledby": "again-title" },
+    h("h2", { id: "again-title" }, "Run it again"),
+    one("From the start", "in a new folder, with the same settings", answer.rerun),
+    one("Continue", "from the last checkpoint, where there is one", answer.resume),
+    started?.command && one("As it was started", [started.folder, started.host].filter(Boolean).join(" on "), Array.isArray(started.command) ? started.command.join(" ") : started.command));
+}
+
+function made(answer) {
+  const started = answer.started ?? {};
+  const rows = [
+    ["planned steps", answer.num_steps === null || answer.num_steps === undefined ? NONE : count(answer.num_steps)],
+    ...(started.time ? [["first started", clock(started.time)]] : []),
+    ...Object.entries(answer.versions ?? {}).map(([name, value]) => [words(name), valueText(value)]),
+  ];
+  return h("section", { "aria-labelledby": "made-title" }, h("h2", { id: "made-title" }, "Made with"),
+    h("dl", { class: "pairs" }, rows.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))));
+}
+
+/** Nested names and values, with a button that copies each. */
+function hashes(title, values, note) {
+  const flat = flatten(values ?? {});
+  if (!flat.length) return h("section", { class: "part" }, h("h2", null, title), missing("Not recorded.", ""));
+  return h("section", { class: "part" }, h("h2", null, title), note && h("p", { class: "quiet" }, note),
+    h("dl", { class: "pairs" }, flat.map(([name, value]) => h("div", null, h("dt", null, name),
+      h("dd", null, h("code", null, valueText(value)), String(value).length > 20 && copyButton("Copy", () => String(value)))))));
+}
+
+/** `{files: {a: 1}}` → `[["files › a", 1]]`. */
+export function flatten(values, before = "") {
+  return Object.entries(values).flatMap(([name, value]) => (value !== null && typeof value === "object" && !Array.isArray(value)
+    ? flatten(value, `${before}${name} › `) : [[`${before}${name}`, value]]));
+}

@@ -1,0 +1,209 @@
+// The screen "Data": what became of each row, how long rows are, what the model sees of them.
+
+import { get, runPath } from "./api.js";
+import { fold, growing } from "./controls.js";
+import { fill, h } from "./dom.js";
+import { count, number, percent, words } from "./format.js";
+import { histogram } from "./histogram.js";
+import { loading, missing, scrollBox } from "./parts.js";
+import { TokenViews } from "./tokens.js";
+
+// status: what it means. The order in which they are listed.
+const STATUSES = {
+  used: "trained on",
+  changed: "trained on, after a change by a setting",
+  truncated: "trained on, cut at max_seq_len",
+  val: "held back for validation",
+  dropped: "left out",
+  bad: "could not be read",
+};
+const FEW = 12; // ids shown at once
+
+export async function show(root, context) {
+  fill(root, loading("Reading the account of the data …"));
+  const answer = await get(runPath(context.run, "data"), context.signal);
+  return new Screen(root, context, answer);
+}
+
+/** Counts of account.json as [status, count], the known ones first. */
+export function statuses(counts) {
+  const names = [...Object.keys(STATUSES), ...Object.keys(counts).filter((name) => !(name in STATUSES))];
+  return names.filter((name) => name in counts).map((name) => [name, counts[name]]);
+}
+
+/** Groups of uncovered usage prompts, the largest first: [{ label, items: [{ id, p, text }] }]. */
+export function uncoveredGroups(usage) {
+  const groups = new Map();
+  for (const item of usage?.uncovered ?? []) {
+    const label = item.group ?? "";
+    if (!groups.has(label)) groups.set(label, []);
+    groups.get(label).push(item);
+  }
+  return [...groups].map(([label, items]) => ({ label, items })).sort((a, b) => b.items.length - a.items.length);
+}
+
+class Screen {
+  constructor(root, context, answer) {
+    this.context = context;
+    this.views = answer.views?.length ? new TokenViews(answer.views, context.params.get("row"), context.announce) : null;
+    const parts = [
+      ["account", "Account", account(answer.account, this)],
+      ["lengths", "Lengths", lengthsPart(answer.lengths, root)],
+      ["rows", "Rows as the model sees them", this.rowsPart(context.params.get("row"))],
+      ["usage", "Usage prompts", this.usagePart(answer)],
+      ["preflight", "Preflight", this.preflightPart(answer.preflight)],
+    ];
+    const jump = (name) => root.querySelector(`#data-${name}`).scrollIntoView({ block: "start" });
+    fill(root,
+      h("h1", { class: "hidden-label" }, "Data"),
+      h("div", { class: "jumps", role: "group", "aria-label": "Parts of this screen" }, parts.map(([name, title]) => h("button", { type: "button", on: { click: () => jump(name) } }, title))),
+      parts.map(([name, title, body]) => h("section", { class: "part", id: `data-${name}`, "aria-labelledby": `data-${name}-title` }, h("h2", { id: `data-${name}-title` }, title), body)));
+    if (context.params.get("row")) jump("rows");
+  }
+
+  update() {}
+
+  close() {}
+
+  key(event) {
+    const typing = event.target.closest?.("input, select, textarea");
+    if (!this.views || typing || event.ctrlKey || event.metaKey || event.altKey || !"[]".includes(event.key)) return false;
+    this.views.turn(event.key === "[" ? -1 : 1);
+    return true;
+  }
+
+  /** A row's id; a link to its tokens where they are kept. */
+  id(id) {
+    if (!this.views?.has(id)) return h("span", { class: "id" }, id);
+    return h("a", {
+      class: "id", href: `#/run/${encodeURIComponent(this.context.run)}/data?row=${encodeURIComponent(id)}`,
+      on: { click: (event) => {
+        event.preventDefault();
+        this.views.open(id);
+        this.views.node.scrollIntoView({ block: "start" });
+        this.views.text.focus({ preventScroll: true });
+      } },
+    }, id);
+  }
+
+  /** Ids in a row; those beyond the first few are folded. */
+  ids(list, total = list.length) {
+    const shown = list.slice(0, FEW);
+    const rest = list.slice(FEW);
+    const left = total - list.length;
+    return h("div", { class: "ids" }, shown.map((id) => this.id(id)),
+      rest.length > 0 && fold(`${count(total - shown.length)} more`, () => [rest.map((id) => this.id(id)), left > 0 && h("p", { class: "quiet small" }, `and ${count(left)} more, in account.json`)]));
+  }
+
+  rowsPart(wanted) {
+    if (!this.views) return missing("Not kept.", "This run has no examples.json: it was made by an older version, has not read its data yet, or was trained elsewhere.");
+    const lost = wanted && !this.views.has(wanted) && missing(`${wanted} is not among the rows that are kept.`,
+      "The run keeps some 40 rows as the model sees them; ", h("code", null, `sft check CONFIG --row ${wanted}`), " shows any row.");
+    return [lost, this.views.node];
+  }
+
+  usagePart({ usage }) {
+    if (!usage) return missing("Not measured.", "Without prompts as they come in real use it is not known whether the training rows cover them: give ", h("code", null, "--usage FILE"), ".");
+    const groups = uncoveredGroups(usage);
+    const facts = usage.facts ?? [];
+    const total = usage.n ?? Object.keys(usage.p_values ?? {}).length;
+    const uncovered = usage.uncovered?.length ?? 0;
+    const group = ({ label, items }) => fold(h("span", null, h("strong", null, label || "others"), ` · ${count(items.length)} ${items.length === 1 ? "prompt" : "prompts"}`),
+      () => grown(items, 50, (item) => h("div", { class: "prompt-row" }, this.id(item.id), h("span", { class: "num quiet", title: "how often a training prompt is as unlike the other training prompts" }, `p ${number(item.p, 2)}`), h("q", null, item.text)), "prompts"), { open: groups.length <= 3 });
+    return [
+      h("p", null, uncovered ? h("strong", null, `${count(uncovered)} of ${count(total)} usage prompts`) : `None of ${count(total)} usage prompts`,
+        uncovered ? " are unlike anything in the training rows. What they are about:" : " is unlike the training rows."),
+      groups.map(group),
+      facts.length > 0 && factTable(facts),
+    ];
+  }
+
+  preflightPart(preflight) {
+    if (!preflight) return missing("Not measured.", "This run has no preflight.json yet: the data are measured before the first step.");
+    const { rows, answers } = preflight;
+    const pair = ([a, b]) => h("p", { class: "id-pair" }, this.id(a), h("span", { class: "quiet" }, " and "), this.id(b));
+    return [
+      rows && figures([
+        ["training rows", count(rows.train), ""],
+        ["distinct rows", count(rows.effective), rows.effective < 0.8 * rows.train ? "warning" : ""],
+        ["near-duplicates", count(rows.train - rows.clusters), rows.clusters < 0.8 * rows.train ? "warning" : ""],
+        ["visits of each row", number(rows.repeats, 2), rows.repeats > 4 ? "warning" : ""],
+        ["val rows in training", count(rows.num_leaks), rows.num_leaks ? "error" : ""],
+      ]),
+      rows?.duplicates?.length > 0 && fold(`Near-duplicates: ${rows.duplicates.length === 1 ? "1 pair" : `the first ${count(rows.duplicates.length)} pairs`}`, () => rows.duplicates.map(pair)),
+      rows?.leaks?.length > 0 && fold(`Leaks: ${rows.leaks.length === 1 ? "1 pair" : `the first ${count(rows.leaks.length)} pairs`}, validation and training row`, () => rows.leaks.map((leak) => pair([leak.val, leak.train])), { open: true }),
+      answers && openers(answers),
+    ];
+  }
+}
+
+function account(found, screen) {
+  if (!found) return missing("Not there yet.", "The account of the data is written before the first step; an older run may have none.");
+  const rows = statuses(found.counts).filter(([name, n]) => n || name === "used" || name === "val");
+  const total = rows.reduce((sum, [, n]) => sum + n, 0) || 1;
+  const reasons = new Map(rows.map(([name]) => [name, (found.reasons ?? []).filter((one) => one.status === name)]));
+  const bar = h("div", { class: "share", "aria-hidden": "true" }, rows.filter(([, n]) => n).map(([name, n]) => h("i", { class: name in STATUSES ? name : "other", vars: { "--share": n / total } })));
+  const line = ([name, n]) => h("tr", null,
+    h("th", { scope: "row" }, h("i", { class: `tile ${name in STATUSES ? name : "other"}`, "aria-hidden": "true" }), name),
+    h("td", { class: "num" }, count(n)), h("td", { class: "num quiet" }, percent(n / total)),
+    h("td", null, STATUSES[name] ?? words(name), reasons.get(name).filter((one) => one.reason).length > 0 && reasonList(reasons.get(name), screen)));
+  return [
+    h("p", null, h("strong", null, count(found.num_rows)), " rows read. Each is accounted for:"), bar,
+    scrollBox("Account of the rows", h("table", { class: "account" }, h("tbody", null, rows.map(line)))),
+    found.notes?.length > 0 && h("ul", { class: "notes" }, found.notes.map((note) => h("li", null, note))),
+    Object.keys(found.files ?? {}).length > 0 && fold(`Files (${Object.keys(found.files).length}) and their SHA-256`, () => h("dl", { class: "hashes" }, Object.entries(found.files).map(([path, hash]) => h("div", null, h("dt", null, path), h("dd", null, h("code", null, hash)))))),
+  ];
+}
+
+/** All of `items`, `size` at once. */
+function grown(items, size, make, noun) {
+  const list = growing(h("div"), size, make, noun);
+  list.set(items);
+  return list.node;
+}
+
+function reasonList(reasons, screen) {
+  const list = reasons.filter((one) => one.reason);
+  const total = list.reduce((sum, one) => sum + one.count, 0);
+  const line = (one) => h("div", { class: "reason" }, h("p", null, one.count > 1 && h("span", { class: "num quiet" }, `${count(one.count)} × `), one.reason), one.rows?.length > 0 && screen.ids(one.rows, one.count));
+  return fold(list.length === 1 ? "1 reason" : `${count(list.length)} reasons, ${count(total)} rows`, () => grown(list, 30, line, "reasons"), { open: list.length <= 2 });
+}
+
+function lengthsPart(lengths, root) {
+  if (!lengths) return missing("Not kept.", "Lengths are in examples.json, which this run does not have (yet).");
+  const width = Math.max(300, Math.min(640, (root.clientWidth || 800) / (root.clientWidth > 900 ? 2 : 1) - 32));
+  const line = (name, kind, sum) => h("tr", null, h("th", { scope: "row" }, name), lengths[`${kind}_quantiles`].map((value) => h("td", { class: "num" }, count(value))), h("td", { class: "num" }, count(sum)));
+  const beyond = lengths.max_seq_len > 1.5 * Math.max(lengths.edges.at(-1), 1);
+  return [
+    h("p", null, h("strong", null, percent(lengths.num_tokens ? lengths.num_trained / lengths.num_tokens : null)), ` of the tokens are trained: ${count(lengths.num_trained)} of ${count(lengths.num_tokens)}. The rest is only shown to the model.`,
+      beyond && ` The limit, max_seq_len ${count(lengths.max_seq_len)}, lies beyond the axis.`),
+    h("div", { class: "histograms" }, histogram(lengths, width)),
+    scrollBox("Lengths", h("table", { class: "lengths" },
+      h("thead", null, h("tr", null, ["tokens per row", "shortest", "median", "95 %", "longest", "sum"].map((text, i) => h("th", { scope: "col", class: i ? "num" : "" }, text)))),
+      h("tbody", null, line("all", "all", lengths.num_tokens), line("trained", "trained", lengths.num_trained)))),
+  ];
+}
+
+const figures = (list) => h("dl", { class: "facts" }, list.map(([name, value, tone]) => h("div", null, h("dt", null, name), h("dd", { class: tone }, value))));
+
+function openers(answers) {
+  const share = answers.n ? answers.opener_count / answers.n : null;
+  const of = (name, value, other, digits = 3) => h("tr", null, h("th", { scope: "row" }, name), h("td", { class: "num" }, number(value, digits)), answers.reference && h("td", { class: "num" }, number(other, digits)));
+  return [
+    h("h3", null, "Answers"),
+    h("p", null, `The most frequent opening, `, h("q", null, answers.opener || "(nothing)"), `, has ${count(answers.opener_count)} of ${count(answers.n)} answers (${percent(share)}).`),
+    scrollBox("Surface of the answers", h("table", { class: "surface" },
+      h("thead", null, h("tr", null, h("th", { scope: "col" }, ""), h("th", { scope: "col", class: "num" }, "training"), answers.reference && h("th", { scope: "col", class: "num" }, "usage"))),
+      h("tbody", null,
+        of("compression ratio (higher: more alike)", answers.compression_ratio, answers.reference?.compression_ratio),
+        of("distinct word pairs (share)", answers.distinct_2, answers.reference?.distinct_2),
+        of("with a shared phrase (share)", answers.template_rate, answers.reference?.template_rate)))),
+  ];
+}
+
+function factTable(facts) {
+  const text = (value) => (typeof value === "number" ? number(value, 3) : typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "–"));
+  return scrollBox("Training and usage", h("table", null,
+    h("thead", null, h("tr", null, ["", "training", "usage", "in words"].map((name) => h("th", { scope: "col" }, name)))),
+    h("tbody", null, facts.map((fact) => h("tr", null, h("th", { scope: "row", class: fact.differs ? "warning" : "" }, words(fact.name), fact.differs && " differs"), h("td", null, text(fact.train)), h("td", null, text(fact.usage)), h("td", null, fact.message))))));
+}

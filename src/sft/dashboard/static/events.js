@@ -1,0 +1,201 @@
+// The screen "Events": what happened in the run, attempt by attempt, and what its terminal said.
+
+import { get, runPath } from "./api.js";
+import { choice, copyButton, fold, searchBox, settled, switches } from "./controls.js";
+import { fill, h, setText } from "./dom.js";
+import { count, words } from "./format.js";
+import { LEVELS, MARKS, failure, glyph, loading, missing } from "./parts.js";
+import { marked } from "./prose.js";
+
+const MOST = 5000; // lines that are kept in the page
+const NEAR = 24; // pixels from the end that count as the end
+const OWN = new Set(["time", "kind", "level", "step", "text"]); // columns; the rest is folded
+const SHAPES = { started: "play", phase: "dots", note: "disc", ...Object.fromEntries(Object.entries(MARKS).map(([kind, mark]) => [kind, mark[0]])) };
+
+export async function show(root, context) {
+  const screen = new Screen(root, context);
+  fill(root, loading("Reading the events …"));
+  await screen.load();
+  return screen;
+}
+
+/** Whether `event` is of the levels and kind, and holds `query`. */
+export function matches(event, { levels, kind, query }) {
+  if (levels.size && !levels.has(event.level)) return false;
+  if (kind && event.kind !== kind) return false;
+  return !query || lineOf(event).toLowerCase().includes(query);
+}
+
+/** What an event holds besides its columns, as [name, text]. */
+export function more(event) {
+  return Object.entries(event).filter(([name, value]) => !OWN.has(name) && value !== null && value !== "")
+    .map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]);
+}
+
+/** One line of text, for searching and copying. */
+export function lineOf(event) {
+  const step = event.step === null || event.step === undefined ? "" : ` step ${event.step}`;
+  const rest = more(event).map(([name, value]) => `${name}=${value}`).join(" ");
+  return [event.time, event.level, event.kind + step, event.text, rest].filter(Boolean).join("  ");
+}
+
+const two = (value) => String(value).padStart(2, "0");
+
+/** [day, time of day] in the reader's time zone; milliseconds where they are known. */
+export function moment(time) {
+  const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return ["", String(time ?? "")];
+  const day = date.toLocaleDateString("en-GB", { weekday: "short", day: "numeric", month: "short", year: "numeric" });
+  return [day, `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`];
+}
+
+class Screen {
+  constructor(root, context) {
+    this.root = root;
+    this.context = context;
+    this.filter = { levels: new Set(), kind: "", query: "" };
+    this.follows = true;
+    this.waiting = 0; // events that came while paused
+    this.again = settled(() => this.load().catch((error) => this.fail(error)), 300);
+  }
+
+  async load() {
+    const answer = await get(runPath(this.context.run, "events", { limit: 2000 }), this.context.signal);
+    this.events = answer.events;
+    this.left = Math.max(0, answer.total - answer.events.length);
+    this.seen = new Set(this.events.map(lineOf));
+    this.frame();
+    this.redraw();
+  }
+
+  fail(error) {
+    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
+  }
+
+  close() {
+    this.again.stop();
+  }
+
+  update(message) {
+    if (message.kind === "snapshot" && message.reset) this.again();
+    if (message.kind !== "records" || !message.events.length || !this.events) return;
+    // What was fetched may overlap with what the stream told in the meantime.
+    const fresh = message.events.filter((event) => !this.seen.has(lineOf(event)));
+    for (const event of fresh) this.seen.add(lineOf(event));
+    if (!fresh.length) return;
+    if (!this.events.length) return void this.again();
+    this.events.push(...fresh);
+    this.addKinds(fresh);
+    this.append(fresh);
+  }
+
+  frame() {
+    if (!this.events.length) {
+      fill(this.root, h("h1", { class: "hidden-label" }, "Events"), missing("No events.", "Nothing has been written yet, or this run was made by a version that kept no events."));
+      return;
+    }
+    this.told = h("span", { class: "small quiet", role: "status" });
+    this.kinds = choice("kind", [["", "all"]], "", (kind) => { this.filter.kind = kind; this.redraw(); });
+    this.known = new Set();
+    this.addKinds(this.events);
+    this.button = h("button", { type: "button", "aria-pressed": "true", title: "Key F", on: { click: () => this.follow(!this.follows) } });
+    this.log = h("ol", { class: "events" });
+    this.box = h("div", { class: "event-box", tabindex: 0, role: "log", "aria-label": "Events, newest last", "aria-live": "off", on: { scroll: () => this.scrolled() } }, this.log);
+    const level = (name) => [name, glyph(LEVELS[name][0]), ` ${LEVELS[name][2]}`];
+    fill(this.root,
+      h("h1", { class: "hidden-label" }, "Events"),
+      h("div", { class: "controls" },
+        searchBox("Search events", (query) => { this.filter.query = query; this.redraw(); }, this.filter.query),
+        switches("Levels shown", Object.keys(LEVELS).map(level), this.filter.levels, () => this.redraw()),
+        this.kinds, this.button,
+        copyButton("Copy what is shown", () => this.shown().map(lineOf).join("\n"), this.context.announce),
+        this.told),
+      this.left > 0 && h("p", { class: "small quiet" }, `The ${count(this.left)} oldest events are in events.jsonl only.`),
+      this.box);
+    this.follow(this.follows);
+  }
+
+  addKinds(events) {
+    const select = this.kinds.querySelector("select");
+    for (const { kind } of events) {
+      if (this.known.has(kind)) continue;
+      this.known.add(kind);
+      select.append(h("option", { value: kind, selected: kind === this.filter.kind }, words(kind)));
+    }
+  }
+
+  shown() {
+    return this.events.filter((event) => matches(event, this.filter));
+  }
+
+  redraw() {
+    if (!this.log?.isConnected) return;
+    this.day = "";
+    this.attempt = 0;
+    this.log.replaceChildren();
+    this.append(this.events);
+    if (!this.log.childElementCount) this.log.append(h("li", { class: "none quiet" }, "No event matches."));
+  }
+
+  append(events) {
+    this.log.querySelector(".none")?.remove();
+    const lines = events.flatMap((event) => this.lines(event));
+    this.log.append(...lines);
+    while (this.log.childElementCount > MOST) this.log.firstElementChild.remove();
+    const number = this.shown().length;
+    setText(this.told, number === this.events.length ? `${count(number)} events` : `${count(number)} of ${count(this.events.length)} events`);
+    if (this.follows) this.toEnd();
+    else if (lines.length && events !== this.events) this.pausedWith(lines.length);
+  }
+
+  /** The line of an event, and a heading before it where a day or an attempt begins. */
+  lines(event) {
+    if (event.kind === "started") this.attempt += 1;
+    if (!matches(event, this.filter)) return [];
+    const [day, time] = moment(event.time);
+    const found = [];
+    if (day !== this.day) found.push(h("li", { class: "day small" }, day));
+    this.day = day;
+    const rest = more(event);
+    const level = LEVELS[event.level] ?? LEVELS.info;
+    found.push(h("li", { class: `event ${event.level === "info" ? "" : level[1]} ${event.kind}` },
+      h("time", { class: "quiet", title: String(event.time ?? "") }, time),
+      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), event.kind === "started" && this.attempt > 1 && ` (attempt ${this.attempt})`),
+      h("span", { class: "step num quiet" }, event.step === null || event.step === undefined ? "" : `step ${count(event.step)}`),
+      h("div", { class: "said" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query),
+        rest.length > 0 && fold("details", () => h("dl", { class: "pairs small" }, rest.map(([name, value]) => h("div", null, h("dt", null, words(name)), h("dd", null, h("code", null, value)))))))));
+    return found;
+  }
+
+  // ----------------------------------------------------------------- following
+
+  follow(on) {
+    this.follows = on;
+    this.waiting = 0;
+    this.button.setAttribute("aria-pressed", String(on));
+    setText(this.button, on ? "Following" : "Paused: follow");
+    if (on) this.toEnd();
+  }
+
+  toEnd() {
+    this.box.scrollTop = this.box.scrollHeight;
+  }
+
+  pausedWith(number) {
+    this.waiting += number;
+    setText(this.button, `Paused: ${count(this.waiting)} new, follow`);
+  }
+
+  /** Scrolling up pauses, scrolling to the end follows again. */
+  scrolled() {
+    const isAtEnd = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < NEAR;
+    if (isAtEnd !== this.follows) this.follow(isAtEnd);
+  }
+
+  key(event) {
+    const typing = event.target.closest?.("input, select, textarea");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || event.key.toLowerCase() !== "f" || !this.button) return false;
+    this.follow(!this.follows);
+    return true;
+  }
+}

@@ -1,0 +1,207 @@
+// The screen "Guards": what each guard says, how sure it is, and what to do about it.
+
+import { get, runPath } from "./api.js";
+import { createChart } from "./charts.js";
+import { fold, settled } from "./controls.js";
+import { fill, h } from "./dom.js";
+import { count, number, words } from "./format.js";
+import { VERDICTS, command, failure, glyph, loading, missing, scrollBox, verdictBadge } from "./parts.js";
+import { commandsOf, sentence } from "./prose.js";
+import {
+  GUARDS, actionText, chartOptions, drawable, figure, firstSignal, guardNames, interval, lastPoint, sight, title, unitText,
+} from "./signals.js";
+
+const ORDER = ["alarm", "watch", "insufficient", "not_measured", "pass"];
+const WAIT = 400; // milliseconds after a finding: a look writes many
+
+export async function show(root, context) {
+  const screen = new Screen(root, context);
+  fill(root, loading("Reading what the guards found …"));
+  await screen.load();
+  return screen;
+}
+
+class Screen {
+  constructor(root, context) {
+    this.root = root;
+    this.context = context;
+    this.charts = [];
+    this.chosen = new Map(); // guard: name of the signal its chart shows
+    this.opened = new Set(); // folds that are open
+    this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
+  }
+
+  async load() {
+    const answer = await get(runPath(this.context.run, "guards"), this.context.signal);
+    this.close();
+    const focused = document.activeElement?.id;
+    this.draw(answer);
+    if (focused && this.root.contains(document.getElementById(focused))) document.getElementById(focused).focus();
+  }
+
+  fail(error) {
+    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
+  }
+
+  update(message) {
+    if (message.kind === "records" && message.findings.length) this.again();
+    if (message.kind === "snapshot" && message.reset) this.again();
+  }
+
+  close() {
+    this.again.stop();
+    for (const chart of this.charts) chart.close();
+    this.charts = [];
+  }
+
+  draw(answer) {
+    const names = guardNames(answer);
+    if (!names.length) {
+      fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", "Guards judge after each look; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing."));
+      return;
+    }
+    const verdicts = new Map(answer.verdicts.map((finding) => [finding.guard, finding]));
+    const cards = names.map((name) => this.card(name, verdicts.get(name), answer));
+    fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), headline(answer, names, verdicts), h("div", { class: "guard-cards" }, cards), rules(answer.settings));
+  }
+
+  card(guard, verdict, answer) {
+    const word = verdict?.verdict ?? "not_measured";
+    const findings = answer.findings.filter((finding) => finding.guard === guard);
+    const node = h("article", { class: `card verdict-card ${word}`, id: `guard-${guard}`, tabindex: -1, "aria-labelledby": `title-${guard}` },
+      h("header", null,
+        h("h2", { id: `title-${guard}` }, title(guard)),
+        verdictBadge(word),
+        GUARDS[guard] && h("p", { class: "quiet question" }, GUARDS[guard][1])),
+      h("p", { class: "said" }, verdict ? sentence(verdict.message) : "Not measured: this guard has not judged yet."));
+    const names = Object.keys(answer.signals).filter((name) => name.startsWith(`${guard}.`) && drawable(answer.signals[name]));
+    if (names.length) this.addChart(node, guard, verdict, names, answer);
+    else node.append(noChart(word));
+    node.append(...remedy(verdict, this.context.snapshot?.path));
+    const evidence = answer.evidence?.[guard] ?? [];
+    node.append(h("div", { class: "folds" },
+      evidence.length > 0 && fold("Evidence in examples", () => evidence.map((part) => this.evidence(part)), this.key(guard, "evidence")),
+      findings.length > 0 && fold(`All signals (${findings.length})`, () => signalTable(findings), this.key(guard, "signals"))));
+    node.append(h("p", { class: "action quiet small" }, actionText(answer.actions?.[guard]), answer.actions?.[guard] && [" ", h("code", null, `guards.${guard}: ${answer.actions[guard]}`)]));
+    return node;
+  }
+
+  key(guard, part) {
+    return { key: `${guard}/${part}`, opened: this.opened };
+  }
+
+  addChart(node, guard, verdict, names, answer) {
+    const kept = this.chosen.get(guard);
+    let name = names.includes(kept) ? kept : firstSignal(guard, verdict, answer.signals);
+    const place = h("div", { class: "guard-chart" });
+    const facts = h("dl", { class: "signal-facts" });
+    const unit = h("span", { class: "quiet small" }, unitText(answer.signals[name].unit));
+    const select = h("select", { id: `signal-${guard}`, "aria-label": `Signal of ${title(guard)} shown`, on: { change: () => change(select.value) } },
+      names.map((one) => h("option", { value: one, selected: one === name }, words(one.slice(guard.length + 1)))));
+    const drawFacts = () => fill(facts, factList(name, answer.signals[name]));
+    const change = (to) => {
+      name = to;
+      this.chosen.set(guard, to);
+      drawFacts();
+      fill(unit, unitText(answer.signals[name].unit));
+      chart.draw(chartOptions(name, answer.signals[name]), { urgent: true });
+    };
+    drawFacts();
+    node.append(h("div", { class: "chart-head" }, select, unit, legend()), place, facts);
+    const chart = createChart(place, chartOptions(name, answer.signals[name]));
+    this.charts.push(chart);
+  }
+
+  evidence(part) {
+    const row = (item) => h("li", null,
+      item.id && h("a", { class: "id", href: `#/run/${this.context.run}/data?row=${encodeURIComponent(item.id)}` }, item.id),
+      item.figure !== null && item.figure !== undefined && h("span", { class: "num" }, typeof item.figure === "number" ? number(item.figure, 3) : item.figure),
+      item.text && h("q", null, item.text));
+    return [h("h3", null, part.title), part.items?.length ? h("ol", { class: "evidence" }, part.items.map(row)) : h("p", { class: "quiet" }, "No examples.")];
+  }
+}
+
+/** One line that says it all, and a way to each card. */
+function headline(answer, names, verdicts) {
+  const step = Math.max(-1, ...answer.verdicts.map((finding) => finding.step ?? -1));
+  const chips = names.map((name) => {
+    const [shape, tone, word] = VERDICTS[verdicts.get(name)?.verdict] ?? VERDICTS.not_measured;
+    const jump = () => {
+      const card = document.getElementById(`guard-${name}`);
+      card.scrollIntoView({ block: "start" });
+      card.focus({ preventScroll: true });
+    };
+    return h("button", { type: "button", class: `guard-chip ${tone}`, on: { click: jump } }, glyph(shape), h("span", null, title(name)), h("span", { class: "word" }, word));
+  });
+  const worst = ORDER.find((verdict) => names.some((name) => (verdicts.get(name)?.verdict ?? "not_measured") === verdict));
+  const said = {
+    alarm: "An alarm: sure, large, and seen in two looks or beyond doubt.",
+    watch: "Worth watching; nothing is sure.",
+    insufficient: "Nothing found, but not all could be judged.",
+    not_measured: "Nothing found in what was measured; not all was measured.",
+    pass: "All that was measured passed.",
+  }[worst];
+  return h("section", { class: "verdict-head", "aria-label": "Verdicts" },
+    h("p", null, step >= 0 && h("strong", null, `After step ${count(step)}. `), said),
+    h("div", { class: "guard-chips" }, chips));
+}
+
+/** What the lines of a chart are; each differs in more than its colour. */
+function legend() {
+  const item = (kind, text) => h("span", null, h("i", { class: `key ${kind}`, "aria-hidden": "true" }), text);
+  return h("span", { class: "key-row quiet small" }, item("line", "measured"), item("band", "95 %"), item("limit", "threshold"), item("seen", "would be seen"));
+}
+
+function noChart(word) {
+  const why = word === "insufficient"
+    ? missing("Too little to tell.", "Nothing could be drawn yet; this is not a pass.")
+    : missing("Not measured.", "There are no figures, so nothing is known either way; this is not a pass.");
+  why.classList.add("no-chart");
+  return why;
+}
+
+/** The figures of the last look, and what could have been seen. */
+function factList(name, signal) {
+  const point = lastPoint(signal);
+  const pair = (term, value) => value !== "" && value !== null && h("div", null, h("dt", null, term), h("dd", null, value));
+  const unit = unitText(signal.unit);
+  const judged = point.verdict === "insufficient" || point.verdict === "not_measured";
+  return [
+    pair("now", figure(point.statistic, signal.unit)),
+    pair("95 % interval", interval(point.low, point.high, signal.unit)),
+    pair("threshold", point.threshold === null || point.threshold === undefined ? "" : figure(point.threshold, signal.unit)),
+    unit && pair("unit", unit),
+    judged && h("div", { class: "wide" }, h("dt", null, "this signal"), h("dd", null, verdictBadge(point.verdict))),
+    sight(name, point, signal.unit) && h("div", { class: "wide" }, h("dt", null, "what would be seen"), h("dd", null, sight(name, point, signal.unit))),
+  ];
+}
+
+function remedy(verdict, path) {
+  if (!verdict?.remedy) return [];
+  return [h("div", { class: "remedy" },
+    h("p", null, h("strong", null, "What to do: "), sentence(verdict.remedy)),
+    commandsOf(verdict.remedy, path ?? "RUN").map(command))];
+}
+
+function signalTable(findings) {
+  const row = (finding) => h("tr", null,
+    h("th", { scope: "row" }, words(finding.signal), finding.primary && h("span", { class: "quiet small" }, " decides")),
+    h("td", null, verdictBadge(finding.verdict)),
+    h("td", { class: "num" }, figure(finding.statistic, finding.unit)),
+    h("td", { class: "num" }, finding.interval ? interval(finding.interval[0], finding.interval[1], finding.unit) : ""),
+    h("td", { class: "num" }, figure(finding.threshold, finding.unit)),
+    h("td", { class: "num" }, finding.n ? count(finding.n) : ""),
+    h("td", { class: "signal-said" }, sentence(finding.message), finding.remedy && h("p", { class: "quiet" }, "What to do: ", sentence(finding.remedy))));
+  const head = ["signal", "verdict", "now", "95 % interval", "threshold", "n", "in words"];
+  return scrollBox("All signals", h("table", { class: "signals" },
+    h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 1 && i < 6 ? "num" : "" }, text)))),
+    h("tbody", null, findings.map(row))));
+}
+
+/** The settings that verdicts were judged by. */
+function rules(settings) {
+  const rows = Object.entries(settings ?? {}).filter(([, value]) => value !== null && typeof value !== "object");
+  if (!rows.length) return null;
+  return h("section", { class: "rules", "aria-label": "Rules" }, h("p", { class: "quiet small" }, "Judged by: ",
+    rows.map(([name, value], i) => [i > 0 && ", ", h("code", null, `${name} ${typeof value === "number" ? number(value) : value}`)]), "."));
+}

@@ -1,0 +1,77 @@
+// Paired differences between runs as a small forest plot: one row of a table for each pair.
+
+import { h, svg } from "./dom.js";
+import { count, number, signed } from "./format.js";
+import { glyph, missing, scrollBox } from "./parts.js";
+import { ticks } from "./axes.js";
+
+const WIDTH = 220;
+const SIDE = 8;
+const WORDS = {
+  better: ["check", "good", "better"],
+  worse: ["square", "error", "worse"],
+  "no difference seen": ["half", "quiet", "no difference seen"],
+};
+
+const finite = (value) => value !== null && value !== undefined && Number.isFinite(value);
+
+/** [low, high] that holds all intervals and 0, with some air. */
+export function spanOf(pairs) {
+  const ends = pairs.flatMap((pair) => [pair.low, pair.high, pair.difference]).filter(finite);
+  const low = Math.min(0, ...ends);
+  const high = Math.max(0, ...ends);
+  const air = (high - low || 1) * 0.08;
+  return [low - air, high + air];
+}
+
+const placer = ([low, high]) => (value) => (SIDE + ((WIDTH - 2 * SIDE) * (value - low)) / (high - low)).toFixed(1);
+
+function drawn(pair, span) {
+  const x = placer(span);
+  const [, tone] = WORDS[pair.verdict] ?? ["", "quiet"];
+  const text = `${signed(pair.difference)}${finite(pair.low) ? `, 95 % interval ${signed(pair.low)} to ${signed(pair.high)}` : ""}`;
+  return svg("svg", { class: `forest ${tone}`, viewBox: `0 0 ${WIDTH} 24`, width: WIDTH, height: 24, role: "img", "aria-label": text },
+    svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 24 }),
+    finite(pair.low) && finite(pair.high) && [
+      svg("line", { class: "reach", x1: x(pair.low), x2: x(pair.high), y1: 12, y2: 12 }),
+      [pair.low, pair.high].map((end) => svg("line", { class: "reach", x1: x(end), x2: x(end), y1: 8, y2: 16 })),
+    ],
+    finite(pair.difference) && svg("rect", { class: "point", x: Number(x(pair.difference)) - 4, y: 8, width: 8, height: 8 }));
+}
+
+function axis(span) {
+  const x = placer(span);
+  const label = (value) => {
+    const text = svg("text", { x: x(value), y: 14 }, number(value, 2));
+    text.setAttribute("text-anchor", "middle");
+    return [svg("line", { x1: x(value), x2: x(value), y1: 0, y2: 4 }), text];
+  };
+  return svg("svg", { class: "forest axis", viewBox: `0 0 ${WIDTH} 18`, width: WIDTH, height: 18, "aria-hidden": "true" },
+    svg("line", { x1: SIDE, x2: WIDTH - SIDE, y1: 0.5, y2: 0.5 }), ticks(...span, 4).map(label));
+}
+
+/** `pairs`: `paired` of /api/compare. `name(id)`: nodes for a run. */
+export function forest(pairs, name) {
+  const told = pairs.filter((pair) => !pair.error);
+  const failed = pairs.filter((pair) => pair.error);
+  const span = spanOf(told);
+  const row = (pair) => {
+    const [shape, tone, word] = WORDS[pair.verdict] ?? ["ring", "quiet", pair.verdict];
+    return h("tr", null,
+      h("th", { scope: "row" }, name(pair.b)),
+      h("td", null, h("span", { class: `badge ${tone}` }, glyph(shape), word)),
+      h("td", { class: "forest-cell" }, drawn(pair, span)),
+      h("td", { class: "num" }, signed(pair.difference)),
+      h("td", { class: "num" }, finite(pair.low) ? `${signed(pair.low)} to ${signed(pair.high)}` : "not known"),
+      h("td", { class: "num" }, count(pair.n)),
+      h("td", { class: "in-words" }, pair.sentence, pair.notes?.length > 0 && h("ul", { class: "notes small quiet" }, pair.notes.map((note) => h("li", null, note)))));
+  };
+  const head = ["run (B)", "against A", "difference and 95 % interval", "B − A", "95 %", "rows", "in words"];
+  return [
+    told.length > 0 && scrollBox("Paired differences", h("table", { class: "paired" },
+      h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 2 && i < 6 ? "num" : "" }, text)))),
+      h("tbody", null, told.map(row)),
+      h("tfoot", null, h("tr", null, h("td"), h("td"), h("td", { class: "forest-cell" }, axis(span), h("p", { class: "small quiet ends" }, h("span", null, "← B better"), h("span", null, "B worse →"))), h("td", { colspan: 4, class: "small quiet" }, "nats per token of the answer; each row is compared with itself"))))),
+    failed.map((pair) => missing("Not compared: ", name(pair.b), " ", pair.error)),
+  ];
+}

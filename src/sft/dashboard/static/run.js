@@ -1,0 +1,125 @@
+// The Run screen: how the training goes, live.
+
+import { fill, h, setText } from "./dom.js";
+import { words } from "./format.js";
+import { markButtons, RunCharts } from "./run_charts.js";
+import { showFacts, showGuards, showNotice, showSigns } from "./run_side.js";
+import { savePicture, saveTable } from "./save.js";
+
+export async function show(root, context) {
+  const parts = build(root);
+  const charts = new RunCharts(context, parts);
+  const showSnapshot = () => {
+    showFacts(parts.facts, context.snapshot);
+    showGuards(parts.guards, context.snapshot);
+    showSigns(parts.signs, context.snapshot);
+    showMeaning(parts.meaning, context.snapshot);
+    showNotice(parts.notice, context.snapshot, context.signal);
+  };
+  addControls(parts, charts, context);
+  showSnapshot();
+  await charts.load();
+  return {
+    update(message) {
+      if (message.kind === "records") charts.add(message);
+      if (message.kind === "records" || message.kind === "state") showFacts(parts.facts, context.snapshot);
+      if (message.kind === "state") showNotice(parts.notice, context.snapshot, context.signal);
+      if (message.kind === "snapshot") {
+        showSnapshot();
+        if (message.reset) charts.load().catch(() => {}); // the connection tells what is wrong
+        else charts.draw(false);
+      }
+    },
+    key: (event) => useKey(event, charts, parts),
+    close: () => charts.close(),
+  };
+}
+
+function build(root) {
+  const parts = {
+    notice: h("div", { hidden: true }),
+    facts: h("dl", { class: "facts", id: "facts" }),
+    guards: h("div", { class: "guards", id: "guards" }),
+    signs: h("section", { class: "card", id: "signs", "aria-labelledby": "signs-title" }),
+    controls: h("div", { class: "controls", id: "controls" }),
+    marks: h("div", { class: "controls", role: "group", "aria-label": "Marks on the chart" }),
+    legend: h("div", { class: "legend" }),
+    big: h("div", { class: "big-plot", id: "loss-chart" }),
+    small: h("div", { class: "panels", id: "panels" }),
+    meaning: h("p", { class: "meaning small" }),
+    empty: h("div", { id: "empty", hidden: true }),
+    zoomOut: h("button", { type: "button", id: "zoom-out", hidden: true }, "Whole run"),
+    save: h("div", { class: "save" }),
+  };
+  const head = h("header", { class: "chart-head" }, h("h2", { id: "loss-title" }, "Loss"), parts.controls, parts.save);
+  parts.body = h("div", null,
+    h("section", { class: "card big", "aria-labelledby": "loss-title" }, head, parts.legend, parts.big, h("footer", { class: "chart-foot" }, parts.marks, parts.meaning)),
+    parts.small);
+  fill(root, parts.notice, parts.facts, parts.guards, h("div", { class: "run-grid" }, h("div", null, parts.empty, parts.body), parts.signs));
+  return parts;
+}
+
+function addControls(parts, charts, context) {
+  const log = pressed("log", "log", true, (on) => charts.set("log", on));
+  log.title = "Key l";
+  const clip = pressed("clip", "clip p99", false, (on) => charts.set("clip", on));
+  clip.title = "Leave the highest and lowest hundredth of the train loss out of the axis";
+  const x = h("select", { id: "x-axis" }, ["step", "tokens", "time"].map((name) => h("option", { value: name }, name)));
+  x.addEventListener("change", () => run(charts.setX(x.value), context));
+  const smooth = h("input", { type: "range", id: "smooth", min: "0", max: "0.99", step: "0.01", value: "0.9" });
+  const shown = h("output", { class: "smooth-value" }, "0.90");
+  let timer = 0;
+  smooth.addEventListener("input", () => {
+    setText(shown, Number(smooth.value).toFixed(2));
+    clearTimeout(timer);
+    timer = setTimeout(() => run(charts.setSmooth(Number(smooth.value)), context), 120);
+  });
+  const explain = pressed("explain", "explain", false, (on) => charts.small.explainAll(on));
+  parts.zoomOut.addEventListener("click", () => run(charts.zoom(null, null), context));
+  fill(parts.controls, parts.zoomOut, log, clip, h("label", null, "x", x), h("label", null, "smoothing", smooth, shown), explain);
+  fill(parts.marks, h("span", null, "marks"), markButtons(charts));
+  const { name } = context.snapshot;
+  const picture = () => charts.chart && run(savePicture(charts.chart, `${name}: loss`, `${name}-loss`), context);
+  const table = () => saveTable(charts.shown(), charts.data.x, `${name}-curves`);
+  parts.picture = picture;
+  parts.log = log;
+  fill(parts.save,
+    h("button", { type: "button", id: "save-png", title: "Key s", on: { click: picture } }, "PNG"),
+    h("button", { type: "button", id: "save-csv", on: { click: table } }, "CSV"));
+}
+
+/** A request that a control began: what goes wrong is told, unless the screen was left. */
+function run(promise, context) {
+  promise.catch((error) => {
+    if (error.name !== "AbortError") context.announce(error.message);
+  });
+}
+
+function pressed(id, word, on, toggle) {
+  const button = h("button", { type: "button", id, "aria-pressed": String(on) }, word);
+  button.addEventListener("click", () => {
+    const now = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(now));
+    toggle(now);
+  });
+  return button;
+}
+
+function showMeaning(node, snapshot) {
+  const told = snapshot.metrics?.loss;
+  setText(node, told ? `${words("loss")}: ${told.meaning} (${told.unit})${told.watch ? ` Watch: ${told.watch}` : ""}` : "");
+}
+
+function useKey(event, charts, parts) {
+  if (event.ctrlKey || event.metaKey || event.altKey || /^(input|select|textarea)$/i.test(event.target.tagName)) return false;
+  const actions = {
+    l: () => parts.log.click(),
+    s: () => parts.picture(),
+    "+": () => charts.zoomBy(0.5),
+    "-": () => charts.zoomBy(2),
+    Escape: () => (charts.cursor.at !== null ? charts.cursor.set(null) : charts.data.zoomed && charts.zoom(null, null)),
+  };
+  if (!(event.key in actions)) return false;
+  actions[event.key]();
+  return true;
+}

@@ -1,0 +1,57 @@
+// The line above the big chart: what each curve looks like, its value at the cursor, on or off.
+
+import { fill, h, setText, svg } from "./dom.js";
+import { count, duration, number, short } from "./format.js";
+import { CURVES, pointsOf } from "./run_panels.js";
+
+export class Legend {
+  constructor(node, toggle) {
+    this.place = h("output", { id: "readout", class: "readout-place" });
+    this.entries = new Map(CURVES.map((curve) => [curve.key, this.entry(curve, toggle)]));
+    fill(node, this.place, [...this.entries.values()].map((entry) => entry.button));
+  }
+
+  entry(curve, toggle) {
+    const value = h("span", { class: "value" });
+    const swatch = svg("svg", { class: `swatch series-${curve.colour} dash-${curve.dash ?? "solid"}${curve.opacity ? " thin" : ""}`, viewBox: "0 0 22 10", "aria-hidden": "true" },
+      svg("line", { x1: "0", y1: "5", x2: "22", y2: "5" }), curve.of === "looks" && svg("circle", { cx: "11", cy: "5", r: "2.6" }));
+    const button = h("button", { type: "button", class: "curve", "aria-pressed": "true", hidden: true, data: { curve: curve.key }, on: { click: () => toggle(curve.key) } }, swatch, h("span", null, curve.word), value);
+    return { button, value };
+  }
+
+  /** Shows the values at the cursor of `charts`; returns them as one sentence. */
+  show(charts) {
+    const { data, cursor } = charts;
+    const here = charts.value("loss");
+    const epoch = charts.value("epoch")?.y;
+    const place = here ? placeText(data, here, cursor.at, epoch) : "no step yet";
+    setText(this.place, place);
+    const said = [place];
+    for (const curve of CURVES) {
+      const { button, value } = this.entries.get(curve.key);
+      button.hidden = !pointsOf(curve, data)?.x.length;
+      if (button.hidden) continue;
+      button.setAttribute("aria-pressed", String(charts.on.has(curve.key)));
+      const text = valueText(curve, charts, here);
+      setText(value, text);
+      if (charts.on.has(curve.key)) said.push(`${curve.word} ${text}`);
+    }
+    return said.join(", ");
+  }
+}
+
+function placeText(data, here, at, epoch) {
+  const words = [at === null ? `latest: step ${count(here.step)}` : `step ${count(here.step)}`];
+  if (data.x === "tokens" && at !== null) words.push(`${short(at)} tokens`);
+  if (data.x === "time" && at !== null) words.push(duration(at));
+  if (Number.isFinite(epoch)) words.push(`epoch ${epoch.toFixed(2)}`);
+  return words.join(" · ");
+}
+
+function valueText(curve, charts, here) {
+  if (curve.of === "steps") return number(here?.y);
+  if (curve.of === "smooth") return number(here?.smooth);
+  const look = charts.lookValue(curve.name);
+  if (!look) return number(null);
+  return look.step === here?.step ? number(look.y) : `${number(look.y)} @${count(look.step)}`;
+}

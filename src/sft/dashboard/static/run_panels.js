@@ -1,0 +1,64 @@
+// Which curves the Run screen shows, and how each looks. Train and val differ by line style too.
+
+// Curves of the big chart. `of` says where the points come from.
+export const CURVES = [
+  { key: "raw", of: "steps", name: "loss", word: "train loss", colour: 1, width: 1, opacity: 0.4, on: true },
+  { key: "smooth", of: "smooth", name: "loss", word: "smoothed", colour: 1, width: 2.4, on: true },
+  { key: "val", of: "looks", name: "val_loss", word: "val", colour: 2, dash: "dash", symbol: "circle", on: true },
+  { key: "usage", of: "looks", name: "usage_loss", word: "usage", colour: 3, dash: "dot", symbol: "diamond", on: true },
+  { key: "retain", of: "looks", name: "retain_loss", word: "retain", colour: 4, dash: "dashdot", symbol: "square", on: true },
+  { key: "probe", of: "looks", name: "train_probe_loss", word: "train rows at looks", colour: 5, dash: "longdash", symbol: "triangle-up", on: false },
+  { key: "drift", of: "looks", name: "usage_drift_loss", word: "usage drift", colour: 6, dash: "longdashdot", symbol: "cross", on: false },
+];
+
+// Kinds of marks that are toggled together.
+export const MARK_GROUPS = [
+  { key: "checkpoints", kinds: ["checkpoint"], on: true },
+  { key: "looks", kinds: ["look"], on: false },
+  { key: "resumes", kinds: ["resumed", "interrupted", "failed"], on: true },
+  { key: "alarms", kinds: ["watch", "alarm", "stopped"], on: true },
+];
+
+// Small charts: a metric of steps, and the look metric that belongs to it.
+export const PANELS = [
+  { name: "perplexity", val: "val_perplexity", noisy: true, y: { log: true } },
+  { name: "accuracy", val: "val_accuracy", noisy: true, y: { share: true } },
+  { name: "learning_rate", y: { zero: true } },
+  { name: "grad_norm", noisy: true, y: { log: true, clip: true } },
+  { name: "epoch", y: { zero: true } },
+  { name: "train_flos", y: { zero: true, large: true } },
+  { name: "tokens_per_second", noisy: true, y: { zero: true, clip: true, large: true } },
+  { name: "retain_kl", look: true, y: { zero: true } },
+];
+
+export const X_TITLES = { step: "step", tokens: "tokens", time: "seconds of training" };
+
+/** The points of one curve of the big chart, or null. */
+export function pointsOf(curve, data) {
+  if (curve.of === "looks") return data.looks[curve.name] ?? null;
+  const points = data.series[curve.name];
+  if (!points) return null;
+  return curve.of === "smooth" ? (points.smooth ?? null) : points;
+}
+
+/** A curve as charts.js wants it. */
+export function lineOf(curve, points) {
+  const { word, colour, width, opacity, dash, symbol } = curve;
+  return { name: word, x: points.x, y: points.y, colour, width, opacity, dash, symbol, points: curve.of === "looks" };
+}
+
+/** The lines of a small chart. */
+export function panelLines(panel, data) {
+  if (panel.look) {
+    const points = data.looks[panel.name];
+    return points ? [{ name: panel.name, ...points, colour: 4, dash: "dashdot", symbol: "square", points: true, width: 1.4 }] : [];
+  }
+  const points = data.series[panel.name];
+  if (!points) return [];
+  const raw = { name: panel.name, x: points.x, y: points.y, colour: 1, width: panel.noisy ? 0.8 : 1.6, opacity: panel.noisy ? 0.4 : 1 };
+  const lines = [raw];
+  if (panel.noisy && points.smooth) lines.push({ ...raw, name: "smoothed", ...points.smooth, width: 1.8, opacity: 1 });
+  const val = panel.val && data.looks[panel.val];
+  if (val) lines.push({ name: "val", x: val.x, y: val.y, colour: 2, dash: "dash", points: true, width: 1.4 });
+  return lines;
+}

@@ -1,0 +1,89 @@
+// The small charts of the Run screen: each with its value, its meaning and what to watch.
+
+import { createChart } from "./charts.js";
+import { rangeOf } from "./axes.js";
+import { fill, h, setText } from "./dom.js";
+import { count, number, percent, short, words } from "./format.js";
+import { panelLines, PANELS } from "./run_panels.js";
+
+const FORMATS = { accuracy: (v) => percent(v), train_flos: short, tokens_per_second: count, epoch: (v) => number(v, 3) };
+
+export class SmallCharts {
+  constructor(node, charts) {
+    this.charts = charts;
+    this.panels = PANELS.map((panel) => this.panel(panel));
+    fill(node, this.panels.map((panel) => panel.card));
+  }
+
+  panel(spec) {
+    const value = h("output", { class: "value" });
+    const plot = h("div", { class: "small-plot" });
+    const meaning = h("p", { class: "meaning small", hidden: true, id: `meaning-${spec.name}` });
+    const ask = h("button", { type: "button", class: "ask", "aria-expanded": "false", "aria-controls": meaning.id, "aria-label": `What ${words(spec.name)} means` }, "?");
+    ask.addEventListener("click", () => {
+      meaning.hidden = !meaning.hidden;
+      ask.setAttribute("aria-expanded", String(!meaning.hidden));
+    });
+    const card = h("section", { class: "card panel", hidden: true, data: { metric: spec.name }, "aria-label": words(spec.name) },
+      h("header", null, h("h3", null, words(spec.name)), ask, value), meaning, plot);
+    return { spec, card, value, plot, meaning, chart: null };
+  }
+
+  draw(urgent) {
+    for (const panel of this.panels) {
+      const lines = panelLines(panel.spec, this.charts.data);
+      panel.card.hidden = !lines.some((line) => line.y.some((y) => y !== null));
+      if (panel.card.hidden) continue;
+      this.explain(panel);
+      const options = this.options(panel.spec, lines);
+      if (panel.chart) panel.chart.draw(options, { urgent });
+      else panel.chart = createChart(panel.plot, options);
+    }
+  }
+
+  options(spec, lines) {
+    const { charts } = this;
+    const raw = lines.filter((line) => !line.points).map((line) => line.y);
+    const looks = lines.filter((line) => line.points).map((line) => line.y);
+    const found = [[raw, spec.y], [looks, { ...spec.y, clip: false }]].filter(([lists]) => lists.length).map(([lists, y]) => rangeOf(lists, y));
+    const range = [Math.min(...found.map((r) => r[0])), Math.max(...found.map((r) => r[1]))];
+    return {
+      label: `${words(spec.name)} by ${charts.data.x}. Arrow keys move the cursor.`,
+      series: lines, x: charts.xSpec(), y: { ...spec.y, range }, cursor: charts.cursor,
+      onZoom: (from, to) => charts.zoom(from, to), describe: () => `${charts.said ?? ""}, ${words(spec.name)} ${this.text(spec)}`,
+    };
+  }
+
+  explain({ spec, meaning }) {
+    const told = this.charts.context.snapshot.metrics?.[spec.name];
+    if (!told) return;
+    const unit = told.unit && told.unit !== "1" ? ` (${told.unit})` : "";
+    setText(meaning, `${told.meaning}${unit}${told.watch ? ` Watch: ${told.watch}` : ""}`);
+  }
+
+  text(spec) {
+    const format = FORMATS[spec.name] ?? number;
+    if (spec.look) return format(this.charts.lookValue(spec.name)?.y);
+    const here = format(this.charts.value(spec.name)?.y);
+    const look = spec.val && this.charts.lookValue(spec.val);
+    return look ? `${here} · val ${format(look.y)}` : here;
+  }
+
+  showValues() {
+    for (const panel of this.panels) {
+      if (!panel.card.hidden) setText(panel.value, this.text(panel.spec));
+    }
+  }
+
+  /** Shows or hides the meaning of all metrics. */
+  explainAll(shown) {
+    for (const { card, meaning } of this.panels) {
+      meaning.hidden = !shown;
+      card.querySelector(".ask").setAttribute("aria-expanded", String(shown));
+    }
+  }
+
+  close() {
+    for (const panel of this.panels) panel.chart?.close();
+  }
+}

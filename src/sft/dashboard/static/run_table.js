@@ -1,0 +1,182 @@
+// The table of runs on the screen "Compare": sort, filter, choose columns, select runs.
+
+import { fill, h, setText } from "./dom.js";
+import { NONE, clock, count, duration, number } from "./format.js";
+import { fold, searchBox, tick } from "./controls.js";
+import { STATES, VERDICTS, glyph, scrollBox, statePill } from "./parts.js";
+
+export const MOST = 6; // runs that can be compared at once
+const FIRST_KEYS = 5; // settings that differ and are shown unasked
+const NOISE = new Set(["run.dir", "run.name"]); // differ between any two runs
+
+const settingText = (value) => {
+  if (value === null || value === undefined) return NONE;
+  if (typeof value === "number") return number(value);
+  return typeof value === "string" ? value : JSON.stringify(value);
+};
+
+const verdictRow = (verdicts) => h("span", { class: "verdict-row" }, Object.entries(verdicts ?? {}).map(([guard, verdict]) => {
+  const [shape, tone, word] = VERDICTS[verdict] ?? VERDICTS.not_measured;
+  const text = `${guard.replaceAll("_", " ")}: ${word}`;
+  return h("span", { class: tone, title: text, role: "img", "aria-label": text }, glyph(shape));
+}));
+
+const SEVERITY = ["pass", "not_measured", "insufficient", "watch", "alarm"];
+const worst = (verdicts) => Math.max(-1, ...Object.values(verdicts ?? {}).map((verdict) => SEVERITY.indexOf(verdict)));
+
+// { key, title, value(row) to sort by, show(row) node or text, num }
+const COLUMNS = [
+  { key: "state", title: "state", value: (row) => row.state, show: (row) => statePill(row.state) },
+  { key: "step", title: "step", num: true, value: (row) => row.step, show: (row) => (row.step === null ? NONE : `${count(row.step)}${row.num_steps ? ` / ${count(row.num_steps)}` : ""}`) },
+  { key: "best_val_loss", title: "best val loss", num: true, value: (row) => row.best_val_loss, show: (row) => number(row.best_val_loss) },
+  { key: "best_step", title: "at step", num: true, value: (row) => row.best_step, show: (row) => count(row.best_step) },
+  { key: "loss", title: "loss", num: true, value: (row) => row.loss, show: (row) => number(row.loss) },
+  { key: "verdicts", title: "guards", value: (row) => worst(row.verdicts), show: (row) => verdictRow(row.verdicts), text: (row) => JSON.stringify(row.verdicts) },
+  { key: "seconds", title: "time", num: true, value: (row) => row.seconds, show: (row) => duration(row.seconds) },
+  { key: "started", title: "started", value: (row) => row.started, show: (row) => (row.started ? clock(row.started) : NONE) },
+  { key: "model", title: "model", value: (row) => row.model, show: (row) => row.model || NONE },
+  { key: "method", title: "method", value: (row) => row.method, show: (row) => row.method || NONE },
+  { key: "data", title: "data", value: (row) => row.data.join(", "), show: (row) => row.data.join(", ") || NONE },
+];
+
+const configColumn = (key) => ({ key: `config.${key}`, title: key, value: (row) => row.config?.[key], show: (row) => settingText(row.config?.[key]) });
+
+const textOf = (column, row) => {
+  if (column.text) return column.text(row);
+  const shown = column.show(row);
+  return typeof shown === "string" ? shown : String(column.value(row));
+};
+
+/** Settings that are not the same in all `rows`, without those that always differ. */
+export function differing(rows) {
+  const keys = new Set(rows.flatMap((row) => Object.keys(row.config ?? {})));
+  const known = rows.filter((row) => row.config && Object.keys(row.config).length);
+  return [...keys].filter((key) => !NOISE.has(key) && new Set(known.map((row) => JSON.stringify(row.config[key] ?? null))).size > 1);
+}
+
+/** `rows` sorted by `value`; what is missing comes last either way. */
+export function sorted(rows, value, down) {
+  const none = (one) => one === null || one === undefined || one === "";
+  const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
+  return [...rows].sort((a, b) => {
+    const [x, y] = [value(a), value(b)];
+    if (none(x) || none(y)) return none(x) - none(y);
+    return down ? order(y, x) : order(x, y);
+  });
+}
+
+export class RunTable {
+  /** `picked` is the list of ids, in order; `onPick(ids)` is called when it changes. */
+  constructor(runs, picked, colours, onPick) {
+    this.runs = runs;
+    this.picked = picked;
+    this.colours = colours;
+    this.onPick = onPick;
+    this.query = "";
+    this.sort = { key: "best_val_loss", down: false };
+    this.hideEqual = runs.length > 1;
+    this.chosen = null; // keys of columns; null: the usual ones
+    this.told = h("span", { class: "small quiet", role: "status" });
+    this.body = h("div", { class: "run-table" });
+    this.opened = new Set();
+    this.chooser = fold("Columns", () => this.choices(), { key: "columns", opened: this.opened });
+    this.node = h("div", null,
+      h("div", { class: "controls" },
+        searchBox("Filter runs by name, model, data, setting", (query) => { this.query = query; this.draw(); }),
+        tick("hide columns that are the same in all", this.hideEqual, (on) => { this.hideEqual = on; this.draw(); }),
+        this.told),
+      this.chooser, this.body);
+    this.draw();
+  }
+
+  setRuns(runs) {
+    this.runs = runs;
+    this.draw();
+  }
+
+  keys() {
+    return this.chosen ?? new Set([...COLUMNS.map((column) => column.key), ...differing(this.runs).slice(0, FIRST_KEYS).map((key) => `config.${key}`)]);
+  }
+
+  all() {
+    const keys = new Set(this.runs.flatMap((row) => Object.keys(row.config ?? {})));
+    return [...COLUMNS, ...[...keys].sort().map(configColumn)];
+  }
+
+  columns(rows) {
+    const keys = this.keys();
+    const wanted = this.all().filter((column) => keys.has(column.key));
+    if (!this.hideEqual || rows.length < 2) return wanted;
+    return wanted.filter((column) => new Set(rows.map((row) => textOf(column, row))).size > 1);
+  }
+
+  choices() {
+    const list = h("div", { class: "column-choices" });
+    const keys = this.keys();
+    const change = (key, on) => {
+      this.chosen = new Set(this.keys());
+      if (on) this.chosen.add(key);
+      else this.chosen.delete(key);
+      this.draw();
+    };
+    const draw = (query) => fill(list, this.all().filter((column) => column.title.toLowerCase().includes(query))
+      .map((column) => tick(column.title, (this.chosen ?? keys).has(column.key), (on) => change(column.key, on))));
+    draw("");
+    return [searchBox("Find a column", draw), list];
+  }
+
+  matching() {
+    const text = (row) => [row.name, row.path, row.state, row.model, row.method, ...row.data, JSON.stringify(row.config ?? {})].join(" ").toLowerCase();
+    const words = this.query.split(/\s+/).filter(Boolean);
+    return this.runs.filter((row) => { const all = text(row); return words.every((word) => all.includes(word)); });
+  }
+
+  draw() {
+    const found = this.matching();
+    const columns = this.columns(found);
+    const name = { key: "name", title: "run", value: (row) => row.name };
+    const by = [name, ...this.all()].find((column) => column.key === this.sort.key) ?? name;
+    const rows = sorted(found, by.value, this.sort.down);
+    const focused = this.body.contains(document.activeElement) ? document.activeElement.id : null;
+    const scroll = this.body.querySelector(".scroll");
+    const at = scroll?.scrollLeft ?? 0;
+    setText(this.told, `${found.length === this.runs.length ? "" : `${count(found.length)} of `}${count(this.runs.length)} runs; ${this.picked.length ? `${this.picked.length} chosen` : "choose 2 to 6"}`);
+    fill(this.body, found.length
+      ? scrollBox("Runs", h("table", { class: "runs" },
+        h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "hidden-label" }, "chosen")), [name, ...columns].map((column) => this.head(column)))),
+        h("tbody", null, rows.map((row) => this.row(row, columns)))))
+      : h("p", { class: "missing" }, "No run matches."));
+    if (at) this.body.querySelector(".scroll").scrollLeft = at;
+    if (focused) document.getElementById(focused)?.focus();
+  }
+
+  head(column) {
+    const on = this.sort.key === column.key;
+    const press = () => {
+      this.sort = { key: column.key, down: on ? !this.sort.down : false };
+      this.draw();
+    };
+    return h("th", { scope: "col", class: column.num ? "num" : "", "aria-sort": on ? (this.sort.down ? "descending" : "ascending") : null },
+      h("button", { type: "button", class: "sort", id: `sort-${column.key}`, on: { click: press } }, column.title));
+  }
+
+  row(row, columns) {
+    const on = this.picked.includes(row.id);
+    const box = h("input", { type: "checkbox", id: `pick-${row.id}`, checked: on, disabled: !on && this.picked.length >= MOST, "aria-label": `Compare ${row.name}` });
+    box.addEventListener("change", () => {
+      this.picked = box.checked ? [...this.picked, row.id] : this.picked.filter((id) => id !== row.id);
+      this.onPick(this.picked);
+      this.draw();
+    });
+    const cell = (column) => h("td", { class: column.num ? "num" : "cell-text", title: column.num ? null : textOf(column, row) }, column.show(row));
+    return h("tr", { class: on ? "picked" : "" },
+      h("td", { class: "pick" }, box),
+      h("th", { scope: "row" }, h("span", { class: "run-name" },
+        h("i", { class: `line-key ${on ? `c${this.colours.of(row.id)}` : "none"}`, "aria-hidden": "true" }),
+        h("a", { href: `#/run/${encodeURIComponent(row.id)}`, title: row.path }, row.name))),
+      columns.map(cell));
+  }
+}
+
+/** Whether a state means that figures still change. */
+export const isLive = (state) => STATES[state]?.[1] === "busy";

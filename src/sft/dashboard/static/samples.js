@@ -1,0 +1,200 @@
+// The screen "Samples": the same prompts answered by the base model, midway and now.
+
+import { get, runPath } from "./api.js";
+import { choice, growing, searchBox, settled } from "./controls.js";
+import { diffWords } from "./diff.js";
+import { fill, h, setText } from "./dom.js";
+import { count } from "./format.js";
+import { failure, loading, missing } from "./parts.js";
+import { marked, plainPrompt, prompt } from "./prose.js";
+
+const COLUMNS = ["base", "middle", "now"];
+const AT_ONCE = 40; // rows drawn before "Show more"
+const WAIT = 400; // milliseconds after a sample: a look writes one for each prompt
+
+const STOPS = {
+  stop: ["ended by itself", ""],
+  length: ["cut at the limit", "warning"],
+};
+
+export async function show(root, context) {
+  const screen = new Screen(root, context);
+  fill(root, loading("Reading the answers …"));
+  await screen.load();
+  return screen;
+}
+
+/** The looks shown first: the base model, the one nearest to the middle, the last. */
+export function firstLooks(steps) {
+  const [first, last] = [steps[0], steps[steps.length - 1]];
+  const between = steps.slice(1, -1);
+  const middle = between.reduce(
+    (best, step) => (best === null || Math.abs(step - (first + last) / 2) < Math.abs(best - (first + last) / 2) ? step : best), null);
+  return { base: first, middle, now: last };
+}
+
+/** The answer of `row` at `step`, or undefined. */
+export const answerAt = (row, step) => row.answers.find((answer) => answer.step === step);
+
+/** Rows whose id, prompt, reference or one of whose answers holds `query`. */
+export function matching(rows, query, probe) {
+  const texts = (row) => [row.id, row.prompt, row.reference ?? "", ...row.answers.map((answer) => answer.answer)];
+  return rows.filter((row) => (!probe || row.probe === probe) && (!query || texts(row).some((text) => text.toLowerCase().includes(query))));
+}
+
+class Screen {
+  constructor(root, context) {
+    this.root = root;
+    this.context = context;
+    this.query = "";
+    this.probe = "";
+    this.against = "base";
+    this.looks = null; // {base, middle, now}: steps
+    this.isLast = true; // "now" follows the newest look
+    this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
+  }
+
+  async load() {
+    this.answer = await get(runPath(this.context.run, "samples"), this.context.signal);
+    const { steps, rows } = this.answer;
+    if (!rows.length) {
+      fill(this.root, h("h1", { class: "hidden-label" }, "Samples"), missing("No samples.",
+        "Fixed prompts are answered at the first, the middle and the last look, where `looks.samples` is above 0; none of these looks has been written yet."));
+      this.looks = null;
+      return;
+    }
+    const first = firstLooks(steps);
+    const isNew = this.looks === null;
+    this.looks = isNew || !steps.includes(this.looks.base) ? first : { ...this.looks, now: this.isLast ? first.now : this.looks.now, middle: this.looks.middle ?? first.middle };
+    if (isNew) this.frame();
+    this.drawLooks();
+    this.list.set(this.found());
+  }
+
+  fail(error) {
+    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
+  }
+
+  update(message) {
+    const isNews = message.kind === "records" && message.samples.length;
+    if (isNews || (message.kind === "snapshot" && message.reset)) this.again();
+  }
+
+  close() {
+    this.again.stop();
+    this.dialog?.close();
+  }
+
+  /** Keys are the dialog's while it is open. */
+  key() {
+    return Boolean(this.dialog?.open);
+  }
+
+  frame() {
+    const probes = [...new Set(this.answer.rows.map((row) => row.probe))];
+    this.told = h("span", { role: "status" });
+    this.heads = h("div", { class: "sample-heads" });
+    this.dialog = h("dialog", { class: "full-text", "aria-label": "Full text" });
+    this.list = growing(h("div", { class: "samples" }), AT_ONCE, (row) => this.row(row), "prompts");
+    const redraw = () => this.list.set(this.found());
+    fill(this.root,
+      h("h1", { class: "hidden-label" }, "Samples"),
+      h("div", { class: "controls" },
+        searchBox("Search prompts and answers", (query) => { this.query = query; redraw(); }),
+        probes.length > 1 && choice("probe", [["", "all"], ...probes.map((one) => [one, one])], "", (value) => { this.probe = value; redraw(); }),
+        choice("mark what differs from", [["base", "the first column"], ["middle", "the second column"], ["reference", "the reference"], ["", "nothing"]], this.against, (value) => { this.against = value; redraw(); }),
+        this.told),
+      this.heads, this.list.node, this.dialog);
+  }
+
+  found() {
+    const found = matching(this.answer.rows, this.query, this.probe);
+    setText(this.told, found.length === this.answer.rows.length
+      ? `${count(found.length)} prompts` : found.length ? `${count(found.length)} of ${count(this.answer.rows.length)} prompts` : "Nothing matches.");
+    return found;
+  }
+
+  drawLooks() {
+    const { steps } = this.answer;
+    const name = (step) => (step === steps[0] && step === 0 ? "step 0, the base model" : step === steps[steps.length - 1] ? `step ${count(step)}, the last` : `step ${count(step)}`);
+    const options = [...steps.map((step) => [step, name(step)])];
+    const pick = (column) => {
+      const own = column === "middle" ? [["", "none"], ...options] : options;
+      const label = { base: "before", middle: "between", now: "after" }[column];
+      return h("div", { class: `head ${column}` }, choice(label, own, this.looks[column] ?? "", (value) => {
+        this.looks[column] = value === "" ? null : Number(value);
+        if (column === "now") this.isLast = this.looks.now === steps[steps.length - 1];
+        this.list.set(this.found());
+        this.root.classList.toggle("two", this.looks.middle === null);
+      }));
+    };
+    this.root.classList.toggle("two", this.looks.middle === null);
+    fill(this.heads, h("div", { class: "head prompt small" }, "prompt"), COLUMNS.map(pick));
+  }
+
+  row(row) {
+    const compared = this.compare(row);
+    const cells = COLUMNS.filter((column) => column !== "middle" || this.looks.middle !== null)
+      .map((column) => this.cell(row, column, compared));
+    const open = () => { if (!String(getSelection())) this.open(row); };
+    const text = plainPrompt(row.prompt);
+    return h("article", { class: "sample", on: { click: open } },
+      h("div", { class: "cell prompt" },
+        h("button", { type: "button", class: "id", "aria-haspopup": "dialog", on: { click: (event) => { event.stopPropagation(); this.open(row); } } }, row.id),
+        h("span", { class: "quiet small" }, row.probe),
+        h("div", { class: "text clamp" }, prompt(row.prompt, this.query)),
+        !text && h("span", { class: "quiet" }, "(empty prompt)")),
+      cells);
+  }
+
+  /** What is marked in which column of a row: `{ column: parts, note }`. */
+  compare(row) {
+    const now = answerAt(row, this.looks.now);
+    const before = this.against === "reference" ? row.reference : answerAt(row, this.looks[this.against])?.answer;
+    if (!this.against || !now || before === undefined || before === null || this.looks[this.against] === this.looks.now) return {};
+    const found = diffWords(before, now.answer);
+    const note = {
+      same: "unchanged",
+      new: "written anew",
+      long: "too long to mark",
+      some: "",
+    }[found.kind];
+    return { [this.against]: found.before, now: found.after, note };
+  }
+
+  cell(row, column, compared) {
+    const step = this.looks[column];
+    const answer = answerAt(row, step);
+    const label = h("span", { class: "cell-label quiet small" }, `step ${count(step)}`);
+    if (!answer) return h("div", { class: `cell ${column}` }, label, h("p", { class: "quiet" }, "Not answered at this step."));
+    const [word, tone] = STOPS[answer.stop_reason] ?? [answer.stop_reason ?? "", ""];
+    return h("div", { class: `cell ${column}` }, label,
+      h("div", { class: "text clamp" }, answer.answer ? this.parts(compared[column], answer.answer, column) : h("em", { class: "quiet" }, "(empty answer)")),
+      h("p", { class: "under small quiet" },
+        h("span", null, `${count(answer.tokens)} tokens`),
+        word && h("span", { class: tone }, word),
+        column === "now" && compared.note && h("span", { class: "note" }, compared.note),
+        answer.opener && h("span", { class: "opener", title: "How the answer opens" }, "opens: ", h("q", null, answer.opener))));
+  }
+
+  parts(parts, text, column) {
+    if (!parts) return marked(text, this.query);
+    const tag = column === "now" ? "ins" : "del";
+    return parts.map((part) => (part.changed ? h(tag, null, marked(part.text, this.query)) : marked(part.text, this.query)));
+  }
+
+  /** All of one row, at all looks. */
+  open(row) {
+    const part = (name, children, note) => h("section", null, h("h3", null, name, note && h("span", { class: "quiet small" }, ` ${note}`)), h("div", { class: "text", tabindex: 0 }, children));
+    const close = h("button", { type: "button", on: { click: () => this.dialog.close() } }, "Close");
+    fill(this.dialog,
+      h("header", null, h("h2", { class: "id" }, row.id), close),
+      part("Prompt", prompt(row.prompt, this.query)),
+      row.reference !== null && row.reference !== undefined && part("Reference", marked(row.reference, this.query)),
+      row.answers.map((answer) => part(`Step ${count(answer.step)}`, answer.answer ? marked(answer.answer, this.query) : "(empty answer)",
+        `${count(answer.tokens)} tokens, ${STOPS[answer.stop_reason]?.[0] ?? answer.stop_reason ?? ""}`)));
+    this.dialog.showModal();
+    this.dialog.scrollTop = 0;
+    close.focus();
+  }
+}

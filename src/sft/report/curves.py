@@ -1,0 +1,150 @@
+"""The lines of a run's pictures: thinned, smoothed, and with what happened along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sft.report.files import number, whole
+from sft.report.headline import checkpoints
+from sft.report.reading import RunRecords
+from sft.report.series import Array, Points, Series
+from sft.report.words import figure
+
+MOST_MARKS = 12
+WIDTH = 400  # at most twice as many points of a line
+
+# metric of a step: (its title, the metrics of looks that are drawn with it)
+LINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "loss": ("Loss, nats per token", ("val_loss", "usage_loss", "train_probe_loss")),
+    "perplexity": ("Perplexity", ("val_perplexity", "usage_perplexity")),
+    "accuracy": ("Accuracy: right tokens ranked first", ("val_accuracy", "usage_accuracy")),
+    "learning_rate": ("Learning rate", ()),
+    "grad_norm": ("Gradient norm before clipping", ()),
+    "tokens_per_second": ("Tokens per second", ()),
+}
+UNSMOOTHED = ("learning_rate",)
+MARKS = ("checkpoint", "resumed", "interrupted", "failed", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One picture: the line of a metric of steps, and of metrics of looks."""
+
+    name: str
+    title: str
+    line: Points
+    looks: dict[str, Points] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> bool:
+        """Is there anything to draw?"""
+        return bool(len(self.line.y)) or any(len(points.y) for points in self.looks.values())
+
+    def words(self) -> str:
+        """What the picture shows, in numbers: for those who do not see it."""
+        said = [_ends(self.title, self.line.step, self.line.y)]
+        said += [
+            _ends(name.replace("_", " "), points.step, points.y)
+            for name, points in self.looks.items()
+        ]
+        return ". ".join(text for text in said if text) + "."
+
+
+def curves(records: RunRecords) -> list[Curve]:
+    """The six pictures, in order; some may have nothing to draw."""
+    series = Series(records.run)
+    if not records.run.metrics.is_file():
+        return []
+    series.update()
+    found = []
+    weight = smoothing(series.num_steps)
+    for name, (title, looks) in LINES.items():
+        line = series.points(name, width=WIDTH, smooth=0.0 if name in UNSMOOTHED else weight)
+        if name == "perplexity":  # of the mean loss, as everywhere: a mean of powers is its peaks
+            loss = series.points("loss", width=WIDTH, smooth=weight)
+            line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
+        measured = {look: series.look_points(look) for look in looks}
+        measured = {look: points for look, points in measured.items() if len(points.y)}
+        found.append(Curve(name, title, line, measured))
+    return found
+
+
+def smoothing(num_steps: int) -> float:
+    """The weight of what came before: a tenth of a short run, fifty steps of a long one."""
+    return min(max(0.0, 1 - 10 / max(num_steps, 1)), 0.98)
+
+
+def marks(records: RunRecords) -> list[dict[str, Any]]:
+    """Where something happened: its kind and step, each once."""
+    told = [
+        (str(event.get("kind")), step, "")
+        for event in records.events
+        if event.get("kind") in MARKS and (step := whole(event.get("step"))) is not None
+    ]
+    if not any(kind == "checkpoint" for kind, *_ in told):
+        told += [("checkpoint", step, "") for step in checkpoints(records)]
+    told += _first_verdicts(records)
+    if records.chosen is not None:
+        told.append(("chosen", records.chosen, ""))
+    return [{"kind": kind, "step": step, "guard": guard} for kind, step, guard in sorted(set(told))]
+
+
+def _first_verdicts(records: RunRecords) -> list[tuple[str, int, str]]:
+    """Each guard's first watch and first alarm: a mark at every look would hide the line."""
+    first: dict[tuple[str, str], int] = {}
+    for finding in records.findings:
+        verdict, step = str(finding.get("verdict")), whole(finding.get("step"))
+        if verdict in ("watch", "alarm") and finding.get("primary") and step is not None:
+            first.setdefault((str(finding.get("guard")), verdict), step)
+    return [(verdict, step, guard.replace("_", " ")) for (guard, verdict), step in first.items()]
+
+
+def curve_facts(records: RunRecords) -> dict[str, Any]:
+    """The points that are drawn, and what they show in words, by metric."""
+    return {
+        "smoothing": smoothing(records.steps),
+        "marks": marks(records),
+        "marks_words": marks_words(marks(records)),
+        "lines": {
+            curve.name: {
+                "title": curve.title,
+                "words": curve.words(),
+                "drawn": curve.drawn,
+                **curve.line.record(),
+                "looks": {name: points.record() for name, points in curve.looks.items()},
+            }
+            for curve in curves(records)
+        },
+        "clip": number(records.setting("optim.max_grad_norm")),
+        "source": {"file": "metrics.jsonl", "where": "records of steps and of looks"},
+    }
+
+
+def marks_words(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`First alarm: forgetting at step 4`, one text for each kind."""
+    said: dict[str, list[str]] = {}
+    for mark in found:
+        guard = f"{mark['guard']} at " if mark["guard"] else ""
+        said.setdefault(mark["kind"], []).append(f"{guard}step {mark['step']:,}")
+    names = {"watch": "first watch", "alarm": "first alarm", "checkpoint": "checkpoints"}
+    return [
+        f"{names.get(kind, kind).capitalize()}: {', '.join(places[:MOST_MARKS])}"
+        + (f" and {len(places) - MOST_MARKS} more" if len(places) > MOST_MARKS else "")
+        for kind, places in said.items()
+    ]
+
+
+def _ends(name: str, steps: Array, values: Array) -> str:
+    """`Loss from 2.554 at step 1 to 0.832 at step 24, between 0.8 and 6.2`."""
+    if not len(values):
+        return ""
+    low, high = float(min(values)), float(max(values))
+    text = (
+        f"{name} from {figure(float(values[0]))} at step {int(steps[0]):,} to "
+        f"{figure(float(values[-1]))} at step {int(steps[-1]):,}"
+    )
+    return f"{text}, between {figure(low)} and {figure(high)}" if len(values) > 2 else text

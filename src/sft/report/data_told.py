@@ -1,0 +1,190 @@
+"""What the run was trained on: the account of the rows, their lengths, how the model sees them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from sft.report.files import number, whole
+from sft.report.reading import Record, RunRecords, items, objects, part
+from sft.report.samples import shortened
+
+MOST_PLACES = 12  # places named of one reason
+MOST_REASONS = 50
+MOST_PROMPTS = 60  # usage prompts that training does not cover
+NUM_VIEWS = 3
+MOST_VIEW = 3_000  # characters of one row as tokens
+STATUSES = {
+    "used": "trained on",
+    "changed": "edited, and trained on",
+    "truncated": "cut, and trained on",
+    "val": "kept back for validation",
+    "dropped": "left out",
+    "bad": "cannot be used",
+}
+KINDS = ("trained", "partly", "masked")
+_QUANTILES = ("shortest", "median", "95 %", "longest")
+
+
+def data_account(records: RunRecords) -> dict[str, Any]:
+    """Everything about the rows that the run folder knows; parts not recorded are None."""
+    return {
+        "rows": _rows(records.account),
+        "sources": _sources(records),
+        "lengths": _lengths(part(records.examples, "lengths")),
+        "views": _views(records),
+        "usage": _usage(records.preflight),
+        "repeats": _repeats(part(records.preflight, "rows")),
+        "notes": [str(note) for note in items(records.account, "notes")][:MOST_REASONS],
+    }
+
+
+def _rows(account: Record) -> dict[str, Any] | None:
+    """How many rows became what, and why."""
+    if not account:
+        return None
+    reasons: dict[tuple[str, str], list[str]] = {}
+    counts: dict[tuple[str, str], int] = {}
+    for row in objects(account, "rows"):
+        key = (str(row.get("status", "")), str(row.get("reason", "")))
+        counts[key] = counts.get(key, 0) + 1
+        places = reasons.setdefault(key, [])
+        if len(places) < MOST_PLACES:
+            places.append(str(row.get("row", "")))
+    total = whole(account.get("num_rows")) or 0
+    listed = Counter(str(row.get("status", "")) for row in objects(account, "rows"))
+    for status, count in part(account, "counts").items():
+        # Rows of a stream, and bad ones beyond the first 10,000, are counted but not listed.
+        rest = (whole(count) or 0) - listed[str(status)]
+        if rest > 0:
+            key = (str(status), "")
+            counts[key] = counts.get(key, 0) + rest
+    order = [*STATUSES]
+    lines = sorted(counts, key=lambda key: (_place(order, key[0]), -counts[key], key[1]))
+    return {
+        "total": total,
+        "used": sum(n for (s, _), n in counts.items() if s in ("used", "changed", "truncated")),
+        "lines": [
+            {
+                "status": status if status in STATUSES else "other",
+                "name": STATUSES.get(status, status),
+                "reason": reason,
+                "count": counts[status, reason],
+                # Of rows that are simply used nobody needs the places.
+                "places": [] if status in ("used", "val") else reasons.get((status, reason), []),
+            }
+            for status, reason in lines[:MOST_REASONS]
+        ],
+        "more": max(0, len(lines) - MOST_REASONS),
+        "source": {"file": "account.json", "where": "rows, by status and reason"},
+    }
+
+
+def _place(order: list[str], status: str) -> int:
+    return order.index(status) if status in order else len(order)
+
+
+def _sources(records: RunRecords) -> list[dict[str, Any]]:
+    """The share of each source, where there are several."""
+    return [
+        {
+            "name": str(source.get("source", "")),
+            "examples": whole(source.get("examples")),
+            "tokens": whole(source.get("tokens")),
+            "share": number(source.get("share")),
+            "epochs": number(source.get("epochs")),
+        }
+        for source in objects(records.account, "sources")
+    ]
+
+
+def _lengths(lengths: Record) -> dict[str, Any] | None:
+    """The histogram; None where it was not recorded, or is of another shape."""
+    edges = [number(edge) for edge in items(lengths, "edges")]
+    found: dict[str, Any] = {"edges": edges}
+    for name in ("all", "trained"):
+        counts = [whole(count) for count in items(lengths, f"{name}_counts")]
+        quantiles = [whole(value) for value in items(lengths, f"{name}_quantiles")]
+        if len(counts) != len(edges) - 1 or len(quantiles) != len(_QUANTILES):
+            return None
+        if None in counts or None in quantiles:
+            return None
+        found[name] = {"counts": counts, "quantiles": dict(zip(_QUANTILES, quantiles, strict=True))}
+    if not edges or None in edges:
+        return None
+    for name in ("num_tokens", "num_trained", "max_seq_len"):
+        found[name] = whole(lengths.get(name)) or 0
+    return {**found, "source": {"file": "examples.json", "where": "lengths"}}
+
+
+def _views(records: RunRecords) -> list[dict[str, Any]]:
+    """Three rows as the model sees them: the shortest, a middling and the longest recorded."""
+    every = [view for view in objects(records.examples, "views") if items(view, "pieces")]
+    every.sort(key=lambda view: whole(view.get("tokens")) or 0)
+    middle = {0, len(every) // 2, len(every) - 1} if every else set()
+    return [_view(every[i]) for i in sorted(middle)][:NUM_VIEWS]
+
+
+def _view(view: Record) -> dict[str, Any]:
+    pieces, left = [], MOST_VIEW
+    for piece in items(view, "pieces"):
+        if not isinstance(piece, list) or len(piece) != 3 or left <= 0:
+            continue
+        text, kind, special = str(piece[0]), str(piece[1]), bool(piece[2])
+        kind = kind if kind in KINDS else "masked"
+        pieces.append({"text": text[:left], "kind": kind, "special": special})
+        left -= len(text)
+    return {
+        "id": str(view.get("id", "")),
+        "part": "validation" if view.get("part") == "val" else "training",
+        "tokens": whole(view.get("tokens")),
+        "trained": whole(view.get("trained")),
+        "pieces": pieces,
+        "cut": left < 0 or bool(view.get("cut")),
+    }
+
+
+def _usage(preflight: Record) -> dict[str, Any] | None:
+    """Usage prompts that are unlike every training prompt, in their groups."""
+    usage = part(preflight, "usage")
+    if not usage:
+        return None
+    texts = {str(row.get("id")): str(row.get("text", "")) for row in objects(usage, "uncovered")}
+    groups = []
+    room = MOST_PROMPTS
+    for group in objects(usage, "groups"):
+        ids = [str(name) for name in items(group, "ids") if str(name) in texts]
+        shown = ids[:room]
+        room -= len(shown)
+        groups.append(
+            {
+                "label": str(group.get("label", "")),
+                "count": len(ids),
+                "rows": [{"id": name, "text": shortened(texts[name], 400)} for name in shown],
+            }
+        )
+    differs = [fact for fact in objects(usage, "facts") if fact.get("differs")]
+    return {
+        "n": whole(usage.get("n")) or 0,
+        "uncovered": len(texts),
+        "groups": groups,
+        "differs": [
+            {"name": str(f.get("name", "")), "message": str(f.get("message", ""))} for f in differs
+        ],
+        "auc": number(part(usage, "classifier").get("auc")),
+        "source": {"file": "preflight.json", "where": "usage"},
+    }
+
+
+def _repeats(rows: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How far the training rows are distinct, and whether validation rows are among them."""
+    if not rows:
+        return None
+    return {
+        "train": whole(rows.get("train")),
+        "effective": number(rows.get("effective")),
+        "repeats": number(rows.get("repeats")),
+        "leaks": whole(rows.get("num_leaks")),
+        "source": {"file": "preflight.json", "where": "rows"},
+    }

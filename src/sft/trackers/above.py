@@ -1,0 +1,102 @@
+"""What others write to the terminal while a line is drawn there: it appears above that line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Above:
+    """Stands in for a standard stream: each whole line of it goes to `show`.
+
+    Of a bar that is drawn over and over only what it ends with is seen. What is written by a
+    forked child, or after `close`, goes to the stream itself.
+    """
+
+    def __init__(self, stream: Any, show: Callable[[str], None]) -> None:
+        self._stream = stream
+        self._show = show
+        self._rest = ""
+        self._pid: int | None = os.getpid()
+
+    def write(self, text: str) -> int:
+        """Show the lines that `text` completes."""
+        if self._pid != os.getpid():
+            return int(self._stream.write(text))
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._tell(line)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        """Show several texts."""
+        for line in lines:
+            self.write(line)
+
+    def close(self) -> None:
+        """Show what is left. The stream itself stays open."""
+        rest, self._rest = self._rest, ""
+        self._tell(rest)
+        self._pid = None
+
+    def _tell(self, line: str) -> None:
+        seen = _COLOUR.sub("", line.rstrip("\r").rpartition("\r")[2])
+        if seen.strip():
+            self._show(seen)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Diverted:
+    """Standard error and standard output, where they are a terminal, go above the line."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
+        self._streams: dict[str, tuple[Any, Above]] = {}
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if is_terminal(stream):
+                above = Above(stream, show)
+                self._streams[name] = (stream, above)
+                setattr(sys, name, above)
+                self._divert_handlers(stream, above)
+
+    def _divert_handlers(self, stream: Any, above: Above) -> None:
+        """A handler keeps the stream that it was made with."""
+        for handler in _stream_handlers():
+            if handler.stream is stream:
+                handler.setStream(above)
+                self._handlers.append((handler, stream))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        for name, (stream, above) in self._streams.items():
+            if getattr(sys, name) is above:
+                setattr(sys, name, stream)
+            above.close()
+        self._handlers, self._streams = [], {}
+
+
+def is_terminal(stream: Any) -> bool:
+    """Is the stream a terminal? One that is closed or missing is none."""
+    with suppress(AttributeError, ValueError, OSError):
+        return bool(stream.isatty())
+    return False
+
+
+def _stream_handlers() -> Iterator[logging.StreamHandler[Any]]:
+    loggers = [logging.root, *logging.Logger.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.StreamHandler):
+                yield handler

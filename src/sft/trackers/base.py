@@ -1,0 +1,91 @@
+"""What a tracker is, and what records and events look like when they are handed to one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from sft.records.record import NONFINITE_SUFFIX
+from sft.run_dir import RunDir
+from sft.trackers.console import printable
+
+MOST_TEXT = 2000  # characters of an event that are sent
+
+
+class Tracker(Protocol):
+    """A service that is told of a run. Whatever is raised here never reaches training.
+
+    All but `abandon` are called from one thread, and may take as long as they like.
+    """
+
+    # Whether `record` returns only when the service (or its file) has what it was given. If not,
+    # only `finish` says so, and after an interruption everything since `start` is given again.
+    confirms: bool
+
+    def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
+        """Connect. What is put into `state` (JSON) is there again when the run goes on.
+
+        `config` has `project`, `name`, `settings` (dotted key -> value, without secrets),
+        `alerts` (that section), `since` (ISO time before which nobody is alerted, or None)
+        and `wait` (most seconds that `finish` is waited for, or None).
+        """
+
+    def record(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """New records: numbers by metric name, `step`, and `time` (seconds since 1970)."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """A new line of `events.jsonl`, its text fit to be shown."""
+
+    def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
+        """`finished`, `failed`, `interrupted` or `running`, and `summary.json` if there is one."""
+
+    def abandon(self) -> None:
+        """Nobody waits any longer: give up what would delay the end of the process."""
+
+
+def numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a record, by metric name; nested ones as `loss_by_source/<name>`."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= {clean(f"{name}/{inner}"): n for inner, n in numbers(value).items()}
+        elif isinstance(value, str) and name.endswith(NONFINITE_SUFFIX):
+            with suppress(ValueError):
+                found[clean(name.removesuffix(NONFINITE_SUFFIX))] = float(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            with suppress(OverflowError):  # an integer beyond any float
+                found[clean(name)] = float(value)
+    return found
+
+
+def tidy(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The event with every text in it fit to be shown."""
+    return {
+        name: clean(value)[:MOST_TEXT] if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def clean(text: str) -> str:
+    """Without control characters and halves of surrogate pairs."""
+    return printable(text.encode("utf-8", "replace").decode())
+
+
+def headline(summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a service keeps of `summary.json`: short texts and numbers by name."""
+    summary = summary or {}
+    found = {name: summary.get(name) for name in ("steps", "best_step", "stopped", "verified")}
+    for part in ("best", "test"):
+        values = summary.get(part)
+        if isinstance(values, Mapping):
+            found |= {f"{part}/{n}": v for n, v in numbers(values).items() if n != "step"}
+    guards = summary.get("guards")
+    for finding in guards if isinstance(guards, list) else []:
+        if isinstance(finding, Mapping):
+            found[f"guard/{finding.get('guard')}"] = finding.get("verdict")
+    return {
+        clean(name): clean(value)[:500] if isinstance(value, str) else value
+        for name, value in found.items()
+        if isinstance(value, str | int | float)
+    }
