@@ -35,7 +35,8 @@ class Client:
 
     def _connected(self) -> socket.socket:
         made = socket.create_connection(self._address, timeout=10)
-        lines = [f"GET {self._path} HTTP/1.1", f"Host: 127.0.0.1:{self._address[1]}"]
+        # HTTP/1.0: the answer comes without sizes of chunks in between.
+        lines = [f"GET {self._path} HTTP/1.0", f"Host: 127.0.0.1:{self._address[1]}"]
         lines += [f"Last-Event-ID: {self._last}"] if self._last else []
         made.sendall(("\r\n".join([*lines, "Accept: text/event-stream"]) + "\r\n\r\n").encode())
         return made
@@ -46,7 +47,6 @@ class Client:
         if not data:
             raise SystemExit(f"client {self.number}: the server closed its stream")
         self._buffer += data
-        # Chunk sizes stand between; a line of an event never begins like one.
         *whole, self._buffer = self._buffer.split(b"\n\n")
         for message in whole:
             fields = dict(

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -81,18 +80,17 @@ def sft_page(url: str) -> str:
     return f"{url}/#/run/{run['id']}"
 
 
-# Ticks and paths of plotly; a line drawn by WebGL has no path, and its ticks tell.
+# Paths of plotly, and how often the page drew them.
 PLOTLY_VIEW = """
 const lines = [...chart.querySelectorAll('.scatterlayer path.js-line')];
-const ticks = [...chart.querySelectorAll('.xtick text, .ytick text')].map((e) => e.textContent);
 const drawn = lines.some((e) => (e.getAttribute('d') || '').length > 500);
-return drawn ? ticks.join() + lines.map((e) => e.getAttribute('d').length).join() : '';
+return drawn ? chart.dataset.drawn : '';
 """
 
 SFT = Tool(
     "sft",
     "sft watch",
-    "return document.querySelector('.js-plotly-plot');",
+    "return document.getElementById('loss-chart');",
     PLOTLY_VIEW,
     write_sft,
     lambda folder, port: [
@@ -224,7 +222,7 @@ def wait_until(done: Callable[[], bool], process: subprocess.Popen[bytes], log: 
     while time.monotonic() < end:
         if process.poll() is not None:
             break
-        with suppress(urllib.error.URLError, ConnectionError, KeyError, IndexError, ValueError):
+        with suppress(OSError, KeyError, IndexError, ValueError):
             if done():
                 return time.monotonic()
         time.sleep(0.02)

@@ -5,8 +5,9 @@
 One run goes on; whoever watches it is stopped (SIGSTOP) and continued (SIGCONT) every few steps,
 in the order off, on, on, off, so that a machine that slows down slows both. Time is counted per
 real token, because steps hold different rows; the first step of a window is left out. The interval
-is of 10,000 bootstrap samples of whole windows. A second figure is how long after its
-write a record arrives: the time of change of `metrics.jsonl`, seen by the client that got it.
+is of 10,000 bootstrap samples of whole windows. A second figure is how long after its write a
+record arrives: the age of the last change of `metrics.jsonl` when the client gets it, which is
+right where steps take longer than that.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from sft.records.tail import Tail
 PATTERN = ("off", "on", "on", "off")
 SAMPLES = 10_000
 WAIT_SECONDS = 600  # for a step
+CATCH_UP_SECONDS = 3
+SPARE_STEPS = 5_000  # while the servers start; it is killed after the last window
 
 
 def main() -> None:
@@ -64,6 +67,7 @@ def main() -> None:
         first = reached(tail, training, [], 1)
         watchers = stack.enter_context(watching(options, run))
         windows = alternate(options, tail, training, watchers, first)
+        catch_up(watchers)
         arrivals = heard(Path(folder) / "clients.out")
         memory = [memory_bytes(process.pid) for process in watchers[:-1]]
     result = {
@@ -82,7 +86,7 @@ def main() -> None:
 @contextmanager
 def train(options: argparse.Namespace, run: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The training, without looks, checkpoints and whatever else interrupts its steps."""
-    steps = options.warm_up + options.windows * options.window + 1
+    steps = options.warm_up + options.windows * options.window + SPARE_STEPS
     settings = [f"optim.max_steps={steps}", f"looks.every={steps}", f"checkpoint.every={steps}"]
     command = [sys.executable, "-m", "sft", "train", options.config, "--run", str(run)]
     for setting in (*settings, *options.set):
@@ -96,7 +100,7 @@ def train(options: argparse.Namespace, run: Path) -> Iterator[subprocess.Popen[b
     try:
         yield process
     finally:
-        process.kill()  # what comes after the last window is of no interest
+        process.kill()
         process.wait()
 
 
@@ -124,7 +128,7 @@ def watching(options: argparse.Namespace, run: Path) -> Iterator[list[subprocess
             os.killpg(process.pid, signal.SIGSTOP)
         yield started
     finally:
-        for process in started:
+        for process in reversed(started):  # the clients first
             os.killpg(process.pid, signal.SIGCONT)
             stop(process)
 
@@ -168,6 +172,13 @@ def alternate(
     return windows
 
 
+def catch_up(watchers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Let what was written before the end arrive, so that nothing counts as lost too early."""
+    for process in watchers:
+        os.killpg(process.pid, signal.SIGCONT)
+    time.sleep(CATCH_UP_SECONDS)
+
+
 def reached(
     tail: Tail, training: subprocess.Popen[bytes], records: list[dict[str, Any]], count: int
 ) -> list[dict[str, Any]]:
@@ -198,12 +209,12 @@ def durations(records: Sequence[dict[str, Any]], first: int) -> list[dict[str, f
 def cost(windows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Median step times, their ratio, and its 95 % interval.
 
-    A bootstrap sample draws groups of four windows (off, on, on, off) with replacement.
+    A bootstrap sample draws pairs of neighbours, one watched and one alone, with replacement.
     """
-    groups = [windows[i : i + len(PATTERN)] for i in range(0, len(windows), len(PATTERN))]
+    pairs = [windows[i : i + 2] for i in range(0, len(windows), 2)]
     rng = random.Random(0)
     drawn = sorted(
-        ratio([window for group in rng.choices(groups, k=len(groups)) for window in group])
+        ratio([window for pair in rng.choices(pairs, k=len(pairs)) for window in pair])
         for _ in range(SAMPLES)
     )
     return {
@@ -242,7 +253,6 @@ def delays(arrivals: Sequence[dict[str, Any]], windows: Sequence[dict[str, Any]]
     seen: dict[int, Counter[int]] = {}
     for arrival in arrivals:
         seen.setdefault(arrival["client"], Counter()).update(arrival["steps"])
-    # The newest steps may be on their way when everything is stopped.
     last = max(counted)
     missing = sum(step not in steps for steps in seen.values() for step in range(1, last))
     twice = sum(count - 1 for steps in seen.values() for count in steps.values())

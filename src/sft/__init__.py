@@ -2,7 +2,7 @@
 
 Layers: a module imports from layers to its right only, never from its own or to its left.
 
-    cli > train, chat, check, convert, augment, blend, dashboard, integrations
+    cli > train, chat, check, convert, export_metrics, augment, blend, dashboard, integrations
         > finish, looks, attempt, opening > report, auto_blend > setup > identity
         > step, checkpoint, evaluate, export, remedies, verdicts, compare
         > probes, curate, guards, trackers > model, optim

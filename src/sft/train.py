@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sft import checkpoint
@@ -28,8 +28,14 @@ from sft.step import StepResult, StopRequested, train_step
 from sft.trackers.console import Console
 
 
-def train(config: Config, console: Console | None = None) -> RunSummary:
+def train(
+    config: Config,
+    console: Console | None = None,
+    on_open: Callable[[RunDir, Console], None] = lambda run, show: None,
+) -> RunSummary:
     """Train, or continue, or just report, the run that `config` describes.
+
+    `on_open` is called once the run folder is ours, before anything is read or built.
 
     Raises:
         SFTError: anything a user can repair, with the exit code of its class.
@@ -39,6 +45,7 @@ def train(config: Config, console: Console | None = None) -> RunSummary:
         catch_signals() as stop,
         RunDir.open(run_folder(config)) as run,
     ):
+        on_open(run, show)
         if done := finished(run, config, show):
             return done
         with attempt(run, show) as log:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import plotly
@@ -173,7 +174,7 @@ def test_an_answer_that_fails_is_told_and_ends_nothing(tmp_path):
         assert found == {"nan": None, "half": "?", "query": {"a": "1", "b": "<b>"}}
         server.end()
         told = server.process.stderr.read().splitlines()
-    assert told == [rf"sft watch: {run}/guards: KeyError: 'a\x1b[31m field'"] * 2 + ["stopped"]
+    assert told == [rf"sft watch: {run}/guards: KeyError: 'a\x1b[31m field'"] * 2 + ["", "stopped"]
 
 
 def test_a_slow_answer_holds_back_neither_the_others_nor_the_end(tmp_path):
@@ -191,8 +192,8 @@ def test_a_slow_answer_holds_back_neither_the_others_nor_the_end(tmp_path):
 
 
 def ask_in_vain(server, path):
-    with pytest.raises((OSError, IndexError)):
-        server.ask(path)
+    with suppress(OSError, IndexError):  # cut off, or told that the server ends
+        assert server.ask(path)[0] == 500
 
 
 def test_a_search_follows_no_link_and_does_not_look_into_runs(tmp_path):

@@ -51,6 +51,7 @@ def run(tmp_path):
 
 
 def test_a_run_that_is_held_by_this_process(run):
+    run.checkpoints.mkdir()
     with RunDir.open(run.path):
         found = run_state(run)
         assert (found.state, found.step, found.num_steps) == ("preparing", None, 12)
@@ -214,7 +215,7 @@ def test_no_lock_is_taken_and_nothing_is_changed(run, monkeypatch):
         {"config.yaml": "config: [\n"},
         {"config.yaml": "- 1\n", "run.lock": "{", "metrics.jsonl": "", "summary.json": "[]"},
         {"metrics.jsonl": 'null\n{"step": "x"}\n{"step": 1e999, "loss": NaN}\n{"st'},
-        {"events.jsonl": '{"time": 5, "kind": ["a"]}\n{"kind": "failed"}\n' + "x" * 1_000_000},
+        {"events.jsonl": '{"time": 5, "kind": "failed"}\n{"kind": ["a"]}\n' + "x" * 1_000_000},
         {"run.lock": '{"pid": -1, "host": 5, "started": {}}'},
         {"run.lock": '{"pid": 99999999999999999999, "host": "' + socket.gethostname() + '"}'},
     ],
@@ -224,7 +225,8 @@ def test_odd_folders_have_a_state(tmp_path, files):
         (tmp_path / name).write_text(text)
     found = run_state(RunDir(tmp_path))
     running = bool(files.get("run.lock", "").endswith("}"))
-    assert found.state in (("preparing", "killed") if running else ("unknown", "failed", "interrupted"))
+    ended = ("unknown", "failed", "interrupted")
+    assert found.state in (("preparing", "killed") if running else ended)
 
 
 def test_what_is_no_file_is_not_read(run):

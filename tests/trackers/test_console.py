@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from sft.records.events import EventLog
 from sft.trackers.console import Console, duration, printable, sparkline
 
 
@@ -29,7 +30,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "CI"):
         monkeypatch.delenv(name, raising=False)
     return Terminal()
 
@@ -56,8 +57,8 @@ def test_plain_lines_when_it_is_no_terminal(plain):
         "first",
         "reading",
         "tokenising 120/120",  # only the end: a log is not a film
-        "step 1/5  loss 4.0000 ▁  lr 0.0002  18,234 tok/s  ETA 0:08",
-        "step 2/5  loss 2.0000 █▁  lr 0.0002  18,234 tok/s  ETA 0:06",
+        "step 1/5  loss 4.0000 ▁  lr 0.0002  18,234 tok/s",
+        "step 2/5  loss 2.0000 █▁  lr 0.0002  18,234 tok/s",
         "step 3/5  loss 1.3333 █▃▁  lr 0.0002  18,234 tok/s  ETA 0:04",
         # step 4 is less than ten seconds later
         "step 5/5  loss 0.8000 █▄▂▁▁  lr 0.0002  18,234 tok/s",
@@ -123,7 +124,7 @@ def test_one_live_line_in_a_terminal(terminal):
         show.start(50)
         show._shown_at = 0.0
         show.step(record(1), 2.0)
-        line = "step 1/50  loss 1.0000 ▁  lr 0.0002  18,234 tok/s  ETA 1:38"
+        line = "step 1/50  loss 1.0000 ▁  lr 0.0002  18,234 tok/s"
         assert screen(terminal.getvalue()) == ["a note", line]
         show.look(LOOK)
         show._shown_at = 0.0
@@ -135,7 +136,7 @@ def test_one_live_line_in_a_terminal(terminal):
         ]
         assert live.startswith("step 2/50  loss 0.5000 █▁  val 1.2346")
         show.progress("validating", 16, 16)
-        assert screen(terminal.getvalue())[-1] == "validating 16/16"
+        assert screen(terminal.getvalue())[-1] == "step 2/50  validating 16/16"
     assert screen(terminal.getvalue()) == notes  # the live line is gone, the notes stay
 
 
@@ -167,10 +168,74 @@ def test_forty_columns_are_enough(terminal, monkeypatch):
             show._shown_at = 0.0
             show.step(record(100_000 + step, 1.0 / step), 3.0)
             lines = [x for x in screen(terminal.getvalue(), width=80) if "val_loss" not in x]
-            live = [x for x in lines if "val_perplexity" not in x and "val_accuracy" not in x]
+            live = [x for x in lines if x.startswith("step ")]
             assert len(live) == 1, live  # one line, however narrow
             assert len(live[0]) <= 40
             assert live[0].startswith(f"step {100_000 + step:,}/123,456  loss ")
+
+
+def test_long_lines_break_between_words_and_indented_as_they_begin(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/a/path/that/is/longer/than/the/line/and/has/to/be/copied"
+    with Console(terminal) as show:
+        show.note(f"model: {path}\n  -> lower the learning rate, or replay other data")
+    assert [line.rstrip() for line in terminal.getvalue().splitlines()] == [
+        "model:",
+        path,
+        "  -> lower the learning rate, or replay",
+        "     other data",
+    ]
+
+
+def test_a_look_is_cut_to_the_width_and_recorded_whole(terminal, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "40")
+    with Console(terminal) as show:
+        show.log_to(EventLog(tmp_path / "events.jsonl"))
+        show.look(LOOK)
+    assert screen(terminal.getvalue()) == ["step      6  val_loss 1.2346"]
+    assert "val_accuracy 0.5" in (tmp_path / "events.jsonl").read_text()
+
+
+def test_a_quiet_console_shows_warnings_and_the_end(plain):
+    table = Table("metric")
+    with Console(plain, quiet=True) as show:
+        show.note("flat batches")
+        show.note("rows were cut", "yellow")
+        show.progress("reading")
+        show.block({"model": "small"})
+        show.start(2)
+        show.step(record(1), 1.0)
+        show.look(LOOK)
+        show.table(table)
+        show.note("worse than before", "bold red")
+        show.speak()
+        show.note("model: here")
+    assert plain.getvalue().splitlines() == ["rows were cut", "worse than before", "model: here"]
+
+
+def test_a_block_of_facts(plain, terminal, monkeypatch):
+    facts = {"model": "small, 28 k weights, all of them trained", "stop": "Ctrl-C"}
+    with Console(plain) as show:
+        show.block(facts)
+    assert plain.getvalue().splitlines() == [f"{k}: {v}" for k, v in facts.items()]
+    monkeypatch.setenv("COLUMNS", "40")
+    with Console(terminal) as show:
+        show.block(facts)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert [line.rstrip() for line in text.splitlines()] == [
+        "  model  small, 28 k weights, all of",
+        "         them trained",
+        "  stop   Ctrl-C",
+    ]
+
+
+def test_how_long_a_long_run_takes_is_said_once(plain):
+    with Console(plain) as show:
+        show.start(1000)
+        for step in range(1, 40):
+            show.step(record(step), 10.0)
+    told = [line for line in plain.getvalue().splitlines() if "to go" in line]
+    assert told == ["about 2 h 45 min to go, with looks and checkpoints"]
 
 
 HOSTILE = [

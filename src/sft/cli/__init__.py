@@ -5,20 +5,26 @@ Imports of torch and transformers happen inside the commands, so that `sft --hel
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict
 from io import TextIOWrapper
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sft.cli import data_commands, watching
 from sft.cli.options import build_config, run_options
 from sft.errors import SFTError
+
+if TYPE_CHECKING:
+    from sft.run_dir import RunDir
+    from sft.trackers.console import Console
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -32,18 +38,29 @@ def cli() -> None:
 @cli.command()
 @click.argument("config", required=False)
 @run_options
-def train(config: str | None, **flags: Any) -> None:
+@click.option("--watch", is_flag=True, help="Show the run as a live page too; prints its address.")
+@click.option("--quiet", is_flag=True, help="Show only warnings and the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def train(config: str | None, watch: bool, quiet: bool, as_json: bool, **flags: Any) -> None:
     """Train a model, or continue an interrupted run: the same command resumes it.
 
     CONFIG is a YAML file; flags win over it. Without one, --data says what to train on.
     """
     built = build_config(config, flags)
+    from sft.trackers.console import Console
     from sft.train import train as run
 
     if pressed:  # and swallowed by a library that was being imported
         raise KeyboardInterrupt
-    summary = run(built)
-    click.echo(summary.model_dir)
+    show = Console(quiet=quiet)
+    summary = run(built, show, on_open=_show_page) if watch else run(built, show)
+    click.echo(json.dumps(asdict(summary)) if as_json else summary.model_dir)
+
+
+def _show_page(run: RunDir, show: Console) -> None:
+    from sft.dashboard.command import start_watching
+
+    show.note(f"watch: {start_watching(run.path)}", "bold")
 
 
 @cli.command(name="eval")

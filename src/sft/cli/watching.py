@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import click
@@ -26,4 +27,54 @@ def watch(
     run(runs, host, port, open_page=open_page, for_pid=for_pid)
 
 
-COMMANDS = (watch,)
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--to", "name", required=True, help="tensorboard, wandb, mlflow, trackio or alerts.")
+@click.option("--project", help="Project (MLflow: experiment) there; default: the run's own.")
+def track(run: str, name: str, project: str | None) -> None:
+    """Send RUN, finished or not, to a tracker: whatever that one has not got yet."""
+    from sft.trackers.command import track as send
+
+    click.echo(send(run, name, project))
+
+
+@click.command()
+@click.argument("folders", nargs=-1, type=click.Path(), metavar="[FOLDER]...")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list, with the settings of each run.")
+def runs(folders: Sequence[str], as_json: bool) -> None:
+    """List the runs in FOLDER (default: runs), those that changed last first.
+
+    Reads run folders only, finished ones and others; needs neither a model nor torch.
+    """
+    from sft.report.runs_table import show_runs
+
+    show_runs(folders, as_json=as_json, out=sys.stdout)
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--out", type=click.Path(), help="Where it goes; default: report.html in RUN.")
+def report(run: str, out: str | None) -> None:
+    """Write the report of RUN, in whatever state it is: one HTML file that needs nothing else."""
+    from pathlib import Path
+
+    from sft.report.write import write_report
+    from sft.run_dir import RunDir
+
+    click.echo(write_report(RunDir(run), Path(out) if out else None))
+
+
+@click.command(name="export-metrics")
+@click.argument("run", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="FILE.csv or FILE.parquet.")
+@click.option("--scores", is_flag=True, help="The scores of single examples instead.")
+@click.option("--force", is_flag=True, help="Write over a file that is there already.")
+def export_metrics(run: str, out: str, scores: bool, force: bool) -> None:
+    """Write the metrics of RUN as one table, a row for each step and each look."""
+    from sft.export_metrics import export_metrics as export
+    from sft.trackers.console import printable
+
+    click.echo(printable(export(run, out, scores=scores, force=force).account()))
+
+
+COMMANDS = (watch, runs, report, export_metrics, track)

@@ -36,7 +36,9 @@ class TrackersConfig(Section):
     wandb: bool = Field(False, description="Send to Weights & Biases.")
     mlflow: bool = Field(False, description="Send to MLflow, at `MLFLOW_TRACKING_URI`.")
     trackio: bool = Field(False, description="Write to the local store of Trackio.")
-    project: str = Field("sft", min_length=1, description="Project (MLflow: experiment) of the run.")
+    project: str = Field(
+        "sft", min_length=1, description="Project (MLflow: experiment) of the run."
+    )
     name: str | None = Field(None, description="Name of the run there; default: of its folder.")
 
 

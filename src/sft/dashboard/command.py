@@ -51,6 +51,9 @@ def watch(
     Raises:
         ConfigError: a folder is not there, or the address cannot be used.
     """
+    if open_page and not is_loopback(host):
+        # A token would stand in the command line of the browser, which every user can list.
+        raise ConfigError(f"--open: not with --host {host}; open the address that is printed")
     folders = Folders(named_folders(names))
     if for_pid is not None:
         os.nice(NICE)

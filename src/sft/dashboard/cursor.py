@@ -54,8 +54,10 @@ def followed(run: RunDir) -> tuple[Path, ...]:
 
 
 def line_end(path: Path) -> int:
-    """Bytes of whole lines in a file; 0 where there is none."""
+    """Bytes of whole lines in a file; 0 where there is none. A pipe is none: opening one waits."""
     try:
+        if not path.is_file():
+            return 0
         with open(path, "rb") as file:
             end = file.seek(0, os.SEEK_END)
             while end > 0:
@@ -74,6 +76,8 @@ def _is_line_end(path: Path, offset: int) -> bool:
     if offset == 0:
         return True
     try:
+        if not path.is_file():
+            return False
         with open(path, "rb") as file:
             file.seek(offset - 1)
             return file.read(1) == b"\n"

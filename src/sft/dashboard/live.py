@@ -35,13 +35,11 @@ Messages = AsyncGenerator[bytes, None]
 
 POLL = 0.2  # seconds between two looks at the sizes of the files
 STATE_LOOK = 1.0  # seconds between two looks at what a run is doing
-STATE_EVERY = 5.0  # seconds after which it is told although it did not change
-QUIET = 15.0  # seconds without a message, after which a comment keeps the connection
+SAID_AGAIN = 5.0  # seconds after which it is told although it did not change
 MOST_RECORDS = 500  # in a message
 _MOST_HELD = 8  # messages that are kept for other pages
 _ROWS_SHARE = 0.05  # of the time, at most, goes into looking at the list of runs
 _RETRY = b"retry: 1000\n\n"
-_KEEPALIVE = b": still here\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,8 @@ class RunFeed:
     def __init__(self, run: RunDir) -> None:
         self.run = run
         self.listeners: set[asyncio.Event] = set()
-        self.state = b""  # the newest message about what the run is doing
+        self.state = b""  # the newest message about what the run is doing,
+        self.number = 0  # and how many there were
         self._said: RunState | None = None
         self._said_at = self._looked_at = float("-inf")
         self._sizes: tuple[int, ...] = ()
@@ -89,10 +88,11 @@ class RunFeed:
         """Say what the run is doing, when that changed or was not said for a while."""
         reason = refusal(self.run.path)
         state = _unknown(reason) if reason else run_state(self.run)
-        if state == self._said and now - self._said_at < STATE_EVERY:
+        if state == self._said and now - self._said_at < SAID_AGAIN:
             return False
         self._said, self._said_at = state, now
         self.state = message("state", plain(asdict(state)))
+        self.number += 1
         return True
 
     def may_have(self, cursor: Cursor) -> bool:
@@ -156,8 +156,9 @@ class RowsFeed:
     def __init__(self, folders: Folders) -> None:
         self.folders = folders
         self.listeners: set[asyncio.Event] = set()
-        self.rows = b""  # the newest message
-        self._next = float("-inf")
+        self.rows = b""  # the newest message,
+        self.number = 0  # and how many there were
+        self._next = self._said_at = float("-inf")
 
     def poll(self, now: float) -> bool:
         """Look at all runs, once a second; less often where that takes long."""
@@ -166,9 +167,11 @@ class RowsFeed:
         began = time.monotonic()
         rows = message("runs", {"runs": self.folders.rows()})
         self._next = now + max(1.0, (time.monotonic() - began) / _ROWS_SHARE)
-        changed = rows != self.rows
-        self.rows = rows
-        return changed
+        if rows == self.rows and now - self._said_at < SAID_AGAIN:
+            return False
+        self.rows, self._said_at = rows, now
+        self.number += 1
+        return True
 
 
 class Watcher:
@@ -194,34 +197,33 @@ class Watcher:
         feed: RunFeed = self._feed(str(run.path), lambda: RunFeed(run))
         with _Listening(self, str(run.path), feed) as woken:
             yield _RETRY
-            said = b""
+            said = 0
             while True:
                 woken.clear()
-                if feed.state != said:
-                    said = feed.state
-                    yield said
+                if feed.number != said:
+                    said = feed.number
+                    yield feed.state
                 chunk = None
                 if feed.may_have(cursor):
                     chunk = await self._threads.run(feed.read, cursor)
                 if chunk is None:
-                    yield await _wait(woken)
-                    continue
-                cursor = chunk.cursor
-                yield chunk.message
+                    await woken.wait()
+                else:
+                    cursor = chunk.cursor
+                    yield chunk.message
 
     async def rows_messages(self) -> Messages:
         """The messages of a page that watches the list of runs, without end."""
         feed: RowsFeed = self._feed("", lambda: RowsFeed(self._folders))
         with _Listening(self, "", feed) as woken:
             yield _RETRY
-            said = b""
+            said = 0
             while True:
                 woken.clear()
-                if feed.rows != said:
-                    said = feed.rows
-                    yield said
-                else:
-                    yield await _wait(woken)
+                if feed.number != said:
+                    said = feed.number
+                    yield feed.rows
+                await woken.wait()
 
     async def send(self, messages: Messages, write: Callable[[bytes], Any]) -> None:
         """Write all messages, until the page is gone, which cancels this, or `stop` is called."""
@@ -345,15 +347,6 @@ def _json(value: Any) -> str:
 def _wake(feed: Source) -> None:
     for woken in feed.listeners:
         woken.set()
-
-
-async def _wait(woken: asyncio.Event) -> bytes:
-    """Wait for news; after a long time without, something to say instead."""
-    try:
-        await asyncio.wait_for(woken.wait(), QUIET)
-    except TimeoutError:
-        return _KEEPALIVE
-    return b""
 
 
 def _unknown(reason: str) -> RunState:

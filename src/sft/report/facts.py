@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.report.answer import SHORT
+from sft.report.card import card_facts
 from sft.report.curves import curve_facts
 from sft.report.data_told import data_account
 from sft.report.files import number, plain, whole
@@ -48,10 +49,11 @@ def facts(records: RunRecords) -> dict[str, Any]:
         "incidents": made("the incidents", incidents),
         "settings": made("the settings", setting_rows) or [],
         "reproduce": made("how to do it again", reproduction),
+        "card": made("the card", card_facts),
     }
     found["not_measured"] = made("what was not measured", lambda r: not_measured(r, found)) or []
     found["problems"] = problems
-    clean: dict[str, Any] = plain(found)
+    clean: dict[str, Any] = without_secrets(plain(found))
     return clean
 
 
@@ -63,8 +65,8 @@ def _answer(found: Answer) -> dict[str, Any]:
     return {
         "kind": found.kind,
         "title": found.title,
-        "sentences": [without_secrets(text) for text in found.sentences],
-        "notes": [without_secrets(text) for text in found.notes],
+        "sentences": found.sentences,
+        "notes": found.notes,
         "claims": [claim.record() for claim in found.claims],
         "evaluations": {
             name: [claim.record() for claim in claims] for name, claims in found.evaluations.items()
@@ -79,7 +81,7 @@ def _run(records: RunRecords) -> dict[str, Any]:
         "name": records.run.path.resolve().name,
         "path": str(records.run.path),
         "state": records.state.state,
-        "detail": without_secrets(records.state.detail),
+        "detail": records.state.detail,
         "finished": records.finished,
         "step": whole(records.last.get("step")),
         "num_steps": records.state.num_steps,
@@ -90,7 +92,7 @@ def _run(records: RunRecords) -> dict[str, Any]:
         "blend": records.blended,
         "checkpoints": checkpoints(records),
         "has_model": (records.run.model / "config.json").is_file(),
-        "base_model": without_secrets(str(records.setting("model.name", "") or "")),
+        "base_model": str(records.setting("model.name", "") or ""),
         "method": str(records.setting("method.kind", "") or ""),
         "data": data_paths(records),
         "epochs": number(records.last.get("epoch")),

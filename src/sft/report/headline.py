@@ -132,9 +132,9 @@ def _title(
             return f"Better on {SHORT[probe]}, worse on {SHORT[worse[0]]}", "warning"
         if retained and retained.verdict == "over the budget":
             return "Better on the task, but it forgot more than the budget allows", "warning"
-        return "Better than the base model", "good"
+        return "Better than the base model on held-out rows", "good"
     if claim.verdict == "worse":
-        return "Worse than the base model", "error"
+        return "Worse than the base model on held-out rows", "error"
     if claim.verdict == "no difference seen":
         return "No difference to the base model was seen", "info"
     return "Too few held-out rows to tell whether it is better", "info"
@@ -171,7 +171,7 @@ def _lay(claim: Claim, unsure: Claim | None, probe: str) -> str:
 
 def _retained(claim: Claim | None) -> list[str]:
     if claim is None:
-        return ["What the training cost of what the base model knew was not measured."]
+        return ["Whether it forgot what the base model knew was not measured."]
     said = {
         "over the budget": "The price: it forgot.",
         "within the budget": "What the base model knew, it kept.",
@@ -227,7 +227,11 @@ def _notes(records: RunRecords, main: str) -> list[str]:
             "stand below them."
         )
     if records.chosen is None:
-        notes.append("The run was watched in another trainer, which chose the weights itself.")
+        notes.append(
+            "Which step the model is of is not known: summary.json does not tell."
+            if records.run.summary.is_file()
+            else "The run was watched in another trainer, which chose the weights itself."
+        )
     notes += [
         f"{file}: {note}"
         for file, found in records.evaluations.items()
@@ -265,7 +269,7 @@ def _unfinished(records: RunRecords) -> tuple[Kind, str, list[str]]:
         "killed": f"Not finished: the run was killed {of}",
     }.get(state, f"Not known to be finished: the run ended {of}")
     why = records.state.detail
-    sentences = [f"{'What it said' if why else 'It said nothing'}{f': {why}' if why else '.'}"]
+    sentences = [f"Why: {why.rstrip('.')}." if why else "It left no word why."]
     kept = checkpoints(records)
     if kept:
         sentences.append(

@@ -9,7 +9,6 @@ from typing import Any
 
 from sft.report.files import number, whole
 from sft.report.reading import Record, RunRecords
-from sft.report.settings import without_secrets
 from sft.report.state import seconds_of
 from sft.report.words import span
 
@@ -52,7 +51,7 @@ def _row(event: Record) -> dict[str, Any]:
         "kind": kind,
         "mark": mark,
         "step": whole(event.get("step")),
-        "text": without_secrets(str(event.get("text") or "")),
+        "text": str(event.get("text") or ""),
     }
 
 

@@ -192,7 +192,7 @@ def verdict_records(run: RunDir) -> list[Record]:
     from sft.guards.base import SEVERITY, Finding
     from sft.guards.judge import verdicts
 
-    known = [record for record in last if record.get("verdict") in SEVERITY]
+    known = [record for record in last if str(record.get("verdict")) in SEVERITY]
     try:
         findings = [Finding.from_record(record) for record in known]
         return [finding.record() for finding in verdicts(findings).values()]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sft.report.answer import SHORT
-from sft.report.words import figure, interval_text, signed
+from sft.report.words import interval_text, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -334,8 +334,8 @@ def _lengths_picture(lengths: Mapping[str, Any], width: int) -> Picture:
 
     every, trained = lengths["all"]["quantiles"], lengths["trained"]["quantiles"]
     alt = (
-        f"Tokens per row: median {figure(every['median'], 0)}, 95 % at most "
-        f"{figure(every['95 %'], 0)}, longest {figure(every['longest'], 0)}. Trained tokens: "
-        f"median {figure(trained['median'], 0)}, longest {figure(trained['longest'], 0)}."
+        f"Tokens per row: median {every['median']:,}, 95 % at most {every['95 %']:,}, longest "
+        f"{every['longest']:,}. Trained tokens: median {trained['median']:,}, longest "
+        f"{trained['longest']:,}."
     )
     return _picture(width, 280, alt, draw)

@@ -137,7 +137,7 @@ def _state(run: RunDir, events: Sequence[Record]) -> RunState:
     The report is written by the very process that has just ended the run.
     """
     found = run_state(run)
-    last = next((e for e in reversed(events) if e.get("kind") in {*_ENDS, "started"}), {})
+    last = next((e for e in reversed(events) if e.get("kind") in (*_ENDS, "started")), {})
     end = _ENDS.get(str(last.get("kind")))
     if found.state not in RUNNING or end is None:
         return found

@@ -19,7 +19,7 @@ from sft.report.words import setting_text
 _ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)[^\s/@]*@", re.IGNORECASE)
 _KEYS = re.compile(r"\b(?:hf|sk|ghp|gho|glpat|xox[a-z])[-_][A-Za-z0-9_-]{10,}")
 HIDDEN = "(hidden)"
-_SOURCE = SourceConfig(path="-").model_dump(mode="json")
+_SOURCE = SourceConfig.model_validate("-").model_dump(mode="json")
 MOST_COMMANDS = 20
 
 
@@ -34,7 +34,7 @@ def setting_rows(records: RunRecords) -> list[dict[str, Any]]:
     return [
         {
             "key": str(key),
-            "value": without_secrets(setting_text(masked(str(key), _brief(value)))),
+            "value": setting_text(masked(str(key), _brief(value))),
             "default": setting_text(defaults[key]) if key in defaults else "(no such setting)",
             "source": _source(str(key), value, defaults, reasons, sources),
             "reason": str(reasons.get(key, "")),
@@ -63,9 +63,13 @@ def _source(key: str, value: Any, defaults: Record, reasons: Record, sources: Re
     return "default" if key in defaults and defaults[key] == value else "chosen"
 
 
-def without_secrets(text: str) -> str:
-    """`text` without passwords in addresses and without known forms of keys."""
-    return _KEYS.sub(HIDDEN, _ADDRESS.sub(r"\1", text))
+def without_secrets(value: Any) -> Any:
+    """`value`, and all text in it, without passwords in addresses and known forms of keys."""
+    if isinstance(value, str):
+        return _KEYS.sub(HIDDEN, _ADDRESS.sub(r"\1", value))
+    if isinstance(value, dict):
+        return {without_secrets(key): without_secrets(item) for key, item in value.items()}
+    return [without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 def reproduction(records: RunRecords) -> dict[str, Any]:
@@ -78,9 +82,9 @@ def reproduction(records: RunRecords) -> dict[str, Any]:
     return {
         "again": f"sft train {shlex.quote(config)} --run {shlex.quote(again)}",
         "resume": resume_command(records),
-        "started": [
-            without_secrets(masked_command(str(e["command"]))) for e in started if e.get("command")
-        ][:MOST_COMMANDS],
+        "started": [masked_command(str(e["command"])) for e in started if e.get("command")][
+            :MOST_COMMANDS
+        ],
         "folder": str(started[0].get("folder") or "") if started else "",
         "host": str(started[0].get("host") or "") if started else "",
         "files": {str(path): str(digest) for path, digest in files.items()},
@@ -104,4 +108,4 @@ def data_paths(records: RunRecords) -> list[str]:
     """The training data as the config names it."""
     found = items(part(records.config, "data"), "train")
     named = [plain(s.get("path") if isinstance(s, Mapping) else s) for s in found]
-    return [without_secrets(str(path)) for path in named if path]
+    return [str(path) for path in named if path]

@@ -20,6 +20,7 @@ from sft.report.files import (
     Cache,
     Record,
     identity,
+    json_object,
     last_records,
     number,
     parse_object,
@@ -205,7 +206,8 @@ def _judge(seen: _Seen, holder: Record, now: float) -> tuple[State, str]:
 def _summary_is_newest(seen: _Seen) -> bool:
     """A finished run may be held again by `sft blend` or `sft eval`: that does not unfinish it."""
     written = stamp(seen.run.summary)
-    return written is not None and written[1] / 1e9 >= seen.metrics_at - _SKEW
+    newest = written is not None and written[1] / 1e9 >= seen.metrics_at - _SKEW
+    return newest and bool(summary_of(seen.run))
 
 
 def _finished_detail(run: RunDir) -> str:
@@ -218,8 +220,8 @@ def summary_of(run: RunDir) -> Record:
 
     def read() -> Record:
         try:
-            return parse_object(run.summary.read_bytes()) or {}
-        except OSError:
+            return json_object(run.summary)
+        except SFTError:
             return {}
 
     return _TAILS.get(run.summary, [run.summary], read)
@@ -228,9 +230,10 @@ def summary_of(run: RunDir) -> Record:
 def _ended(seen: _Seen) -> tuple[State, str]:
     """The lock is not held: how the last attempt ended."""
     for event in reversed(seen.events):
-        if event.get("kind") in _ENDS:
-            return _ENDS[str(event["kind"])], str(event.get("text") or "")
-        if event.get("kind") in ("started", "resumed"):
+        kind = str(event.get("kind"))
+        if kind in _ENDS:
+            return _ENDS[kind], str(event.get("text") or "")
+        if kind in ("started", "resumed"):
             break
     if not seen.metrics:
         known = stamp(seen.run.config) is not None
@@ -247,7 +250,7 @@ def _after(seen: _Seen, holder: Record) -> tuple[State, str] | None:
     began = seconds_of({"time": holder.get("started")})
     last = seen.last_event
     at = seconds_of(last)
-    if last.get("kind") not in _ENDS or at is None or began is None or at < began - _SKEW:
+    if str(last.get("kind")) not in _ENDS or at is None or began is None or at < began - _SKEW:
         return None
     return _ENDS[str(last["kind"])], str(last.get("text") or "")
 
@@ -317,6 +320,8 @@ def _span(seconds: float) -> str:
 
 def _holder(lock: Path) -> Record:
     """Who holds the run, as the lock file says; empty when nobody does."""
+    if stamp(lock) is None:
+        return {}
     try:
         with open(lock, "rb") as file:
             return parse_object(file.read(4096)) or {}

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +18,6 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.live import Live
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +30,7 @@ from sft.trackers.live_line import (
     duration,
     live_line,
     log_line,
+    roughly,
     sparkline,
 )
 from sft.trackers.pace import Pace
@@ -38,6 +39,7 @@ __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
 
 # In the order of what can be spared least on a narrow terminal.
 LOOK_METRICS = ("val_loss", "usage_loss", "val_perplexity", "retain_loss", "val_accuracy")
+_LONG = 120.0  # seconds
 _QUIET_LOG = 30.0  # seconds without a line, in a log, before one tells what is being done
 # Control and bidirectional-override characters, which text from data must not send to a terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -93,6 +95,7 @@ class Console:
         self._phase = ""
         self._num_steps = 0
         self._pace = Pace(0)
+        self._estimated = False
         self._shown_at = 0.0
         self._told_at = time.monotonic()  # when the log got its last line
         self._log: EventLog | None = None
@@ -137,19 +140,27 @@ class Console:
 
     def _print(self, text: str, style: str = "") -> None:
         """A line that stays; on a terminal broken between words, indented as it begins."""
-        if self._quiet and not style.endswith(("yellow", "red")):
+        if self._quiet and not style.endswith(("yellow", "red", "bold")):
             return
         self._told_at = time.monotonic()
         if not self._draws:
             self._out.print(Text(printable(text), style=style), soft_wrap=True)
             return
         for line in printable(text).splitlines():
-            words = line.lstrip(" ")
-            shown = Padding(
-                Text(words, style=style), (0, 0, 0, len(line) - len(words)), expand=False
-            )
-            # A word longer than the line, such as a path, is left whole: so it can be copied.
-            self._out.print(shown, overflow="ignore", crop=False)
+            self._out.print(Text(self._wrapped(line), style=style), soft_wrap=True)
+
+    def _wrapped(self, line: str) -> str:
+        """Broken between words; a word longer than the line, such as a path, can be copied."""
+        indent = len(line) - len(line.lstrip(" "))
+        hanging = " " * (indent + 3 * line.startswith("-> ", indent))
+        return textwrap.fill(
+            line,
+            self._out.width,
+            subsequent_indent=hanging,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
 
     def speak(self) -> None:
         """What follows is the end, which a quiet console shows too."""
@@ -190,11 +201,20 @@ class Console:
         self._losses.add(record["loss"])
         self._pace.step(seconds, time.monotonic())
         self._phase = ""
+        self._estimate(record["step"])
         if self._draws:
             self._refresh(force=False)
         elif self._worth_a_line(record["step"]):
             self._print(log_line(self._standing()))
             self._shown_at = time.monotonic()
+
+    def _estimate(self, step: int) -> None:
+        """Say once how long a long run will take, as soon as that is known."""
+        left = None if self._estimated else self._pace.left(step)
+        if left is not None:
+            self._estimated = True
+            if left >= _LONG:
+                self._print(f"about {roughly(left)} to go, with looks and checkpoints", "dim")
 
     def look(self, record: Mapping[str, Any]) -> None:
         """A validation score."""

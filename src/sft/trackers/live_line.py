@@ -46,6 +46,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def roughly(seconds: float) -> str:
+    """`41 min`, `5 h 12 min`."""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 class Curve:
     """All values so far as at most `_MOST_MEANS` means, each of equally many of them."""
 

@@ -33,9 +33,9 @@ class Place:
         self._kept = _read(self._path)
         metrics, events = _part(self._kept, "metrics"), _part(self._kept, "events")
         self.state = _part(self._kept, "state")
+        self.ended = self._kept.get("ended")
         self._last = {k: v for k, v in _part(metrics, "last").items() if isinstance(v, int)}
-        clock = metrics.get("clock")
-        self._clock = _Clock(*clock) if isinstance(clock, list) and len(clock) == 3 else None
+        self._clock = _Clock.kept(metrics.get("clock"))
         self._run = run
         offset = _whole(metrics.get("offset"))
         if metrics.get("mark") != _mark(run.metrics, offset):
@@ -68,13 +68,14 @@ class Place:
         self._events = Tail(self._run.events, start)
         self._events.read(count)
 
-    def confirm(self) -> None:
-        """Keep: everything read so far was sent."""
+    def confirm(self, ended: str | None = None) -> None:
+        """Keep: everything read so far was sent, at the end with how the run `ended`."""
         offset = self._metrics.offset
+        self._kept["ended"] = ended
         self._kept["metrics"] = {
             "offset": offset,
             "mark": _mark(self._run.metrics, offset),
-            "last": self._last,
+            "last": dict(self._last),
             "clock": self._clock and self._clock.values,
         }
         self.confirm_events()
@@ -110,6 +111,12 @@ class _Clock:
 
     def __init__(self, began: float, seconds: float = 0.0, looks: float = 0.0) -> None:
         self._began, self._seconds, self._looks = began, seconds, looks
+
+    @classmethod
+    def kept(cls, values: Any) -> _Clock | None:
+        """From what `values` gave."""
+        whole = isinstance(values, list) and len(values) == 3
+        return cls(*values) if whole and all(isinstance(v, int | float) for v in values) else None
 
     @property
     def values(self) -> list[float]:

@@ -22,7 +22,7 @@
 //   { kind: "runs", runs }              rows of the list of runs changed
 //   { kind: "theme" }                   colours changed (charts.js redraws its charts by itself)
 // `close()`, optional, frees charts, timers and listeners. `context.signal` is aborted before it.
-// `key(event)`, optional, sees keydown first; return true when it was used. An <input
+// `key(event)`, optional, sees keydown first; return true (no less) when it was used. An <input
 //   type="search"> in the root is focused by "/" without doing anything for it.
 //
 // An error thrown by show() (ApiError among them) is shown with a button to try again; AbortError
@@ -262,7 +262,7 @@ function openHelp() {
 }
 
 function onKey(event) {
-  if (at("help").open || screen.key?.(event)) return;
+  if (at("help").open || screen.key?.(event) === true) return;
   const did = routeKey(event, {
     tab: (i) => state.run !== null && TABS[i] && go(at("tabs").querySelectorAll("a")[i].getAttribute("href")),
     home: () => go("#/"),

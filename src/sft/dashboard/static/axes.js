@@ -34,7 +34,7 @@ export function rangeOf(lists, { log = false, clip = false, zero = false } = {})
   return [zero && low === 0 ? 0 : low - air, high + air];
 }
 
-/** [low, high] of x: exactly the data, so that the curve fills the width. */
+/** [low, high] of x: hardly more than the data, so that the curve fills the width. */
 export function extent(lists) {
   let low = Infinity;
   let high = -Infinity;
@@ -46,7 +46,8 @@ export function extent(lists) {
     }
   }
   if (low > high) return [0, 1];
-  return low === high ? [low - 0.5, high + 0.5] : [low, high];
+  const air = low === high ? 0.5 : (high - low) * 0.008; // room for a point at either end
+  return [low - air, high + air];
 }
 
 /** About `most` round numbers between `low` and `high`. */
@@ -81,7 +82,10 @@ export function logTicks(low, high, most) {
 
 /** The labels of `values`: as few digits as tell them apart. */
 export function tickTexts(values, { share = false, large = false, time = false } = {}) {
-  if (share) return values.map((v) => percent(v, 0));
+  if (share) {
+    const digits = [0, 1, 2].find((n) => values.every((v) => Math.abs(100 * v * 10 ** n - Math.round(100 * v * 10 ** n)) < 1e-6)) ?? 3;
+    return values.map((v) => percent(v, digits));
+  }
   if (time) return values.map(clockText);
   const most = Math.max(...values.map(Math.abs));
   if (large || most >= 1e5) return values.map((v) => (v === 0 ? "0" : short(v).replace(/\.0+ /, " ").replace(" ", "")));

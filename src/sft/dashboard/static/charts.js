@@ -25,7 +25,7 @@ import { h } from "./dom.js";
 import { MARKS } from "./parts.js";
 import { Pointer } from "./pointer.js";
 
-const MARGIN = { l: 46, r: 10, t: 8, b: 22, pad: 0 };
+const MARGIN = { l: 46, r: 10, t: 10, b: 22, pad: 0 };
 const PAUSE = 250; // milliseconds between two drawings of a chart that grows, at least
 const CONFIG = { staticPlot: true, displayModeBar: false, responsive: false };
 const MOST_MARKS = 120; // lines of one kind; more cannot be told apart
@@ -36,9 +36,14 @@ let plotlyLoads = null;
 export function loadPlotly() {
   plotlyLoads ??= new Promise((resolve, reject) => {
     const script = document.createElement("script");
+    const restore = withoutStyleSheets();
     script.src = "/plotly.min.js";
-    script.onload = () => resolve(globalThis.Plotly);
+    script.onload = () => {
+      restore();
+      resolve(globalThis.Plotly);
+    };
     script.onerror = () => {
+      restore();
       plotlyLoads = null;
       script.remove();
       reject(new Error("The chart library could not be loaded from the server."));
@@ -46,6 +51,17 @@ export function loadPlotly() {
     document.head.append(script);
   });
   return plotlyLoads;
+}
+
+/**
+ * While plotly starts it adds the style sheet of its maps, which the Content-Security-Policy would
+ * refuse aloud. It gets an inert element instead. (Its own style sheet it leaves out by itself
+ * where index.html has an element `plotly.js-style-global`; run.css has the rules we need of it.)
+ */
+function withoutStyleSheets() {
+  const make = document.createElement;
+  document.createElement = (tag, ...more) => make.call(document, tag === "style" ? "template" : tag, ...more);
+  return () => { delete document.createElement; };
 }
 
 // ------------------------------------------------------------------- when to draw
@@ -187,8 +203,8 @@ function figureOf(options, width, height, node) {
     width, height, margin: MARGIN, showlegend: false, hovermode: false,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(node).fontFamily, size: 11, color: colourOf("quiet", node) },
-    xaxis: axis(x, Math.max(2, Math.floor(frame.width / 90)), node, false),
-    yaxis: axis(y, Math.max(2, Math.floor(frame.height / 42)), node, true),
+    xaxis: axis(x, Math.max(3, Math.floor(frame.width / 90)), node, false),
+    yaxis: axis(y, Math.max(3, Math.floor(frame.height / 44)), node, true),
     shapes: [...markLines(options.marks ?? [], x.range, node), ...limitLines(options.limits ?? [], node)],
   };
   return { data: options.series.flatMap((s) => traces(s, node)), layout, frame };
@@ -213,7 +229,7 @@ function traces(series, node) {
   const trace = {
     type: "scatter", name: plain(series.name), x: series.x, y: series.y, mode: series.points ? "lines+markers" : "lines",
     line, opacity: series.opacity ?? 1, hoverinfo: "skip", connectgaps: Boolean(series.points),
-    marker: { color: colour, size: 5, symbol: series.symbol ?? "circle" },
+    marker: { color: colour, size: series.size ?? 5, symbol: series.symbol ?? "circle" },
   };
   if (!series.low) return [trace];
   const edge = { type: "scatter", x: series.x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
@@ -235,8 +251,10 @@ function markLines(marks, [low, high], node) {
     passed[mark.kind] = (passed[mark.kind] ?? 0) + 1;
     if (count[mark.kind] > MOST_MARKS && passed[mark.kind] % Math.ceil(count[mark.kind] / MOST_MARKS)) return [];
     const tone = MARKS[mark.kind]?.[1] ?? "quiet";
-    const line = { color: colourOf(tone, node), width: 1, dash: tone === "quiet" ? "dot" : "dash" };
-    return [{ type: "line", xref: "x", yref: "paper", x0: mark.x, x1: mark.x, y0: 0, y1: 1, line, opacity: tone === "quiet" ? 0.55 : 0.9, layer: "below" }];
+    // What goes as planned is a short tick on the axis; an incident crosses the whole chart.
+    const planned = tone === "quiet" || tone === "good";
+    const line = { color: colourOf(tone, node), width: planned ? 1.5 : 1, dash: planned ? "solid" : "dash" };
+    return [{ type: "line", xref: "x", yref: "paper", x0: mark.x, x1: mark.x, y0: 0, y1: planned ? 0.035 : 1, line, layer: "below" }];
   });
 }
 

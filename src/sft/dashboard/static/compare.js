@@ -9,8 +9,10 @@ import { failure, loading, missing, scrollBox } from "./parts.js";
 import { forest } from "./paired.js";
 import { Cursor, nearest } from "./pointer.js";
 import { MOST, RunTable } from "./run_table.js";
+import { valueText, wholeText } from "./values.js";
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+const PALETTE = [1, 2, 3, 4, 5, 8]; // of MOST runs; 6 and 7 are too like others
 const PROBES = ["val", "usage", "test", "retain"];
 const STEPS = ["loss", "accuracy", "perplexity", "learning_rate", "grad_norm"];
 
@@ -30,7 +32,7 @@ class Colours {
       if (this.given.has(id)) continue;
       const taken = new Set(this.given.values());
       const first = parseInt(id.slice(0, 6), 16) % MOST || 0;
-      const order = Array.from({ length: MOST }, (_, i) => ((first + i) % MOST) + 1);
+      const order = [...PALETTE.slice(first), ...PALETTE.slice(0, first)];
       this.given.set(id, order.find((colour) => !taken.has(colour)));
     }
   }
@@ -116,7 +118,7 @@ class Screen {
       const query = new URLSearchParams({ runs: this.picked.join(","), probe: this.probe });
       const [answer] = await Promise.all([
         get(`/api/compare?${decodeURIComponent(query)}`, signal),
-        ...missed.map(async (id) => this.series.set(id, await get(runPath(id, "series", { names: STEPS.join(","), width: 700, smooth: 0.9 }), signal))),
+        ...missed.map(async (id) => this.series.set(id, await get(runPath(id, "series", { width: 700, smooth: 0.9 }), signal))),
       ]);
       if (mine === this.asked) this.draw(answer);
     } catch (error) {
@@ -140,8 +142,8 @@ class Screen {
       this.pick(this.table.picked);
     });
     const probe = choice("rows of", PROBES.map((name) => [name, name]), this.probe, (name) => { this.probe = name; this.pick(this.picked); });
-    const byName = (text) => this.picked.find((id) => id === text) ?? this.picked.find((id) => [this.row(id)?.path, this.row(id)?.name].includes(text)) ?? text;
-    return [h("div", { class: "controls" }, first, probe), forest(answer.paired, (text) => this.name(byName(text)))];
+    const pairs = answer.paired.map((pair, i) => ({ ...pair, id: answer.runs[i + 1].id }));
+    return [h("div", { class: "controls" }, first, probe), forest(pairs, (id) => this.name(id))];
   }
 
   // ----------------------------------------------------------------- curves
@@ -177,7 +179,7 @@ class Screen {
       if (!found?.x.length) return [];
       const line = { name: this.row(id)?.name ?? id, x: found.x, y: found.y, colour: colours.of(id), dash: DASHES[slot], width: 1.8 };
       const best = kind === "looks" ? this.bestOf(id, found) : null;
-      return best ? [line, { ...line, ...best, points: true, symbol: "star", name: `${line.name}, best look` }] : [line];
+      return best ? [line, { ...line, ...best, points: true, symbol: "star", size: 11, name: `${line.name}, best look` }] : [line];
     });
     return { label: `${words(this.metrics[kind])} of ${this.picked.length} runs by step`, series, x: { title: "step", whole: true }, y: {}, cursor: this.cursor };
   }
@@ -210,14 +212,14 @@ class Screen {
     const told = h("span", { class: "small quiet", role: "status" });
     let query = "";
     const differ = answer.config.filter((row) => !row.same).length;
-    const text = (value) => (value === null || value === undefined ? NONE : typeof value === "string" ? value : JSON.stringify(value));
+    const text = (value) => (value === null || value === undefined ? NONE : valueText(value));
     const draw = () => {
       const rows = answer.config.filter((row) => (this.allSettings || !row.same) && (!query || `${row.key} ${row.values.map(text).join(" ")}`.toLowerCase().includes(query)));
       setText(told, `${count(differ)} of ${count(answer.config.length)} settings differ`);
       fill(place, rows.length
         ? scrollBox("Settings", h("table", { class: "settings-diff" },
           h("thead", null, h("tr", null, h("th", { scope: "col" }, "setting"), answer.runs.map((run) => h("th", { scope: "col" }, this.name(run.id))))),
-          h("tbody", null, rows.map((row) => h("tr", { class: row.same ? "same" : "" }, h("th", { scope: "row" }, h("code", null, row.key)), row.values.map((value) => h("td", null, h("code", null, text(value)))))))))
+          h("tbody", null, rows.map((row) => h("tr", { class: row.same ? "same" : "" }, h("th", { scope: "row" }, h("code", null, row.key)), row.values.map((value) => h("td", { title: wholeText(value) }, h("code", null, text(value)))))))))
         : h("p", { class: "missing" }, query ? "No setting matches." : "All settings are the same."));
     };
     draw();

@@ -1,32 +1,32 @@
 // The screen "Config": each setting, where its value comes from, and how to run this again.
 
 import { get, runPath } from "./api.js";
-import { copyButton, searchBox, switches } from "./controls.js";
+import { copyButton, problems, searchBox, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { NONE, clock, count, words } from "./format.js";
 import { command, loading, missing } from "./parts.js";
 import { marked } from "./prose.js";
+import { valueText, wholeText } from "./values.js";
 
 // source: [word, what it means]; the order in which they are offered
 const SOURCES = {
   flag: ["flag", "given on the command line"],
   file: ["file", "from the configuration file"],
   python: ["python", "given by a program"],
+  given: ["given", "in a file, by a flag or by a program; this run did not record which"],
   auto: ["auto", "worked out by the run; the reason is beside it"],
   default: ["default", "not given"],
 };
 
 export async function show(root, context) {
   fill(root, loading("Reading the configuration …"));
-  const answer = await get(runPath(context.run, "config"), context.signal);
-  return new Screen(root, context, answer);
+  return new Screen(root, context, await ask(context));
 }
 
-/** A value as it is written in a configuration file. */
-export function valueText(value) {
-  if (value === null || value === undefined) return "null";
-  if (typeof value === "string") return value === "" ? '""' : value;
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+async function ask(context) {
+  const answer = await get(runPath(context.run, "config"), context.signal);
+  for (const row of answer.rows) row.source ??= "given";
+  return answer;
 }
 
 /** Rows by their section (what stands before the first point), in their order. */
@@ -47,15 +47,23 @@ export const matchingRows = (rows, sources, query) => rows.filter((row) =>
 
 class Screen {
   constructor(root, context, answer) {
-    this.answer = answer;
+    this.root = root;
+    this.context = context;
     this.query = "";
     this.sources = new Set();
+    this.show(answer);
+  }
+
+  show(answer) {
+    this.answer = answer;
+    const { root } = this;
     this.told = h("span", { role: "status" });
     this.place = h("div", { class: "settings" });
     const numbers = (source) => answer.rows.filter((row) => row.source === source).length;
     const offered = [...Object.keys(SOURCES), ...new Set(answer.rows.map((row) => row.source))].filter((source, i, all) => all.indexOf(source) === i && numbers(source));
     fill(root,
       h("h1", { class: "hidden-label" }, "Config"),
+      problems(answer.problems),
       h("div", { class: "config-top" }, again(answer), made(answer)),
       h("section", { class: "part", "aria-labelledby": "settings-title" },
         h("h2", { id: "settings-title" }, "Settings"),
@@ -70,7 +78,15 @@ class Screen {
     if (answer.rows.length) this.draw();
   }
 
-  update() {}
+  /** A run that has just begun writes its configuration a little later. */
+  async update(message) {
+    if (message.kind !== "snapshot" || (this.answer.rows.length && !message.reset)) return;
+    try {
+      this.show(await ask(this.context));
+    } catch (error) {
+      if (error.name !== "AbortError") console.error(error);
+    }
+  }
 
   close() {}
 
@@ -86,7 +102,7 @@ class Screen {
     const differs = isChanged && row.default !== undefined && JSON.stringify(row.default) !== JSON.stringify(row.value);
     return h("div", { class: `setting ${isChanged ? "given" : "untouched"}` },
       h("code", { class: "key" }, marked(row.key, this.query)),
-      h("code", { class: "value" }, marked(valueText(row.value), this.query)),
+      h("code", { class: "value", title: wholeText(row.value) }, marked(valueText(row.value), this.query)),
       h("span", { class: `source ${row.source}`, title: meaning }, word),
       h("span", { class: "why quiet" }, row.reason ? marked(row.reason, this.query) : differs ? `default: ${valueText(row.default)}` : ""));
   }
@@ -119,7 +135,7 @@ function hashes(title, values, note) {
   if (!flat.length) return h("section", { class: "part" }, h("h2", null, title), missing("Not recorded.", ""));
   return h("section", { class: "part" }, h("h2", null, title), note && h("p", { class: "quiet" }, note),
     h("dl", { class: "pairs" }, flat.map(([name, value]) => h("div", null, h("dt", null, name),
-      h("dd", null, h("code", null, valueText(value)), String(value).length > 20 && copyButton("Copy", () => String(value)))))));
+      h("dd", null, h("code", null, valueText(value)), /^[0-9a-f]{32,}$/.test(String(value)) && copyButton("Copy", () => String(value)))))));
 }
 
 /** `{files: {a: 1}}` → `[["files › a", 1]]`. */

@@ -117,3 +117,9 @@ export function copyButton(label, text, announce) {
   });
   return button;
 }
+
+/** Files that could not be read, as the server tells them; nothing where there are none. */
+export function problems(list) {
+  if (!list?.length) return null;
+  return h("div", { class: "notice warning", role: "alert" }, h("p", null, h("strong", null, "Not all could be read. "), list.join(" ")));
+}

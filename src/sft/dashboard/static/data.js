@@ -1,11 +1,11 @@
 // The screen "Data": what became of each row, how long rows are, what the model sees of them.
 
 import { get, runPath } from "./api.js";
-import { fold, growing } from "./controls.js";
+import { fold, growing, problems, settled } from "./controls.js";
 import { fill, h } from "./dom.js";
 import { count, number, percent, words } from "./format.js";
 import { histogram } from "./histogram.js";
-import { loading, missing, scrollBox } from "./parts.js";
+import { failure, loading, missing, scrollBox } from "./parts.js";
 import { TokenViews } from "./tokens.js";
 
 // status: what it means. The order in which they are listed.
@@ -17,13 +17,18 @@ const STATUSES = {
   dropped: "left out",
   bad: "could not be read",
 };
+const WAIT = 500; // milliseconds before what was missing is asked for again
 const FEW = 12; // ids shown at once
 
 export async function show(root, context) {
   fill(root, loading("Reading the account of the data …"));
-  const answer = await get(runPath(context.run, "data"), context.signal);
-  return new Screen(root, context, answer);
+  const screen = new Screen(root, context);
+  await screen.load();
+  return screen;
 }
+
+/** What of an answer is there already, as text. */
+const present = (answer) => [answer.account, answer.lengths, answer.preflight, answer.views?.length].map(Boolean).join();
 
 /** Counts of account.json as [status, count], the known ones first. */
 export function statuses(counts) {
@@ -43,27 +48,65 @@ export function uncoveredGroups(usage) {
 }
 
 class Screen {
-  constructor(root, context, answer) {
+  constructor(root, context) {
+    this.root = root;
     this.context = context;
+    this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
+  }
+
+  async load() {
+    const answer = await get(runPath(this.context.run, "data"), this.context.signal);
+    // Redrawn only for something new, so that readers keep their place.
+    if (this.answer && present(this.answer) === present(answer)) return;
+    this.answer = answer;
+    this.draw(this.root, this.context, answer);
+  }
+
+  fail(error) {
+    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
+  }
+
+  draw(root, context, answer) {
     this.views = answer.views?.length ? new TokenViews(answer.views, context.params.get("row"), context.announce) : null;
+    this.prompts = new Map(); // id of a usage prompt: where it stands
+    const wanted = context.params.get("row");
+    const isPrompt = answer.usage?.uncovered?.some((item) => item.id === wanted);
     const parts = [
       ["account", "Account", account(answer.account, this)],
       ["lengths", "Lengths", lengthsPart(answer.lengths, root)],
-      ["rows", "Rows as the model sees them", this.rowsPart(context.params.get("row"))],
+      ["rows", "Rows as the model sees them", this.rowsPart(isPrompt ? null : wanted)],
       ["usage", "Usage prompts", this.usagePart(answer)],
       ["preflight", "Preflight", this.preflightPart(answer.preflight)],
     ];
     const jump = (name) => root.querySelector(`#data-${name}`).scrollIntoView({ block: "start" });
     fill(root,
       h("h1", { class: "hidden-label" }, "Data"),
+      problems(answer.problems),
       h("div", { class: "jumps", role: "group", "aria-label": "Parts of this screen" }, parts.map(([name, title]) => h("button", { type: "button", on: { click: () => jump(name) } }, title))),
       parts.map(([name, title, body]) => h("section", { class: "part", id: `data-${name}`, "aria-labelledby": `data-${name}-title` }, h("h2", { id: `data-${name}-title` }, title), body)));
-    if (context.params.get("row")) jump("rows");
+    this.find(wanted, jump);
   }
 
-  update() {}
+  /** Goes to the row that the address names: among those kept, or a usage prompt. */
+  find(wanted, jump) {
+    if (!wanted) return;
+    const place = this.prompts.get(wanted);
+    if (!place) return void jump("rows");
+    place.focus({ preventScroll: true });
+    place.scrollIntoView({ block: "center" });
+  }
 
-  close() {}
+  /** What is missing may have been written in the meantime. */
+  update(message) {
+    if (message.kind !== "snapshot") return;
+    if (message.reset) this.answer = null;
+    const missed = this.answer ? present(this.answer).includes("false") : true;
+    if (missed) this.again();
+  }
+
+  close() {
+    this.again.stop();
+  }
 
   key(event) {
     const typing = event.target.closest?.("input, select, textarea");
@@ -109,13 +152,20 @@ class Screen {
     const total = usage.n ?? Object.keys(usage.p_values ?? {}).length;
     const uncovered = usage.uncovered?.length ?? 0;
     const group = ({ label, items }) => fold(h("span", null, h("strong", null, label || "others"), ` · ${count(items.length)} ${items.length === 1 ? "prompt" : "prompts"}`),
-      () => grown(items, 50, (item) => h("div", { class: "prompt-row" }, this.id(item.id), h("span", { class: "num quiet", title: "how often a training prompt is as unlike the other training prompts" }, `p ${number(item.p, 2)}`), h("q", null, item.text)), "prompts"), { open: groups.length <= 3 });
+      () => grown(items, 50, (item) => this.prompt(item), "prompts"), { open: groups.length <= 3 || items.some((item) => item.id === this.context.params.get("row")) });
     return [
       h("p", null, uncovered ? h("strong", null, `${count(uncovered)} of ${count(total)} usage prompts`) : `None of ${count(total)} usage prompts`,
         uncovered ? " are unlike anything in the training rows. What they are about:" : " is unlike the training rows."),
       groups.map(group),
       facts.length > 0 && factTable(facts),
     ];
+  }
+
+  prompt(item) {
+    const node = h("div", { class: "prompt-row", tabindex: -1 }, this.id(item.id),
+      h("span", { class: "num quiet", title: "how often a training prompt is as unlike the other training prompts" }, `p ${number(item.p)}`), h("q", null, item.text));
+    this.prompts.set(item.id, node);
+    return node;
   }
 
   preflightPart(preflight) {
@@ -166,7 +216,8 @@ function reasonList(reasons, screen) {
   const list = reasons.filter((one) => one.reason);
   const total = list.reduce((sum, one) => sum + one.count, 0);
   const line = (one) => h("div", { class: "reason" }, h("p", null, one.count > 1 && h("span", { class: "num quiet" }, `${count(one.count)} × `), one.reason), one.rows?.length > 0 && screen.ids(one.rows, one.count));
-  return fold(list.length === 1 ? "1 reason" : `${count(list.length)} reasons, ${count(total)} rows`, () => grown(list, 30, line, "reasons"), { open: list.length <= 2 });
+  if (list.length <= 2) return list.map(line);
+  return fold(`${count(list.length)} reasons, ${count(total)} rows`, () => grown(list, 30, line, "reasons"));
 }
 
 function lengthsPart(lengths, root) {

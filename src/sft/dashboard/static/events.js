@@ -7,7 +7,7 @@ import { count, words } from "./format.js";
 import { LEVELS, MARKS, failure, glyph, loading, missing } from "./parts.js";
 import { marked } from "./prose.js";
 
-const MOST = 5000; // lines that are kept in the page
+const AT_ONCE = 300; // events drawn before "Show earlier"
 const NEAR = 24; // pixels from the end that count as the end
 const OWN = new Set(["time", "kind", "level", "step", "text"]); // columns; the rest is folded
 const SHAPES = { started: "play", phase: "dots", note: "disc", ...Object.fromEntries(Object.entries(MARKS).map(([kind, mark]) => [kind, mark[0]])) };
@@ -55,6 +55,8 @@ class Screen {
     this.context = context;
     this.filter = { levels: new Set(), kind: "", query: "" };
     this.follows = true;
+    this.most = AT_ONCE; // events that are drawn
+    this.number = 0; // events that match
     this.waiting = 0; // events that came while paused
     this.again = settled(() => this.load().catch((error) => this.fail(error)), 300);
   }
@@ -128,43 +130,63 @@ class Screen {
     return this.events.filter((event) => matches(event, this.filter));
   }
 
+  /** Draws the newest events that match; older ones are drawn on request. */
   redraw() {
     if (!this.log?.isConnected) return;
-    this.day = "";
     this.attempt = 0;
-    this.log.replaceChildren();
-    this.append(this.events);
-    if (!this.log.childElementCount) this.log.append(h("li", { class: "none quiet" }, "No event matches."));
+    this.day = "";
+    const found = this.events.map((event) => this.entry(event)).filter(Boolean);
+    const left = Math.max(0, found.length - this.most);
+    const earlier = h("li", { class: "none" }, h("button", { type: "button", on: { click: () => this.showEarlier() } }, `Show ${count(Math.min(left, AT_ONCE))} earlier events of ${count(left)}`));
+    const none = h("li", { class: "none quiet" }, "No event matches.");
+    this.number = found.length;
+    fill(this.log, left > 0 && earlier, !found.length && none, found.slice(left).map((entry) => this.lines(entry)));
+    this.tell();
+    if (this.follows) this.toEnd();
+  }
+
+  showEarlier() {
+    const fromEnd = this.box.scrollHeight - this.box.scrollTop;
+    this.most += AT_ONCE;
+    this.follow(false);
+    this.redraw();
+    this.box.scrollTop = this.box.scrollHeight - fromEnd;
   }
 
   append(events) {
-    this.log.querySelector(".none")?.remove();
-    const lines = events.flatMap((event) => this.lines(event));
-    this.log.append(...lines);
-    while (this.log.childElementCount > MOST) this.log.firstElementChild.remove();
-    const number = this.shown().length;
-    setText(this.told, number === this.events.length ? `${count(number)} events` : `${count(number)} of ${count(this.events.length)} events`);
+    const found = events.map((event) => this.entry(event)).filter(Boolean);
+    if (!this.number && found.length) this.log.replaceChildren();
+    this.number += found.length;
+    this.log.append(...found.flatMap((entry) => this.lines(entry)));
+    this.tell();
     if (this.follows) this.toEnd();
-    else if (lines.length && events !== this.events) this.pausedWith(lines.length);
+    else if (found.length) this.pausedWith(found.length);
   }
 
-  /** The line of an event, and a heading before it where a day or an attempt begins. */
-  lines(event) {
+  tell() {
+    const all = this.events.length;
+    setText(this.told, this.number === all ? `${count(all)} events` : `${count(this.number)} of ${count(all)} events`);
+  }
+
+  /** [event, number of the attempt], or null where the filter leaves it out. */
+  entry(event) {
     if (event.kind === "started") this.attempt += 1;
-    if (!matches(event, this.filter)) return [];
+    return matches(event, this.filter) ? [event, this.attempt] : null;
+  }
+
+  /** The line of an event, and a heading before it where a day begins. */
+  lines([event, attempt]) {
     const [day, time] = moment(event.time);
-    const found = [];
-    if (day !== this.day) found.push(h("li", { class: "day small" }, day));
+    const heading = day === this.day ? [] : [h("li", { class: "day small" }, day)];
     this.day = day;
     const rest = more(event);
     const level = LEVELS[event.level] ?? LEVELS.info;
-    found.push(h("li", { class: `event ${event.level === "info" ? "" : level[1]} ${event.kind}` },
+    return [...heading, h("li", { class: `event ${event.level === "info" ? "" : level[1]} ${event.kind}` },
       h("time", { class: "quiet", title: String(event.time ?? "") }, time),
-      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), event.kind === "started" && this.attempt > 1 && ` (attempt ${this.attempt})`),
+      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), event.kind === "started" && attempt > 1 && ` (attempt ${attempt})`),
       h("span", { class: "step num quiet" }, event.step === null || event.step === undefined ? "" : `step ${count(event.step)}`),
-      h("div", { class: "said" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query),
-        rest.length > 0 && fold("details", () => h("dl", { class: "pairs small" }, rest.map(([name, value]) => h("div", null, h("dt", null, words(name)), h("dd", null, h("code", null, value)))))))));
-    return found;
+      h("div", { class: "said" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query)),
+      rest.length > 0 && fold("details", () => h("dl", { class: "pairs small" }, rest.map(([name, value]) => h("div", null, h("dt", null, words(name)), h("dd", null, h("code", null, value)))))))];
   }
 
   // ----------------------------------------------------------------- following

@@ -8,10 +8,11 @@ import { count, number, words } from "./format.js";
 import { VERDICTS, command, failure, glyph, loading, missing, scrollBox, verdictBadge } from "./parts.js";
 import { commandsOf, sentence } from "./prose.js";
 import {
-  GUARDS, actionText, chartOptions, drawable, figure, firstSignal, guardNames, interval, lastPoint, sight, title, unitText,
+  GUARDS, SEEN, actionText, chartOptions, drawable, figure, firstSignal, guardNames, interval, lastPoint, sight, title, unitText,
 } from "./signals.js";
 
-const ORDER = ["alarm", "watch", "insufficient", "not_measured", "pass"];
+const ORDER = ["alarm", "watch", "insufficient", "pass", "not_measured"]; // of the cards
+const ROW = /[./].*:\d+(#\d+)?$/; // an id that is a file and a line
 const WAIT = 400; // milliseconds after a finding: a look writes many
 
 export async function show(root, context) {
@@ -57,11 +58,12 @@ class Screen {
   draw(answer) {
     const names = guardNames(answer);
     if (!names.length) {
-      fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", "Guards judge after each look; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing."));
+      fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", sentence("Guards judge after each look; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing.")));
       return;
     }
     const verdicts = new Map(answer.verdicts.map((finding) => [finding.guard, finding]));
-    const cards = names.map((name) => this.card(name, verdicts.get(name), answer));
+    const rank = (name) => ORDER.indexOf(verdicts.get(name)?.verdict ?? "not_measured");
+    const cards = [...names].sort((a, b) => rank(a) - rank(b)).map((name) => this.card(name, verdicts.get(name), answer));
     fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), headline(answer, names, verdicts), h("div", { class: "guard-cards" }, cards), rules(answer.settings));
   }
 
@@ -76,6 +78,7 @@ class Screen {
       h("p", { class: "said" }, verdict ? sentence(verdict.message) : "Not measured: this guard has not judged yet."));
     const names = Object.keys(answer.signals).filter((name) => name.startsWith(`${guard}.`) && drawable(answer.signals[name]));
     if (names.length) this.addChart(node, guard, verdict, names, answer);
+    else if (word === "not_measured") node.append(h("p", { class: "quiet" }, "There are no figures, so nothing is known either way. This is not a pass."));
     else node.append(noChart(word));
     node.append(...remedy(verdict, this.context.snapshot?.path));
     const evidence = answer.evidence?.[guard] ?? [];
@@ -96,6 +99,8 @@ class Screen {
     const place = h("div", { class: "guard-chart" });
     const facts = h("dl", { class: "signal-facts" });
     const unit = h("span", { class: "quiet small" }, unitText(answer.signals[name].unit));
+    let options = chartOptions(name, answer.signals[name]);
+    const keys = h("span", { class: "key-row quiet small" }, legend(options));
     const select = h("select", { id: `signal-${guard}`, "aria-label": `Signal of ${title(guard)} shown`, on: { change: () => change(select.value) } },
       names.map((one) => h("option", { value: one, selected: one === name }, words(one.slice(guard.length + 1)))));
     const drawFacts = () => fill(facts, factList(name, answer.signals[name]));
@@ -104,18 +109,23 @@ class Screen {
       this.chosen.set(guard, to);
       drawFacts();
       fill(unit, unitText(answer.signals[name].unit));
-      chart.draw(chartOptions(name, answer.signals[name]), { urgent: true });
+      options = chartOptions(name, answer.signals[name]);
+      fill(keys, legend(options));
+      chart.draw(options, { urgent: true });
     };
     drawFacts();
-    node.append(h("div", { class: "chart-head" }, select, unit, legend()), place, facts);
-    const chart = createChart(place, chartOptions(name, answer.signals[name]));
+    node.append(h("div", { class: "chart-head" }, select, unit, keys), place, facts);
+    const chart = createChart(place, options);
     this.charts.push(chart);
   }
 
   evidence(part) {
-    const row = (item) => h("li", null,
-      item.id && h("a", { class: "id", href: `#/run/${this.context.run}/data?row=${encodeURIComponent(item.id)}` }, item.id),
-      item.figure !== null && item.figure !== undefined && h("span", { class: "num" }, typeof item.figure === "number" ? number(item.figure, 3) : item.figure),
+    const name = (id) => (ROW.test(id)
+      ? h("a", { class: "id", href: `#/run/${encodeURIComponent(this.context.run)}/data?row=${encodeURIComponent(id)}` }, id)
+      : h("span", { class: "id" }, id));
+    const row = (item) => h("li", { class: item.id ? "" : "unnamed" },
+      item.id && name(item.id),
+      item.figure !== null && item.figure !== undefined && h("span", { class: "figure" }, typeof item.figure === "number" ? number(item.figure, 3) : item.figure),
       item.text && h("q", null, item.text));
     return [h("h3", null, part.title), part.items?.length ? h("ol", { class: "evidence" }, part.items.map(row)) : h("p", { class: "quiet" }, "No examples.")];
   }
@@ -133,7 +143,7 @@ function headline(answer, names, verdicts) {
     };
     return h("button", { type: "button", class: `guard-chip ${tone}`, on: { click: jump } }, glyph(shape), h("span", null, title(name)), h("span", { class: "word" }, word));
   });
-  const worst = ORDER.find((verdict) => names.some((name) => (verdicts.get(name)?.verdict ?? "not_measured") === verdict));
+  const worst = ["alarm", "watch", "insufficient", "not_measured", "pass"].find((verdict) => names.some((name) => (verdicts.get(name)?.verdict ?? "not_measured") === verdict));
   const said = {
     alarm: "An alarm: sure, large, and seen in two looks or beyond doubt.",
     watch: "Worth watching; nothing is sure.",
@@ -147,15 +157,19 @@ function headline(answer, names, verdicts) {
 }
 
 /** What the lines of a chart are; each differs in more than its colour. */
-function legend() {
-  const item = (kind, text) => h("span", null, h("i", { class: `key ${kind}`, "aria-hidden": "true" }), text);
-  return h("span", { class: "key-row quiet small" }, item("line", "measured"), item("band", "95 %"), item("limit", "threshold"), item("seen", "would be seen"));
+function legend({ series, limits }) {
+  const item = (kind, text) => h("span", null, h("i", { class: `chart-key ${kind}`, "aria-hidden": "true" }), text);
+  const has = (name) => series.some((one) => one.name === name);
+  return [
+    item("line", "measured"), series[0].low && item("band", "95 %"),
+    (limits.length > 0 || has("threshold")) && item("limit", "threshold"), has(SEEN) && item("seen", "would be seen"),
+  ];
 }
 
 function noChart(word) {
   const why = word === "insufficient"
-    ? missing("Too little to tell.", "Nothing could be drawn yet; this is not a pass.")
-    : missing("Not measured.", "There are no figures, so nothing is known either way; this is not a pass.");
+    ? missing("Too little to tell.", "Nothing can be drawn yet. This is not a pass.")
+    : missing("Nothing to draw.", "This guard judges without a figure.");
   why.classList.add("no-chart");
   return why;
 }
@@ -164,13 +178,11 @@ function noChart(word) {
 function factList(name, signal) {
   const point = lastPoint(signal);
   const pair = (term, value) => value !== "" && value !== null && h("div", null, h("dt", null, term), h("dd", null, value));
-  const unit = unitText(signal.unit);
   const judged = point.verdict === "insufficient" || point.verdict === "not_measured";
   return [
     pair("now", figure(point.statistic, signal.unit)),
     pair("95 % interval", interval(point.low, point.high, signal.unit)),
     pair("threshold", point.threshold === null || point.threshold === undefined ? "" : figure(point.threshold, signal.unit)),
-    unit && pair("unit", unit),
     judged && h("div", { class: "wide" }, h("dt", null, "this signal"), h("dd", null, verdictBadge(point.verdict))),
     sight(name, point, signal.unit) && h("div", { class: "wide" }, h("dt", null, "what would be seen"), h("dd", null, sight(name, point, signal.unit))),
   ];
@@ -184,17 +196,17 @@ function remedy(verdict, path) {
 }
 
 function signalTable(findings) {
-  const row = (finding) => h("tr", null,
+  const row = (finding) => [h("tr", { class: "figures" },
     h("th", { scope: "row" }, words(finding.signal), finding.primary && h("span", { class: "quiet small" }, " decides")),
     h("td", null, verdictBadge(finding.verdict)),
     h("td", { class: "num" }, figure(finding.statistic, finding.unit)),
     h("td", { class: "num" }, finding.interval ? interval(finding.interval[0], finding.interval[1], finding.unit) : ""),
     h("td", { class: "num" }, figure(finding.threshold, finding.unit)),
-    h("td", { class: "num" }, finding.n ? count(finding.n) : ""),
-    h("td", { class: "signal-said" }, sentence(finding.message), finding.remedy && h("p", { class: "quiet" }, "What to do: ", sentence(finding.remedy))));
-  const head = ["signal", "verdict", "now", "95 % interval", "threshold", "n", "in words"];
+    h("td", { class: "num" }, finding.n ? count(finding.n) : "")),
+  h("tr", { class: "words" }, h("td", { colspan: 6 }, sentence(finding.message), finding.remedy && h("p", null, "What to do: ", sentence(finding.remedy))))];
+  const head = ["signal", "verdict", "now", "95 % interval", "threshold", "n"];
   return scrollBox("All signals", h("table", { class: "signals" },
-    h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 1 && i < 6 ? "num" : "" }, text)))),
+    h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 1 ? "num" : "" }, text)))),
     h("tbody", null, findings.map(row))));
 }
 

@@ -4,7 +4,7 @@ import { h, svg } from "./dom.js";
 import { count } from "./format.js";
 import { ticks } from "./axes.js";
 
-const TOP = 34; // room for labels of the marks
+const TOP = 40; // room for labels of the marks
 const BARS = 76;
 const AXIS = 22;
 const SIDE = 8;
@@ -27,9 +27,11 @@ function panel(lengths, kind, width, top) {
     return svg("rect", { class: `bar ${kind}`, x: x(low).toFixed(1), y: (base - size).toFixed(1), width: Math.max(x(high) - x(low) - 1, 1).toFixed(1), height: size.toFixed(1) },
       svg("title", null, `${count(low)} to ${count(high)} tokens: ${count(number)} rows`));
   });
-  const mark = (tokens, label, y, name) => {
+  // A label stands on the right of its line, unless the next line or the edge is too near.
+  const mark = (tokens, label, y, name, next = Infinity) => {
     const at = x(tokens);
-    const left = at + label.length * CHARACTER + 6 > width;
+    const size = label.length * CHARACTER + 6;
+    const left = at + size > Math.min(width, next) && at > size;
     const text = svg("text", { class: name, x: (left ? at - 4 : at + 4).toFixed(1), y }, label);
     text.setAttribute("text-anchor", left ? "end" : "start");
     return [svg("line", { class: name, x1: at.toFixed(1), x2: at.toFixed(1), y1: y - 8, y2: base }), text];
@@ -42,9 +44,9 @@ function panel(lengths, kind, width, top) {
   return svg("g", { transform: `translate(0 ${top})` }, bars,
     svg("line", { class: "axis", x1: SIDE, x2: width - SIDE, y1: base, y2: base }),
     ticks(0, end, width < 500 ? 4 : 8, true).map(tick),
-    mark(quantiles[1], `median ${count(quantiles[1])}`, 30, "quantile"),
-    quantiles[2] > quantiles[1] && mark(quantiles[2], `95 % ${count(quantiles[2])}`, 19, "quantile"),
-    kind === "all" && mark(lengths.max_seq_len, `max_seq_len ${count(lengths.max_seq_len)}${fits ? "" : " →"}`, 8, "limit"));
+    mark(quantiles[1], `median ${count(quantiles[1])}`, 36, "quantile", x(quantiles[2])),
+    quantiles[2] > quantiles[1] && mark(quantiles[2], `95 % ${count(quantiles[2])}`, 23, "quantile", kind === "all" && fits ? x(lengths.max_seq_len) : Infinity),
+    kind === "all" && mark(lengths.max_seq_len, `max_seq_len ${count(lengths.max_seq_len)}${fits ? "" : " →"}`, 10, "limit"));
 }
 
 /** Two histograms with one axis: all tokens of a row, and those it is trained on. `width` in px. */

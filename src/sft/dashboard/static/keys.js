@@ -8,6 +8,8 @@ export const HELP = [
   [["l"], "Logarithmic axis of the loss"],
   [["+", "−"], "Zoom the charts in on the cursor, and out again"],
   [["s"], "Save the loss chart as PNG"],
+  [["[", "]"], "Previous and next row, on Data"],
+  [["f"], "Follow what is written, or pause, on Events"],
   [["Esc"], "Leave the cursor, the zoom, the search or this list"],
   [["?"], "This list"],
 ];

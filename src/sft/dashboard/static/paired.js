@@ -1,12 +1,12 @@
 // Paired differences between runs as a small forest plot: one row of a table for each pair.
 
 import { h, svg } from "./dom.js";
-import { count, number, signed } from "./format.js";
+import { count, signed } from "./format.js";
 import { glyph, missing, scrollBox } from "./parts.js";
-import { ticks } from "./axes.js";
+import { tickTexts, ticks } from "./axes.js";
 
 const WIDTH = 220;
-const SIDE = 8;
+const SIDE = 18;
 const WORDS = {
   better: ["check", "good", "better"],
   worse: ["square", "error", "worse"],
@@ -29,7 +29,7 @@ const placer = ([low, high]) => (value) => (SIDE + ((WIDTH - 2 * SIDE) * (value 
 function drawn(pair, span) {
   const x = placer(span);
   const [, tone] = WORDS[pair.verdict] ?? ["", "quiet"];
-  const text = `${signed(pair.difference)}${finite(pair.low) ? `, 95 % interval ${signed(pair.low)} to ${signed(pair.high)}` : ""}`;
+  const text = `${signed(pair.difference, 4)}${finite(pair.low) ? `, 95 % interval ${signed(pair.low, 4)} to ${signed(pair.high, 4)}` : ""}`;
   return svg("svg", { class: `forest ${tone}`, viewBox: `0 0 ${WIDTH} 24`, width: WIDTH, height: 24, role: "img", "aria-label": text },
     svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: 24 }),
     finite(pair.low) && finite(pair.high) && [
@@ -41,16 +41,18 @@ function drawn(pair, span) {
 
 function axis(span) {
   const x = placer(span);
-  const label = (value) => {
-    const text = svg("text", { x: x(value), y: 14 }, number(value, 2));
+  const values = ticks(...span, 4);
+  const texts = tickTexts(values, {});
+  const label = (value, i) => {
+    const text = svg("text", { x: x(value), y: 14 }, texts[i]);
     text.setAttribute("text-anchor", "middle");
     return [svg("line", { x1: x(value), x2: x(value), y1: 0, y2: 4 }), text];
   };
   return svg("svg", { class: "forest axis", viewBox: `0 0 ${WIDTH} 18`, width: WIDTH, height: 18, "aria-hidden": "true" },
-    svg("line", { x1: SIDE, x2: WIDTH - SIDE, y1: 0.5, y2: 0.5 }), ticks(...span, 4).map(label));
+    svg("line", { x1: SIDE, x2: WIDTH - SIDE, y1: 0.5, y2: 0.5 }), values.map(label));
 }
 
-/** `pairs`: `paired` of /api/compare. `name(id)`: nodes for a run. */
+/** `pairs`: `paired` of /api/compare, each with the `id` of its run B. `name(id)`: nodes for a run. */
 export function forest(pairs, name) {
   const told = pairs.filter((pair) => !pair.error);
   const failed = pairs.filter((pair) => pair.error);
@@ -58,11 +60,11 @@ export function forest(pairs, name) {
   const row = (pair) => {
     const [shape, tone, word] = WORDS[pair.verdict] ?? ["ring", "quiet", pair.verdict];
     return h("tr", null,
-      h("th", { scope: "row" }, name(pair.b)),
+      h("th", { scope: "row" }, name(pair.id)),
       h("td", null, h("span", { class: `badge ${tone}` }, glyph(shape), word)),
       h("td", { class: "forest-cell" }, drawn(pair, span)),
-      h("td", { class: "num" }, signed(pair.difference)),
-      h("td", { class: "num" }, finite(pair.low) ? `${signed(pair.low)} to ${signed(pair.high)}` : "not known"),
+      h("td", { class: "num" }, signed(pair.difference, 4)),
+      h("td", { class: "num" }, finite(pair.low) ? `${signed(pair.low, 4)} to ${signed(pair.high, 4)}` : "not known"),
       h("td", { class: "num" }, count(pair.n)),
       h("td", { class: "in-words" }, pair.sentence, pair.notes?.length > 0 && h("ul", { class: "notes small quiet" }, pair.notes.map((note) => h("li", null, note)))));
   };
@@ -72,6 +74,6 @@ export function forest(pairs, name) {
       h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 2 && i < 6 ? "num" : "" }, text)))),
       h("tbody", null, told.map(row)),
       h("tfoot", null, h("tr", null, h("td"), h("td"), h("td", { class: "forest-cell" }, axis(span), h("p", { class: "small quiet ends" }, h("span", null, "← B better"), h("span", null, "B worse →"))), h("td", { colspan: 4, class: "small quiet" }, "nats per token of the answer; each row is compared with itself"))))),
-    failed.map((pair) => missing("Not compared: ", name(pair.b), " ", pair.error)),
+    failed.map((pair) => missing("Not compared: ", name(pair.id), ". ", pair.error)),
   ];
 }

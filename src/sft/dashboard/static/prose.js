@@ -38,6 +38,24 @@ export function prompt(text, query = "") {
     CONTROL.test(part) ? h("span", { class: "control-token" }, marked(part, query)) : marked(part, query));
 }
 
+/**
+ * How many characters all `prompts` begin with, and end with: system prompt and template. Cut back
+ * to a line or a control token, so that no word is torn; [0, 0] where there is little to fold.
+ */
+export function sharedEnds(prompts) {
+  if (new Set(prompts).size < 2) return [0, 0];
+  const [first] = prompts;
+  const least = Math.min(...prompts.map((one) => one.length));
+  let head = 0;
+  while (head < least && prompts.every((one) => one[head] === first[head])) head += 1;
+  let tail = 0;
+  while (tail < least - head && prompts.every((one) => one[one.length - 1 - tail] === first[first.length - 1 - tail])) tail += 1;
+  head = first.slice(0, head).search(/\n[^\n]*$/) + 1;
+  const end = first.slice(first.length - tail);
+  const from = end.search(new RegExp(`${CONTROL.source}|\\n`, "u"));
+  return [head, from < 0 ? 0 : end.length - from];
+}
+
 /** The prompt without tokens of the template, in one line: for lists. */
 export const plainPrompt = (text) => text.split(CONTROL).filter((part) => !CONTROL.test(part)).join(" ").replace(/\s+/g, " ").trim();
 

@@ -53,9 +53,8 @@ function build(root) {
   };
   const head = h("header", { class: "chart-head" }, h("h2", { id: "loss-title" }, "Loss"), parts.controls, parts.save);
   parts.body = h("div", null,
-    h("section", { class: "card big", "aria-labelledby": "loss-title" }, head, parts.legend, parts.big, h("footer", { class: "chart-foot" }, parts.marks, parts.meaning)),
-    parts.small);
-  fill(root, parts.notice, parts.facts, parts.guards, h("div", { class: "run-grid" }, h("div", null, parts.empty, parts.body), parts.signs));
+    h("section", { class: "card big", "aria-labelledby": "loss-title" }, head, parts.legend, parts.big, h("footer", { class: "chart-foot" }, parts.marks, parts.meaning)));
+  fill(root, parts.notice, parts.facts, parts.guards, h("div", { class: "run-grid" }, h("div", null, parts.empty, parts.body), parts.signs), parts.small);
   return parts;
 }
 
@@ -66,17 +65,10 @@ function addControls(parts, charts, context) {
   clip.title = "Leave the highest and lowest hundredth of the train loss out of the axis";
   const x = h("select", { id: "x-axis" }, ["step", "tokens", "time"].map((name) => h("option", { value: name }, name)));
   x.addEventListener("change", () => run(charts.setX(x.value), context));
-  const smooth = h("input", { type: "range", id: "smooth", min: "0", max: "0.99", step: "0.01", value: "0.9" });
-  const shown = h("output", { class: "smooth-value" }, "0.90");
-  let timer = 0;
-  smooth.addEventListener("input", () => {
-    setText(shown, Number(smooth.value).toFixed(2));
-    clearTimeout(timer);
-    timer = setTimeout(() => run(charts.setSmooth(Number(smooth.value)), context), 120);
-  });
+  const smooth = smoothing(charts, context);
   const explain = pressed("explain", "explain", false, (on) => charts.small.explainAll(on));
   parts.zoomOut.addEventListener("click", () => run(charts.zoom(null, null), context));
-  fill(parts.controls, parts.zoomOut, log, clip, h("label", null, "x", x), h("label", null, "smoothing", smooth, shown), explain);
+  fill(parts.controls, parts.zoomOut, log, clip, h("label", null, "x", x), smooth, explain);
   fill(parts.marks, h("span", null, "marks"), markButtons(charts));
   const { name } = context.snapshot;
   const picture = () => charts.chart && run(savePicture(charts.chart, `${name}: loss`, `${name}-loss`), context);
@@ -86,6 +78,24 @@ function addControls(parts, charts, context) {
   fill(parts.save,
     h("button", { type: "button", id: "save-png", title: "Key s", on: { click: picture } }, "PNG"),
     h("button", { type: "button", id: "save-csv", on: { click: table } }, "CSV"));
+}
+
+/** The slider runs over 1 - weight in decades: 0 is none, the middle 0.968, the right end 0.999. */
+function smoothing(charts, context) {
+  const steps = context.snapshot.num_steps ?? context.snapshot.step ?? 0;
+  const start = Math.min(0.995, Math.max(0.5, 1 - 30 / Math.max(1, steps))); // about a thirtieth of the run
+  charts.data.smooth = start;
+  const slider = h("input", { type: "range", id: "smooth", min: "0", max: "100", step: "1", value: String(Math.round((-100 / 3) * Math.log10(1 - start))) });
+  const shown = h("output", { class: "smooth-value" }, start.toFixed(3));
+  let timer = 0;
+  slider.addEventListener("input", () => {
+    const weight = Math.min(0.999, 1 - 10 ** (-0.03 * Number(slider.value)));
+    setText(shown, weight.toFixed(3));
+    slider.setAttribute("aria-valuetext", weight.toFixed(3));
+    clearTimeout(timer);
+    timer = setTimeout(() => run(charts.setSmooth(weight), context), 120);
+  });
+  return h("label", null, "smoothing", slider, shown);
 }
 
 /** A request that a control began: what goes wrong is told, unless the screen was left. */

@@ -4,7 +4,7 @@ import { extent, rangeOf } from "./axes.js";
 import { createChart } from "./charts.js";
 import { fill, h } from "./dom.js";
 import { words } from "./format.js";
-import { glyph, MARKS, missing } from "./parts.js";
+import { glyph, loading, MARKS, missing } from "./parts.js";
 import { Cursor, nearest } from "./pointer.js";
 import { Legend } from "./run_legend.js";
 import { CURVES, lineOf, MARK_GROUPS, panelLines, PANELS, pointsOf, X_TITLES } from "./run_panels.js";
@@ -24,10 +24,13 @@ export class RunCharts {
     this.legend = new Legend(parts.legend, (key) => this.toggleCurve(key));
     this.small = new SmallCharts(parts.small, this);
     this.cursor.addEventListener("move", () => this.moved());
+    parts.body.hidden = true;
+    parts.empty.hidden = false;
+    fill(parts.empty, loading("Loading the curves …"));
   }
 
   async load() {
-    this.data.width = Math.max(300, Math.round(this.parts.big.clientWidth) || 1200);
+    this.data.width = Math.max(300, Math.round(this.parts.big.clientWidth) || 1000);
     if (!(await this.data.load(this.context.signal))) return;
     this.draw(true);
   }
@@ -64,7 +67,9 @@ export class RunCharts {
   showEmpty() {
     const { state, detail } = this.context.snapshot.state;
     const waits = ["preparing", "training", "measuring"].includes(state);
-    fill(this.parts.empty, missing("No step has been recorded.", waits ? `The run is ${state}. ${detail ?? ""} The curves begin with the first step.` : `The run is ${state}.`));
+    const now = detail ? `${state}: ${detail.replace(/[.…\s]*$/, "")}` : state;
+    const then = waits ? " The curves begin with the first step." : "";
+    fill(this.parts.empty, missing("No step has been recorded.", `The run is ${now}.${then}`));
   }
 
   xRange() {

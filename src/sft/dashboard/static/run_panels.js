@@ -7,7 +7,7 @@ export const CURVES = [
   { key: "val", of: "looks", name: "val_loss", word: "val", colour: 2, dash: "dash", symbol: "circle", on: true },
   { key: "usage", of: "looks", name: "usage_loss", word: "usage", colour: 3, dash: "dot", symbol: "diamond", on: true },
   { key: "retain", of: "looks", name: "retain_loss", word: "retain", colour: 4, dash: "dashdot", symbol: "square", on: true },
-  { key: "probe", of: "looks", name: "train_probe_loss", word: "train rows at looks", colour: 5, dash: "longdash", symbol: "triangle-up", on: false },
+  { key: "probe", of: "looks", name: "train_probe_loss", word: "train rows", colour: 5, dash: "longdash", symbol: "triangle-up", on: false },
   { key: "drift", of: "looks", name: "usage_drift_loss", word: "usage drift", colour: 6, dash: "longdashdot", symbol: "cross", on: false },
 ];
 
@@ -31,7 +31,7 @@ export const PANELS = [
   { name: "retain_kl", look: true, y: { zero: true } },
 ];
 
-export const X_TITLES = { step: "step", tokens: "tokens", time: "seconds of training" };
+export const X_TITLES = { step: "step", tokens: "tokens", time: "time in steps" };
 
 /** The points of one curve of the big chart, or null. */
 export function pointsOf(curve, data) {

@@ -42,9 +42,9 @@ function etaRange({ eta_low: low, eta_high: high }) {
 
 const NOTICES = {
   failed: ["error", "cross", "The run failed.", "Mend what the message names. The same command then goes on from the last checkpoint:"],
-  killed: ["error", "bolt", "The process ended without a word.", "It was killed, ran out of memory, or the machine stopped. Nothing before the last checkpoint is lost; go on with:"],
+  killed: ["error", "bolt", "The run was cut off.", "It was killed, ran out of memory, or the machine stopped. Nothing before the last checkpoint is lost; go on with:"],
   stalled: ["warning", "pause", "Nothing has been written for a while.", "If it stays so, stop the process (Ctrl-C, or kill its pid), and go on from the last checkpoint with:"],
-  interrupted: ["warning", "square", "The run was stopped before its end.", "Go on where it stopped with:"],
+  interrupted: ["warning", "square", "The run was stopped before its end.", "Go on with:"],
 };
 
 /** A prominent notice when the run needs its reader; nothing otherwise. */
@@ -66,13 +66,16 @@ export async function showNotice(node, snapshot, signal) {
     node,
     h("div", { class: `notice ${tone} run-notice`, role: "alert", id: "notice" },
       h("p", { class: tone }, glyph(shape), h("strong", null, title)),
-      said && h("pre", { class: "error-text" }, said),
+      said && (state === "failed" ? h("pre", { class: "error-text", tabindex: 0 }, said) : h("p", { class: "said" }, sentence(said))),
       where && h("p", { class: "quiet" }, where),
       h("p", null, todo),
       resume),
   );
   fill(resume, command(await resumeCommand(snapshot, signal)));
 }
+
+/** The first letter large, a full stop at the end. */
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? "" : "."}`;
 
 function errorText(snapshot) {
   const failed = snapshot.marks.findLast((mark) => mark.kind === "failed");

@@ -3,16 +3,18 @@
 import { fill, h, setText } from "./dom.js";
 import { NONE, clock, count, duration, number } from "./format.js";
 import { fold, searchBox, tick } from "./controls.js";
-import { STATES, VERDICTS, glyph, scrollBox, statePill } from "./parts.js";
+import { VERDICTS, glyph, scrollBox, statePill } from "./parts.js";
+import { valueText } from "./values.js";
 
 export const MOST = 6; // runs that can be compared at once
 const FIRST_KEYS = 5; // settings that differ and are shown unasked
-const NOISE = new Set(["run.dir", "run.name"]); // differ between any two runs
+// Differ between any two runs, or have a column of their own.
+const NOISE = new Set(["run.dir", "run.name", "data.train", "model.name", "method.kind"]);
 
 const settingText = (value) => {
   if (value === null || value === undefined) return NONE;
   if (typeof value === "number") return number(value);
-  return typeof value === "string" ? value : JSON.stringify(value);
+  return valueText(value);
 };
 
 const verdictRow = (verdicts) => h("span", { class: "verdict-row" }, Object.entries(verdicts ?? {}).map(([guard, verdict]) => {
@@ -107,7 +109,8 @@ export class RunTable {
     const keys = this.keys();
     const wanted = this.all().filter((column) => keys.has(column.key));
     if (!this.hideEqual || rows.length < 2) return wanted;
-    return wanted.filter((column) => new Set(rows.map((row) => textOf(column, row))).size > 1);
+    const known = (column) => rows.map((row) => textOf(column, row)).filter((text) => text !== NONE && text !== "null");
+    return wanted.filter((column) => new Set(known(column)).size > 1);
   }
 
   choices() {
@@ -177,6 +180,3 @@ export class RunTable {
       columns.map(cell));
   }
 }
-
-/** Whether a state means that figures still change. */
-export const isLive = (state) => STATES[state]?.[1] === "busy";

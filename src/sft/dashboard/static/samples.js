@@ -1,12 +1,12 @@
 // The screen "Samples": the same prompts answered by the base model, midway and now.
 
 import { get, runPath } from "./api.js";
-import { choice, growing, searchBox, settled } from "./controls.js";
+import { choice, growing, searchBox, settled, tick } from "./controls.js";
 import { diffWords } from "./diff.js";
 import { fill, h, setText } from "./dom.js";
 import { count } from "./format.js";
 import { failure, loading, missing } from "./parts.js";
-import { marked, plainPrompt, prompt } from "./prose.js";
+import { marked, plainPrompt, prompt, sentence, sharedEnds } from "./prose.js";
 
 const COLUMNS = ["base", "middle", "now"];
 const AT_ONCE = 40; // rows drawn before "Show more"
@@ -42,6 +42,9 @@ export function matching(rows, query, probe) {
   return rows.filter((row) => (!probe || row.probe === probe) && (!query || texts(row).some((text) => text.toLowerCase().includes(query))));
 }
 
+/** `train.jsonl:3` of `data/train.jsonl:3`. */
+const shortId = (id) => id.slice(id.lastIndexOf("/") + 1);
+
 class Screen {
   constructor(root, context) {
     this.root = root;
@@ -49,6 +52,7 @@ class Screen {
     this.query = "";
     this.probe = "";
     this.against = "base";
+    this.isWhole = false; // prompts are shown with what all of them share
     this.looks = null; // {base, middle, now}: steps
     this.isLast = true; // "now" follows the newest look
     this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
@@ -59,13 +63,14 @@ class Screen {
     const { steps, rows } = this.answer;
     if (!rows.length) {
       fill(this.root, h("h1", { class: "hidden-label" }, "Samples"), missing("No samples.",
-        "Fixed prompts are answered at the first, the middle and the last look, where `looks.samples` is above 0; none of these looks has been written yet."));
+        sentence("Fixed prompts are answered at the first, the middle and the last look, where `looks.samples` is above 0; none of these looks has been written yet.")));
       this.looks = null;
       return;
     }
     const first = firstLooks(steps);
     const isNew = this.looks === null;
     this.looks = isNew || !steps.includes(this.looks.base) ? first : { ...this.looks, now: this.isLast ? first.now : this.looks.now, middle: this.looks.middle ?? first.middle };
+    this.ends = new Map([...new Set(rows.map((row) => row.probe))].map((probe) => [probe, sharedEnds(rows.filter((row) => row.probe === probe).map((row) => row.prompt))]));
     if (isNew) this.frame();
     this.drawLooks();
     this.list.set(this.found());
@@ -103,6 +108,7 @@ class Screen {
         searchBox("Search prompts and answers", (query) => { this.query = query; redraw(); }),
         probes.length > 1 && choice("probe", [["", "all"], ...probes.map((one) => [one, one])], "", (value) => { this.probe = value; redraw(); }),
         choice("mark what differs from", [["base", "the first column"], ["middle", "the second column"], ["reference", "the reference"], ["", "nothing"]], this.against, (value) => { this.against = value; redraw(); }),
+        tick("whole prompts", this.isWhole, (on) => { this.isWhole = on; redraw(); }),
         this.told),
       this.heads, this.list.node, this.dialog);
   }
@@ -120,7 +126,7 @@ class Screen {
     const options = [...steps.map((step) => [step, name(step)])];
     const pick = (column) => {
       const own = column === "middle" ? [["", "none"], ...options] : options;
-      const label = { base: "before", middle: "between", now: "after" }[column];
+      const label = { base: "Answers before", middle: "between", now: "and after" }[column];
       return h("div", { class: `head ${column}` }, choice(label, own, this.looks[column] ?? "", (value) => {
         this.looks[column] = value === "" ? null : Number(value);
         if (column === "now") this.isLast = this.looks.now === steps[steps.length - 1];
@@ -140,11 +146,19 @@ class Screen {
     const text = plainPrompt(row.prompt);
     return h("article", { class: "sample", on: { click: open } },
       h("div", { class: "cell prompt" },
-        h("button", { type: "button", class: "id", "aria-haspopup": "dialog", on: { click: (event) => { event.stopPropagation(); this.open(row); } } }, row.id),
         h("span", { class: "quiet small" }, row.probe),
-        h("div", { class: "text clamp" }, prompt(row.prompt, this.query)),
+        h("button", { type: "button", class: "id", title: row.id, "aria-haspopup": "dialog", on: { click: (event) => { event.stopPropagation(); this.open(row); } } }, shortId(row.id)),
+        h("div", { class: "text clamp" }, this.promptOf(row)),
         !text && h("span", { class: "quiet" }, "(empty prompt)")),
       cells);
+  }
+
+  /** The prompt, without what all prompts of its probe share. */
+  promptOf(row) {
+    const [head, tail] = this.isWhole ? [0, 0] : this.ends.get(row.probe);
+    const dots = (text) => text && h("span", { class: "control-token", title: text }, "… ");
+    const end = row.prompt.length - tail;
+    return [dots(row.prompt.slice(0, head)), prompt(row.prompt.slice(head, end), this.query)];
   }
 
   /** What is marked in which column of a row: `{ column: parts, note }`. */
@@ -172,7 +186,7 @@ class Screen {
       h("div", { class: "text clamp" }, answer.answer ? this.parts(compared[column], answer.answer, column) : h("em", { class: "quiet" }, "(empty answer)")),
       h("p", { class: "under small quiet" },
         h("span", null, `${count(answer.tokens)} tokens`),
-        word && h("span", { class: tone }, word),
+        word && h("span", { class: column === "now" ? tone : "" }, word),
         column === "now" && compared.note && h("span", { class: "note" }, compared.note),
         answer.opener && h("span", { class: "opener", title: "How the answer opens" }, "opens: ", h("q", null, answer.opener))));
   }

@@ -19,12 +19,13 @@ export async function savePicture(chart, title, name) {
   offer(new Blob([bytesOf(await chart.image(title))], { type: "image/png" }), `${name}.png`);
 }
 
-/** One row a point: `series,step,x,value`. Names are those of metrics, so no cell can be a formula. */
+/** One row a point: `series,step,x,value`, without x where that is the step. Names are those of metrics, so no cell can be a formula. */
 export function saveTable(series, x, name) {
-  const rows = [`series,step,${x},value`];
+  const wide = x !== "step";
+  const rows = [["series", "step", ...(wide ? [x] : []), "value"].join(",")];
   for (const { name: column, points } of series) {
     points.x.forEach((at, i) => {
-      if (points.y[i] !== null) rows.push([column, points.step?.[i] ?? "", at, points.y[i]].join(","));
+      if (points.y[i] !== null) rows.push([column, points.step?.[i] ?? "", ...(wide ? [at] : []), points.y[i]].join(","));
     });
   }
   offer(new Blob([rows.join("\n") + "\n"], { type: "text/csv" }), `${name}.csv`);

@@ -44,6 +44,7 @@ export class RunSeries {
   get stale() {
     const age = performance.now() - this.loadedAt;
     const shown = this.series.loss?.x.length ?? 0;
+    if (!shown) return this.fresh > 0 && age > 300; // the first steps: only the server knows the names
     return this.fresh > 0 && age > 5000 && (this.fresh > 50 || shown > 2 * this.width || age > 30_000);
   }
 

@@ -30,14 +30,16 @@ export function guardNames(answer) {
 /** `format_collapse` → `Format collapse`. */
 export const title = (guard) => GUARDS[guard]?.[0] ?? guard.replaceAll("_", " ").replace(/^./, (c) => c.toUpperCase());
 
-const SHARES = new Set(["share", "fraction", "probability", "distinct share of rows", "fraction of tokens"]);
+const SHARES = new Set(["share", "fraction", "distinct share of rows", "fraction of tokens"]);
 const CHANGES = /^nats/;
 
 /** A value with the digits and the sign that its unit calls for; without the unit. */
 export function figure(value, unit) {
   if (value === null || value === undefined) return NONE;
   if (SHARES.has(unit)) return percent(value);
-  return CHANGES.test(unit) ? signed(value) : number(value, 3);
+  if (unit === "probability") return number(value, 5);
+  if (CHANGES.test(unit) && Math.abs(value) < 1e-3) return value.toFixed(4).replace("-", "−").replace(/^−?0\.0000$/, "0");
+  return CHANGES.test(unit) ? signed(value, 4) : number(value);
 }
 
 /** The unit as it is written after a figure. */
@@ -53,6 +55,7 @@ const COUNTED = {
   "distribution_mismatch.slices": "rise",
   "distribution_mismatch.transfer": "fall",
   "distribution_mismatch.coverage": "level",
+  "format_collapse.opener": "capped",
 };
 
 /** The value of `point.statistic` that would have been found 4 times in 5; null where unknown. */
@@ -61,7 +64,8 @@ export function detectable(name, point) {
   if (!how || point?.mde === null || point?.mde === undefined) return null;
   if (how === "level") return point.mde;
   if (point.threshold === null || point.threshold === undefined) return null;
-  return how === "rise" ? point.threshold + point.mde : point.threshold - point.mde;
+  if (how === "capped" && point.threshold + point.mde > 1) return null; // no probability is so high
+  return how === "fall" ? point.threshold - point.mde : point.threshold + point.mde;
 }
 
 /** What could have been seen, as a sentence; empty where it is not known. */
@@ -70,9 +74,10 @@ export function sight(name, point, unit) {
   const often = "would have been seen 4 times in 5";
   const value = detectable(name, point);
   const amount = (size) => `${figure(size, unit).replace(/^\+/, "")} ${unitText(unit)}`.trim();
-  if (value === null) return `An effect of ${amount(point.mde)} ${often}.`;
-  if (COUNTED[name] === "fall") return `A ${unitText(unit)} of ${number(value, 3)} or less ${often}.`;
+  if (value === null) return COUNTED[name] ? "" : `An effect of ${amount(point.mde)} ${often}.`;
+  if (COUNTED[name] === "fall") return `A ${unitText(unit)} of ${number(value)} or less ${often}.`;
   if (COUNTED[name] === "level") return `A share of ${amount(value)} or more ${often}.`;
+  if (COUNTED[name] === "capped") return `A ${unitText(unit)} of ${number(value)} or more ${often}.`;
   return `A rise of ${amount(value)} or more ${often}.`;
 }
 
@@ -89,6 +94,9 @@ export function firstSignal(guard, verdict, signals) {
   return names.find((name) => signals[name].primary) ?? names[0] ?? null;
 }
 
+/** Name of the line of `detectable` in a chart. */
+export const SEEN = "smallest value that would be seen";
+
 /** Options of charts.js for one signal: the statistic, its band, the threshold, what can be seen. */
 export function chartOptions(name, signal) {
   const points = signal.points;
@@ -100,7 +108,7 @@ export function chartOptions(name, signal) {
     ...(hasBand ? { low: column("low"), high: column("high") } : {}),
   }];
   const seen = points.map((point) => detectable(name, point));
-  if (seen.some(known)) series.push({ name: "smallest value that would be seen", x, y: seen, colour: "quiet", dash: "dot", width: 1 });
+  if (seen.some(known)) series.push({ name: SEEN, x, y: seen, colour: "quiet", dash: "dot", width: 1 });
   const limits = column("threshold").filter(known);
   const last = limits[limits.length - 1];
   const steady = limits.every((value) => value === last);

@@ -25,14 +25,15 @@ function written(text) {
 }
 
 function piece([text, kind, special], query) {
-  const span = h("span", { class: `t ${KINDS[kind] ? kind : "masked"}${special ? " special" : ""}`, title: `${KINDS[kind] ?? kind}${special ? ", a special token" : ""}` });
+  const children = [];
+  const props = { class: `t ${KINDS[kind] ? kind : "masked"}${special ? " special" : ""}`, title: `${KINDS[kind] ?? kind}${special ? ", a special token" : ""}` };
   let from = 0;
   for (const [start, end] of hits(text, query)) {
-    span.append(...[written(text.slice(from, start))].flat(Infinity), h("mark", null, written(text.slice(start, end))));
+    children.push(written(text.slice(from, start)), h("mark", null, written(text.slice(start, end))));
     from = end;
   }
-  span.append(...[written(text.slice(from))].flat(Infinity));
-  return span;
+  children.push(written(text.slice(from)));
+  return h("span", props, children);
 }
 
 /** The legend, in the clothes of the tokens themselves. */

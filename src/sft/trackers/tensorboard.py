@@ -1,0 +1,125 @@
+"""TensorBoard: event files in `trackers/tensorboard` of the run.
+
+Scalars are 32-bit floats there. Their wall time is that of `Place`: when the run began, plus the
+time it trained.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from sft.run_dir import RunDir
+from sft.trackers.base import headline
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+.!|~$&-])")
+_TOLD = ("started", "resumed", "watch", "alarm", "stopped", "interrupted", "failed", "finished")
+
+
+class TensorBoard:
+    """Writes one event file for each attempt; TensorBoard reads them as one run."""
+
+    confirms = True
+
+    def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
+        """Begin a file, with the settings of the run as text."""
+        folder = run.trackers / "tensorboard"
+        folder.mkdir(parents=True, exist_ok=True)
+        state["files"] = state.get("files", 0) + 1  # they are read in the order of their names
+        began = int(time.time())
+        host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+        path = folder / f"events.out.tfevents.{began}.{host}.{os.getpid()}.{state['files']}"
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # closed by `finish`
+        self._step = 0
+        self._write([Event(wall_time=began, file_version="brain.Event:2")])
+        if state["files"] == 1 and config["settings"]:
+            rows = [f"| {_plain(k)} | {_plain(json.dumps(v))} |" for k, v in _sorted(config)]
+            self._write([_text("config", "\n".join(["| setting | value |", "|---|---|", *rows]))])
+
+    def record(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Scalars under the names of `metrics.jsonl`."""
+        self._step = max(self._step, records[-1]["step"])
+        self._write(
+            Event(
+                wall_time=record["time"],
+                step=record["step"],
+                summary=Summary(
+                    value=[
+                        Summary.Value(tag=name, simple_value=value)
+                        for name, value in record.items()
+                        if name not in ("step", "time")
+                    ]
+                ),
+            )
+            for record in records
+        )
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Text under `events/<kind>`."""
+        kind = event.get("kind")
+        if kind in _TOLD:
+            step = event.get("step")
+            at = step if isinstance(step, int) else self._step
+            text = _plain(str(event.get("text", "")))
+            self._write([_text(f"events/{kind}", text, at, _seconds(event.get("time")))])
+
+    def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
+        """The summary as text."""
+        rows = [f"| {_plain(name)} | {_plain(str(v))} |" for name, v in headline(summary).items()]
+        if rows:
+            table = "\n".join(["| summary | value |", "|---|---|", *rows])
+            self._write([_text("summary", table, self._step)])
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Nothing waits for a file."""
+
+    def _write(self, events: Iterable[Event]) -> None:
+        whole = io.BytesIO()
+        writer = RecordWriter(whole)
+        for event in events:
+            writer.write(event.SerializeToString())
+        if self._file.write(whole.getbuffer()) != whole.tell():
+            raise OSError("the disk took only a part of it")
+
+
+def _sorted(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return list(config["settings"].items())
+
+
+def _text(tag: str, text: str, step: int = 0, wall_time: float | None = None) -> Event:
+    """Markdown, as the text page of TensorBoard reads it."""
+    tensor = TensorProto(
+        dtype=DT_STRING,
+        string_val=[text.encode("utf-8", "replace")],
+        tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
+    )
+    metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
+    value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+    return Event(wall_time=wall_time or time.time(), step=step, summary=Summary(value=[value]))
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return _MARKDOWN.sub(r"\\\1", text).replace("\n", " ")
+
+
+def _seconds(moment: Any) -> float | None:
+    with suppress(TypeError, ValueError):
+        return datetime.fromisoformat(moment).timestamp()
+    return None
