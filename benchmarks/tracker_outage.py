@@ -7,7 +7,7 @@ webhook, and wandb and MLflow where they are installed, all at a port of this ma
 connections and never answers. Without CONFIG a tiny random Llama is trained. Both runs of a pair
 train on the same rows in the same order, so each step is compared with itself. Reported are, over
 pairs: the ratio of the seconds spent in all steps, and that of the steps after the first
-`--warm-up` ones (while libraries are loaded); and the ratio of single steps at its 50th and 99th
+`--warm-up` ones (while trackers connect); and the ratio of single steps at its 50th and 99th
 percentile. An `on` run also tells what its end took longer, which is 5 s at most by design.
 """
 

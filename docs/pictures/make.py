@@ -35,6 +35,13 @@ SCREENS = {
     "samples": ("/samples", "light"),
     "data": ("/data", "light"),
 }
+# Names runs as the README does, and not by where they lie on this machine.
+SHORTEN = """folders => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode())
+    for (const folder of folders)
+      walker.currentNode.data = walker.currentNode.data.replaceAll(folder + "/", "runs/");
+}"""
 
 
 def main() -> None:
@@ -48,18 +55,22 @@ def main() -> None:
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         sys.exit(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+    folders = sorted({str(run.parent) for run in runs})
     with watched(runs) as address, sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         ids = ids_of(address, runs)
+
+        def picture(name: str, address: str, colours: str = "light") -> None:
+            take(browser, address, colours, folders, options.out / f"{name}.png")
+
         for name, (part, colours) in SCREENS.items():
-            take(browser, f"{address}#/run/{ids[0]}{part}", colours, options.out / f"{name}.png")
+            picture(name, f"{address}#/run/{ids[0]}{part}", colours)
         if len(ids) > 1:
-            shown = f"{address}#/compare?runs={','.join(ids)}"
-            take(browser, shown, "light", options.out / "compare.png")
+            picture("compare", f"{address}#/compare?runs={','.join(ids)}")
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "report.html"
             sft("report", str(runs[0]), "--out", str(page))
-            take(browser, page.as_uri(), "light", options.out / "report.png")
+            picture("report", page.as_uri())
         browser.close()
 
 
@@ -93,13 +104,14 @@ def ids_of(address: str, runs: list[Path]) -> list[str]:
     return [by_path[run] for run in runs]
 
 
-def take(browser: Browser, address: str, colours: Any, out: Path) -> None:
+def take(browser: Browser, address: str, colours: Any, folders: list[str], out: Path) -> None:
     """One picture of one screen, in few enough colours to be small."""
     context = browser.new_context(viewport=SIZE, color_scheme=colours, reduced_motion="reduce")
     page: Page = context.new_page()
     page.goto(address)
-    page.wait_for_selector("main .loading", state="detached")  # of our pages; a report has none
+    page.wait_for_selector("main .loading:visible", state="detached")  # a report has none
     page.wait_for_timeout(SETTLE)
+    page.evaluate(SHORTEN, folders)
     page.screenshot(path=out)
     context.close()
     for colours_left in (256, 128, 64, 32):

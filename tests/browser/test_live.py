@@ -9,9 +9,10 @@ import pytest
 
 from browser.runs import hold
 from browser.served import serving, show
-from long_run import Drawn
+from long_run import Drawn, write_beginning
 from sft.records.events import EventLog
 from sft.records.store import RecordStore
+from sft.run_dir import RunDir
 
 pytest.importorskip("playwright.sync_api")
 
@@ -25,15 +26,15 @@ MOST_SECONDS = 3.0
 class Growing:
     """A run that is training: `grow` appends the records of the next steps."""
 
-    def __init__(self, source, folder):
+    def __init__(self, folder):
         self.path = folder / "live"
         self.path.mkdir(parents=True)
-        shutil.copy(source / "config.yaml", self.path / "config.yaml")
-        shutil.copy(source / "examples.json", self.path / "examples.json")
+        self.drawn = Drawn(STEPS, 20)
+        write_beginning(RunDir(self.path), self.drawn)
         hold(self.path)
         self.events = EventLog(self.path / "events.jsonl")
         self.events.add("started", "process", num_steps=STEPS)
-        self.drawn = Drawn(STEPS, 20)
+        time.sleep(0.03)  # no real step is there at once
         self.store = RecordStore(self.path / "metrics.jsonl")
         self.store.append(self.drawn.look(0))
         self.step = 0
@@ -54,8 +55,8 @@ class Growing:
 
 
 @pytest.fixture
-def growing(runs, tmp_path):
-    run = Growing(runs / "first", tmp_path / "runs")
+def growing(tmp_path):
+    run = Growing(tmp_path / "runs")
     run.grow(10)
     yield run
     run.store.close()
@@ -139,9 +140,7 @@ def test_a_run_that_goes_back_to_a_checkpoint_is_drawn_anew(tab, growing):
 
 def test_a_run_that_begins_later_appears_in_the_list(tab, growing):
     with serving(growing.path.parent) as site, tab(site) as page:
-        page.goto(f"{site.url}/#/runs")
-        page.goto(f"{site.url}/#/")
-        show(page, f"{site.url}/#/compare")
+        show(page, f"{site.url}/#/compare")  # the address / leads to the only run there is
         show(page, f"{site.url}/#/")
         assert page.locator("tbody tr").count() == 1
         shutil.copytree(growing.path, growing.path.with_name("later"))

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import time
 
 import pytest
 
@@ -120,8 +121,9 @@ def test_samples(run):
     found = ask(run, "samples")
     records = read_records(run.samples)
     assert found["steps"] == sorted({record["step"] for record in records})
-    row = next(row for row in found["rows"] if row["probe"] == "val")
-    mine = [r for r in records if (r["probe"], r["id"]) == ("val", row["id"])]
+    row = found["rows"][0]
+    mine = [r for r in records if (r["probe"], r["id"]) == (row["probe"], row["id"])]
+    assert len(mine) == 3
     assert row["prompt"] == mine[0]["prompt"]
     assert [a["answer"] for a in row["answers"]] == [r["answer"] for r in mine]
     assert [a["step"] for a in row["answers"]] == [r["step"] for r in mine]
@@ -192,6 +194,8 @@ def test_time_left_and_marks_of_a_run_that_goes_on(tmp_path):
         assert ask(live, "snapshot")["eta_seconds"] is None  # before three steps
         metrics.append({"step": 3, "loss": 1.0, "seconds": 9.0, "tokens_per_second": 5.0})
         metrics.append({"step": 4, "loss": 1.0, "seconds": 11.0, "tokens_per_second": 7.0})
+        later = time.time() + 1  # than the event
+        os.utime(live.metrics, (later, later))
         found = ask(live, "snapshot")
     assert found["state"]["state"] == "training"
     # 21 steps of 2 seconds (2, 5, 2), and looks after steps 10, 20 and 25.

@@ -217,7 +217,7 @@ def test_a_failed_run_says_so_first(tmp_path):
     assert answer["sentences"] == [
         "Why: loss is not finite at step 9.",
         f"Its complete state is saved after step 8. This command continues it: "
-        f"sft train {run.config}",
+        f"`sft train {run.config}`.",
         "No model was chosen or proven, so nothing is claimed about one.",
     ]
     assert answer["notes"] == [

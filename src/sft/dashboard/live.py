@@ -166,7 +166,8 @@ class RowsFeed:
             return False
         began = time.monotonic()
         rows = message("runs", {"runs": self.folders.rows()})
-        self._next = now + max(1.0, (time.monotonic() - began) / _ROWS_SHARE)
+        took = time.monotonic() - began
+        self._next = now + min(max(1.0, took / _ROWS_SHARE), 10.0)
         if rows == self.rows and now - self._said_at < SAID_AGAIN:
             return False
         self.rows, self._said_at = rows, now

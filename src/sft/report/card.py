@@ -26,7 +26,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
 _MOST_README = 200_000  # characters of a base model's card that are read
 _PUNCTUATION = re.compile(r"([\\`*_\[\]<>|~$&])")
 # What makes a list, a heading, a line or a quotation at the start of a text.
-_START = re.compile(r"^(\d*)([-+=#.)])")
+_START = re.compile(r"^(\d*)([-+=#.)])(?=[-+=#\s]|$)")
 # Hubs make links of these by themselves, escaped or not.
 _LINKS = re.compile(r"://|www\.|@|\b(?:mailto|xmpp|javascript|data):", re.IGNORECASE)
 MOST_TEXT = 600  # characters of one message

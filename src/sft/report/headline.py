@@ -274,11 +274,11 @@ def _unfinished(records: RunRecords) -> tuple[Kind, str, list[str]]:
     if kept:
         sentences.append(
             f"Its complete state is saved after step {kept[-1]:,}. This command continues it: "
-            f"{resume_command(records)}"
+            f"`{resume_command(records)}`."
         )
     else:
         sentences.append(
-            f"No checkpoint was saved. This command starts it again: {resume_command(records)}"
+            f"No checkpoint was saved. This command starts it again: `{resume_command(records)}`."
         )
     sentences.append("No model was chosen or proven, so nothing is claimed about one.")
     return ("error" if state in ("failed", "killed") else "warning"), title, sentences

@@ -117,6 +117,8 @@ def sign_rows(records: RunRecords) -> list[dict[str, Any]]:
     for sign in found:
         value = sign.get("held")
         called, kind = held[value if isinstance(value, bool) else None]
+        if value is False and "plateau" in str(sign.get("name")):
+            kind = "info"  # a reason to go on, not a fault
         rows.append(
             {
                 "name": str(sign.get("name", "")),

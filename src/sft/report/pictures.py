@@ -303,12 +303,18 @@ def _legend(drawing: Figure, axes: Axes, name: str) -> None:
         handles,
         labels,
         loc="outside lower center",
-        ncols=(2 if name == "loss" else 3) if narrow else 8,
+        ncols=_columns(len(labels), (2 if name == "loss" else 3) if narrow else 7),
         frameon=False,
         fontsize=10,
         handlelength=1.6,
         columnspacing=1.2,
     )
+
+
+def _columns(entries: int, most: int) -> int:
+    """So many columns that the rows are about equally long."""
+    rows = -(-entries // most)
+    return -(-entries // rows)
 
 
 # ------------------------------------------------------------------ lengths

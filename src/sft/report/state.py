@@ -281,7 +281,7 @@ def _doing(seen: _Seen, began: float | None) -> tuple[State, str]:
     if began is not None and began > max(at or 0.0, seen.metrics_at) + _SKEW:
         return "preparing", ""  # an attempt that continues is quiet until it has accepted the run
     stepped = any("loss" in record for record in seen.metrics)
-    newer = at is not None and at >= seen.metrics_at - 0.01
+    newer = at is not None and at >= seen.metrics_at - 0.001  # events tell milliseconds
     if newer and last.get("kind") in ("phase", "started", "resumed"):
         return _phase(text, stepped), text
     return _by_records(seen, stepped)

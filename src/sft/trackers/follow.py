@@ -42,6 +42,9 @@ class Followers:
             run, name, settings_of(run, config, name, since=now, wait=WAIT - 1), tell
         )
         self._names = asked_for(config)
+        for name in self._names:
+            with suppress(Exception, SystemExit):  # its follower will tell it
+                TRACKERS[name]()  # loads its library: beside training that would slow steps
         if "alerts" in self._names:
             TRACKERS["alerts"]().start(run, settings_of(run, config, "alerts"), {})
         self._run = run

@@ -201,6 +201,8 @@ function heardRecords(data) {
     bar.show(snapshot);
     setTitle(SCREENS[parse(location.hash).name][0]);
   }
+  const seen = snapshot?.looks.at(-1)?.step ?? -1;
+  snapshot?.looks.push(...data.looks.filter((look) => look.step > seen));
   tell({ kind: "records", ...data });
   if (data.looks.length || data.findings.length || data.events.length) refreshSoon();
 }

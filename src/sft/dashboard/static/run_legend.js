@@ -24,7 +24,7 @@ export class Legend {
     const { data, cursor } = charts;
     const here = charts.value("loss");
     const epoch = charts.value("epoch")?.y;
-    const place = here ? placeText(data, here, cursor.at, epoch) : "no step yet";
+    const place = here ? placeText(data, here, cursor.at, epoch, charts.lookValue("val_loss")) : "no step yet";
     setText(this.place, place);
     const said = [place];
     for (const curve of CURVES) {
@@ -40,11 +40,12 @@ export class Legend {
   }
 }
 
-function placeText(data, here, at, epoch) {
-  const words = [at === null ? `latest: step ${count(here.step)}` : `step ${count(here.step)}`];
+function placeText(data, here, at, epoch, look) {
+  const words = [`step ${count(here.step)}`];
   if (data.x === "tokens" && at !== null) words.push(`${short(at)} tokens`);
   if (data.x === "time" && at !== null) words.push(duration(at));
   if (Number.isFinite(epoch)) words.push(`epoch ${epoch.toFixed(2)}`);
+  if (look && look.step !== here.step) words.push(`look at ${count(look.step)}`);
   return words.join(" · ");
 }
 
@@ -53,5 +54,5 @@ function valueText(curve, charts, here) {
   if (curve.of === "smooth") return number(here?.smooth);
   const look = charts.lookValue(curve.name);
   if (!look) return number(null);
-  return look.step === here?.step ? number(look.y) : `${number(look.y)} @${count(look.step)}`;
+  return number(look.y);
 }

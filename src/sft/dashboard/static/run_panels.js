@@ -2,7 +2,7 @@
 
 // Curves of the big chart. `of` says where the points come from.
 export const CURVES = [
-  { key: "raw", of: "steps", name: "loss", word: "train loss", colour: 1, width: 1, opacity: 0.4, on: true },
+  { key: "raw", of: "steps", name: "loss", word: "train", colour: 1, width: 1, opacity: 0.4, on: true },
   { key: "smooth", of: "smooth", name: "loss", word: "smoothed", colour: 1, width: 2.4, on: true },
   { key: "val", of: "looks", name: "val_loss", word: "val", colour: 2, dash: "dash", symbol: "circle", on: true },
   { key: "usage", of: "looks", name: "usage_loss", word: "usage", colour: 3, dash: "dot", symbol: "diamond", on: true },
@@ -24,10 +24,10 @@ export const PANELS = [
   { name: "perplexity", val: "val_perplexity", noisy: true, y: { log: true } },
   { name: "accuracy", val: "val_accuracy", noisy: true, y: { share: true } },
   { name: "learning_rate", y: { zero: true } },
-  { name: "grad_norm", noisy: true, y: { log: true, clip: true } },
+  { name: "grad_norm", noisy: true, y: { log: true } },
   { name: "epoch", y: { zero: true } },
   { name: "train_flos", y: { zero: true, large: true } },
-  { name: "tokens_per_second", noisy: true, y: { zero: true, clip: true, large: true } },
+  { name: "tokens_per_second", noisy: true, y: { zero: true, large: true } },
   { name: "retain_kl", look: true, y: { zero: true } },
 ];
 

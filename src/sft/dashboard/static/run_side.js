@@ -105,8 +105,8 @@ export function showGuards(node, snapshot) {
 
 function guardCard(run, finding) {
   return h("a", { class: "guard", href: `#/run/${encodeURIComponent(run)}/guards`, title: finding.message, data: { guard: finding.guard, verdict: finding.verdict } },
-    h("span", { class: "guard-head" }, h("strong", null, words(finding.guard)), verdictBadge(finding.verdict)),
-    h("span", { class: "guard-text" }, finding.message));
+    h("strong", null, words(finding.guard)),
+    h("span", { class: "guard-text" }, verdictBadge(finding.verdict), finding.message));
 }
 
 // ------------------------------------------------------------------- what to watch

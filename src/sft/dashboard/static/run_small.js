@@ -45,7 +45,8 @@ export class SmallCharts {
     const { charts } = this;
     const raw = lines.filter((line) => !line.points).map((line) => line.y);
     const looks = lines.filter((line) => line.points).map((line) => line.y);
-    const found = [[raw, spec.y], [looks, { ...spec.y, clip: false }]].filter(([lists]) => lists.length).map(([lists, y]) => rangeOf(lists, y));
+    const clip = charts.settings.clip && spec.noisy;
+    const found = [[raw, { ...spec.y, clip }], [looks, spec.y]].filter(([lists]) => lists.length).map(([lists, y]) => rangeOf(lists, y));
     const range = [Math.min(...found.map((r) => r[0])), Math.max(...found.map((r) => r[1]))];
     return {
       label: `${words(spec.name)} by ${charts.data.x}. Arrow keys move the cursor.`,
