@@ -159,12 +159,20 @@ def test_the_worst_come_first():
     assert lines(found)[0][1] == "bold red"
 
 
+def test_a_narrow_table_has_the_figures_below_the_verdict(sick):
+    last = newest(replay(history_of(RunDir(sick))))
+    guards, verdicts = [list(column.cells) for column in table(last, width=40).columns]
+    assert str(guards[0]).startswith("overfitting\n")
+    word, figure, limit = str(verdicts[0]).splitlines()
+    assert word == "■ alarm" and float(figure) > 0.02 and limit == "limit 0.020"
+
+
 def test_the_table_has_a_line_for_each_guard(sick):
     last = newest(replay(history_of(RunDir(sick))))
     shown = [[str(cell) for cell in column.cells] for column in table(last).columns]
     guards = [cell.splitlines()[0] for cell in shown[0]]
     assert guards == [guard.replace("_", " ") for guard in GUARDS]
-    assert shown[1][0] == "alarm" and shown[3][0] == "0.020"
+    assert shown[1][0] == "■ alarm" and shown[3][0] == "0.020"
     low, high = (float(text) for text in shown[2][0].splitlines()[1].split(" to "))
     assert low < float(shown[2][0].splitlines()[0]) < high
     assert shown[2][guards.index("distribution mismatch")] == "-"

@@ -47,9 +47,9 @@ def _data(setup: Setup) -> str:
 
 def _plan(setup: Setup) -> str:
     config, each = setup.config, setup.config.batch.examples
-    epochs = setup.num_steps * each / setup.batches.epoch_size
+    epochs = f"{setup.num_steps * each / setup.batches.epoch_size:,.1f}".removesuffix(".0")
     return (
-        f"{setup.num_steps:,} steps of {each} examples, {epochs:.2g} epochs, a look every "
+        f"{setup.num_steps:,} steps of {each} examples, {epochs} epochs, a look every "
         f"{config.looks.every}, a checkpoint every {config.checkpoint.every}, "
         f"rate {float(config.optim.learning_rate):g}"
     )

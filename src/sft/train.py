@@ -105,6 +105,7 @@ class Loop:
             while not self._look_and_save():
                 self._step()
         except StopRequested:
+            self._show.progress("saving, then stopping")
             self._save()
             number = self._stop.signal_number or signal.SIGINT
             raise Interrupted(

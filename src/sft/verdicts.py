@@ -13,22 +13,13 @@ from rich.text import Text
 
 from sft.config import Config, load_config, read_config
 from sft.errors import ConfigError, DataError, GuardAlarm
-from sft.guards.base import SEVERITY, Finding, GuardSettings, Verdict
+from sft.guards.base import GLYPHS, SEVERITY, STYLES, Finding, GuardSettings, Verdict
 from sft.guards.history import History, history
 from sft.guards.judge import judge, rank, verdicts
 from sft.records.store import read_records
 from sft.run_dir import RunDir
 from sft.trackers.console import printable
 
-STYLES = {
-    "pass": "green",
-    "watch": "yellow",
-    "alarm": "bold red",
-    "insufficient": "yellow",
-    "not_measured": "dim",
-}
-# Beside the colours, for who does not see them.
-GLYPHS = {"pass": "✓", "watch": "▲", "alarm": "■", "insufficient": "◐", "not_measured": "○"}
 WIDE = 78  # columns that all of a table of guards needs
 
 

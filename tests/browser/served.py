@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # conftest.py imports this file, also where there is no playw
     from playwright.sync_api import Page
 
 SCREENS = ("", "/guards", "/samples", "/data", "/config", "/events")
+# A server imports what judges a run when it is first asked, and this machine may be busy.
+PATIENCE_MS = 30_000
 # Runs before the scripts of a page: what hostile text would call.
 SENTINEL = "window.pwned = 0; window.pwn = () => { window.pwned += 1; };"
 
@@ -93,13 +95,13 @@ def settled(page: Page) -> None:
     """Wait until the screen is there: nothing is loading, and every chart in sight is drawn."""
     from playwright.sync_api import expect
 
-    expect(page.locator("#main > [data-screen]")).to_have_count(1)
-    expect(page.locator("#main .loading:visible")).to_have_count(0)
+    expect(page.locator("#main > [data-screen]")).to_have_count(1, timeout=PATIENCE_MS)
+    expect(page.locator("#main .loading:visible")).to_have_count(0, timeout=PATIENCE_MS)
     # A chart below the fold is drawn when it comes into sight.
     for chart in page.locator("#main .chart").all():
         box = chart.bounding_box()
         if box and box["height"] and box["y"] < page.viewport_size["height"]:
-            expect(chart).to_have_attribute("data-drawn", re.compile(r"\d+"))
+            expect(chart).to_have_attribute("data-drawn", re.compile(r"\d+"), timeout=PATIENCE_MS)
 
 
 def show(page: Page, address: str) -> None:
@@ -112,7 +114,8 @@ def show(page: Page, address: str) -> None:
         page.goto(address)
     name = re.match(r"#/run/\w+/?(\w*)", "#" + address.partition("#")[2])
     expected = (name[1] or "run") if name else ("compare" if "/compare" in address else "runs")
-    expect(page.locator(f'#main > [data-screen="{expected}"]')).to_have_count(1)
+    there = page.locator(f'#main > [data-screen="{expected}"]')
+    expect(there).to_have_count(1, timeout=PATIENCE_MS)
     settled(page)
 
 

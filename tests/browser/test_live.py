@@ -26,8 +26,8 @@ MOST_SECONDS = 3.0
 class Growing:
     """A run that is training: `grow` appends the records of the next steps."""
 
-    def __init__(self, folder):
-        self.path = folder / "live"
+    def __init__(self, path):
+        self.path = path
         self.path.mkdir(parents=True)
         self.drawn = Drawn(STEPS, 20)
         write_beginning(RunDir(self.path), self.drawn)
@@ -54,9 +54,20 @@ class Growing:
         self.step = step
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("live")
+
+
+@pytest.fixture(scope="module")
+def site(folder):
+    with serving(folder) as started:
+        yield started
+
+
 @pytest.fixture
-def growing(tmp_path):
-    run = Growing(tmp_path / "runs")
+def growing(folder, request):
+    run = Growing(folder / request.node.name)
     run.grow(10)
     yield run
     run.store.close()
@@ -82,14 +93,14 @@ def wait_for_curve(page, step, seconds=MOST_SECONDS):
 
 
 @contextmanager
-def watched(tab, growing, **options):
-    with serving(growing.path.parent) as site, tab(site, **options) as page:
-        show(page, site.screen("live"))
-        yield site, page
+def watched(tab, site, growing, **options):
+    with tab(site, **options) as page:
+        show(page, site.screen(growing.path.name))
+        yield page
 
 
-def test_a_new_point_is_there_within_a_second(tab, growing):
-    with watched(tab, growing) as (_, page):
+def test_a_new_point_is_there_within_a_second(tab, site, growing):
+    with watched(tab, site, growing) as page:
         assert page.locator("#state").inner_text().strip() == "training"
         delays = []
         for _ in range(8):
@@ -104,30 +115,30 @@ def test_a_new_point_is_there_within_a_second(tab, growing):
         growing.events.add("note", "the cat sat on the mat", step=20)
         growing.events.add("interrupted", "SIGTERM", step=growing.step)
         (growing.path / "run.lock").write_text("")
-        page.locator("#state", has_text="interrupted").wait_for(timeout=7000)
+        page.locator("#state", has_text="interrupted").wait_for(timeout=15_000)
         page.keyboard.press("6")
         page.get_by_text("the cat sat on the mat").first.wait_for()
 
 
 def test_a_server_that_was_killed_leaves_no_gap_and_no_double(tab, growing):
     # The browser itself complains in the console while nobody answers.
-    with watched(tab, growing, quiet=False) as (site, page):
+    with serving(growing.path) as site, watched(tab, site, growing, quiet=False) as page:
         growing.grow(3)
         wait_for_curve(page, growing.step)
         site.kill()
         page.locator("#connection", has_text="reconnecting").wait_for()
         growing.grow(7)
-        with serving(growing.path.parent, site.port):
+        with serving(growing.path, site.port):
             growing.grow(5)
-            held = wait_for_curve(page, growing.step, seconds=15)
+            held = wait_for_curve(page, growing.step, seconds=30)
             assert held == list(range(1, growing.step + 1))
             page.locator("#connection", has_text="live").wait_for()
             growing.grow(4)
             assert wait_for_curve(page, 29) == list(range(1, 30))
 
 
-def test_a_run_that_goes_back_to_a_checkpoint_is_drawn_anew(tab, growing):
-    with watched(tab, growing) as (_, page):
+def test_a_run_that_goes_back_to_a_checkpoint_is_drawn_anew(tab, site, growing):
+    with watched(tab, site, growing) as page:
         growing.grow(10)
         wait_for_curve(page, 20)
         growing.go_back(12)
@@ -138,20 +149,20 @@ def test_a_run_that_goes_back_to_a_checkpoint_is_drawn_anew(tab, growing):
         assert [json.loads(line)["step"] for line in discarded] == list(range(13, 21))
 
 
-def test_a_run_that_begins_later_appears_in_the_list(tab, growing):
-    with serving(growing.path.parent) as site, tab(site) as page:
-        show(page, f"{site.url}/#/compare")  # the address / leads to the only run there is
+def test_a_run_that_begins_later_appears_in_the_list(tab, site, growing):
+    with tab(site) as page:
+        show(page, f"{site.url}/#/compare")  # / leads to the only run, where there is one only
         show(page, f"{site.url}/#/")
-        assert page.locator("tbody tr").count() == 1
-        shutil.copytree(growing.path, growing.path.with_name("later"))
-        page.locator("tbody tr", has_text="later").wait_for(timeout=5000)
-        shutil.rmtree(growing.path.with_name("later"))
-        page.locator("tbody tr", has_text="later").wait_for(state="detached", timeout=5000)
+        assert page.locator("tbody tr", has_text=growing.path.name).count() == 1
+        shutil.copytree(growing.path, growing.path.with_name("newcomer"))
+        page.locator("tbody tr", has_text="newcomer").wait_for(timeout=15_000)
+        shutil.rmtree(growing.path.with_name("newcomer"))
+        page.locator("tbody tr", has_text="newcomer").wait_for(state="detached", timeout=15_000)
 
 
-def test_a_hidden_tab_catches_up(tab, growing):
+def test_a_hidden_tab_catches_up(tab, site, growing):
     """A tab that is not looked at holds no connection; what it missed comes when it is shown."""
-    with watched(tab, growing) as (_, page):
+    with watched(tab, site, growing) as page:
         hide(page, True)
         growing.grow(15)
         time.sleep(0.6)

@@ -168,7 +168,7 @@ def test_runs_are_chosen_compared_and_kept_in_the_address(tab, site):
         assert "two to six" in page.locator(".compared").inner_text()
         for name in ("first", "second"):
             page.get_by_label(f"Compare {name}", exact=True).check()
-        expect(page.locator(".paired tbody tr")).to_have_count(1)
+        expect(page.locator(".paired .figures")).to_have_count(1)
         rate = page.locator(".settings-diff tbody tr", has_text="optim.learning_rate")
         expect(rate).to_have_count(1)
         assert "optim.epochs" not in page.locator(".settings-diff").inner_text()

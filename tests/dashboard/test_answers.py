@@ -7,6 +7,7 @@ import pytest
 
 from sft.config import dump_yaml
 from sft.dashboard.answers import ANSWERS, compare
+from sft.dashboard.answers.series import MAIN
 from sft.errors import ConfigError
 from sft.records.events import EventLog
 from sft.records.record import METRICS
@@ -59,6 +60,7 @@ def test_snapshot(run, trained):
     assert {"look", "checkpoint", "finished"} <= {mark["kind"] for mark in found["marks"]}
     assert found["attempts"] == 1
     assert found["metrics"].keys() == METRICS.keys()
+    assert all(found["metrics"][name]["watch"] for name in MAIN)
     files = (run.metrics, run.events, run.findings, run.samples)
     assert found["cursor"] == "-".join(str(path.stat().st_size) for path in files)
 
@@ -329,7 +331,45 @@ def test_an_old_run_has_marks_and_no_sources(tmp_path):
     assert found["looks"][0]["val_loss"] == 2.0
     assert found["attempts"] is None
     sources = {row["key"]: row["source"] for row in ask(run, "config")["rows"]}
-    assert sources == {"optim.learning_rate": None, "optim.beta1": "default"}
+    assert sources == {"optim.learning_rate": "given", "optim.beta1": "default"}
+
+
+def test_a_run_of_another_trainer_is_not_run_again_by_sft(tmp_path):
+    run = RunDir(tmp_path)
+    saved = {"config": {"run": {"seed": 1}}, "template": {"source": "the trainer's tokenizer"}}
+    run.config.write_text(dump_yaml(saved))
+    run.metrics.write_text(
+        '{"step": 4, "loss": 1.0}\n{"step": 4, "epoch": 1.0, "look_seconds": 2.0}\n'
+    )
+    found = ask(run, "config")
+    assert (found["rerun"], found["resume"]) == (None, None)
+    assert ask(run, "snapshot")["elapsed_seconds"] is None  # its trainer does not tell
+    saved["template"] = {}
+    run.config.write_text(dump_yaml(saved))
+    assert ask(run, "config")["resume"] == f"sft train {run.config}"
+
+
+def test_long_runs_are_thinned(tmp_path):
+    run = RunDir(tmp_path)
+    looks = ({"step": n, "epoch": 1.0, "val_loss": 1.0, "look_seconds": 1.0} for n in range(3000))
+    run.metrics.write_text("".join(json.dumps(look) + "\n" for look in looks))
+    findings = (
+        {
+            "guard": "health",
+            "signal": "spikes",
+            "step": n,
+            "verdict": "pass",
+            "statistic": 9.0 * (n == 777),
+        }
+        for n in range(3000)
+    )
+    run.findings.write_text("".join(json.dumps(finding) + "\n" for finding in findings))
+    steps = [look["step"] for look in ask(run, "snapshot")["looks"]]
+    assert (len(steps), steps[:2], steps[-1]) == (1000, [0, 2001], 2999)
+    points = ask(run, "guards")["signals"]["health.spikes"]["points"]
+    assert len(points) <= 400
+    assert {0, 777, 2999} <= {point["step"] for point in points}
+    assert len(ask(run, "series", width="50")["looks"]["val_loss"]["x"]) <= 100
 
 
 def test_a_value_that_is_not_finite_is_null(tmp_path):

@@ -12,10 +12,10 @@ from urllib.request import urlopen
 import pytest
 
 from served import Server, write_run
+from sft.cli import main
 from sft.dashboard import command
 from sft.dashboard.command import _Life, _listen, start_watching
 from sft.errors import ConfigError
-from trained import Outcome
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_taken_port_is_told(runs, taken):
     assert told.startswith(f"port {taken} is taken: using {server.port}\n")
 
 
-def test_what_cannot_be_is_one_error(runs, taken, monkeypatch):
+def test_what_cannot_be_is_one_error(runs, taken, monkeypatch, capsys):
     monkeypatch.chdir(runs.parent)
     (runs / "file").touch()
     for arguments, text in (
@@ -102,11 +102,12 @@ def test_what_cannot_be_is_one_error(runs, taken, monkeypatch):
         (["runs", "--host", "no.such.name.invalid"], "--host no.such.name.invalid: cannot listen"),
         (["runs", "--host", "0.0.0.0", "--open"], "--open: not with --host 0.0.0.0"),
     ):
-        outcome = Outcome("watch", *map(str, arguments))
-        assert outcome.code == 2
-        assert outcome.error().startswith(text)
-        assert outcome.err.count("\n") == 1
-    assert Outcome("watch", "--port", "70000").code == 2
+        with pytest.raises(SystemExit) as end:
+            main(["watch", *map(str, arguments)])
+        told = capsys.readouterr()
+        assert (end.value.code, told.out) == (2, "")
+        assert told.err.startswith(f"error: {text}")
+        assert told.err.count("\n") == 1
 
 
 def test_the_page_is_opened_in_a_browser(runs, tmp_path):

@@ -157,6 +157,17 @@ def test_an_alarm_and_another_model_take_the_praise_back(tmp_path):
     assert other.sentences[0] == "DIFFERENT: the loss differs by 0.2"
 
 
+def test_a_model_blended_afterwards_is_another_one(tmp_path):
+    run = finished_run(tmp_path / "mine")
+    point = {"alpha": 0.25, "task": {"mean": -0.4}, "retain": {"mean": 0.02}}
+    run.blend.write_text(json.dumps({"alpha": 0.25, "points": [point]}))
+    assert told(run).notes[-1] == (
+        "Blending made a second model (0.25 of the way from the base model, blend.json): loss on "
+        "the task \N{MINUS SIGN}0.400, on what the base model knew +0.020 nats per token. No other "
+        "figure here is of that model."
+    )
+
+
 def test_a_blend_has_figures_of_its_own(tmp_path):
     best = {"step": 8, "blend_alpha": 0.5, "val_perplexity": 3.5}
     run = finished_run(tmp_path / "mine", best={"best": best})

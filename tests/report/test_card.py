@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 
 from check.payloads import PAYLOADS
 from report.poison import poisoned_run
-from report.run_folders import FALL, FILE, finished_run
+from report.run_folders import FALL, FILE, edit, finished_run
 from sft.records.shown import visible
 from sft.report.card import card, code, text
 from sft.report.facts import facts
@@ -81,10 +81,20 @@ def test_base_models_and_data_of_a_hub_are_named_folders_are_not(tmp_path):
     found = head(shown)
     assert "base_model" not in found and "datasets" not in found
     assert (found["license"], found["tags"]) == ("mit", ["sft", "lora"])
-    assert "# mine-1b, fine-tuned" in shown
+    assert "# mine-1b, fine-tuned" in shown and "secret place" not in shown
     (base / "README.md").write_text("---\nlicense: [a, 'b c']\n---\n")
     again = finished_run(tmp_path / "none", model__name=str(base))
     assert "license" not in head(made(again))
+
+
+def test_a_card_that_goes_elsewhere_names_no_folder_of_this_machine(tmp_path):
+    rows = str(tmp_path / "home" / "me" / "rows.jsonl")
+    run = finished_run(tmp_path / "mine", data__train=[rows])
+    edit(run.findings, lambda f: {**f, "message": f"{rows}:7 is copied"})
+    run.config.write_text(run.config.read_text().replace(FILE, rows))
+    shown = made(run)
+    assert str(tmp_path) not in shown
+    assert "rows.jsonl:7 is copied" in shown and "- `rows.jsonl`: `" in shown
 
 
 def test_the_text_says_what_the_report_says(tmp_path):

@@ -37,7 +37,7 @@ def test_a_row_for_each_run(folder, monkeypatch):
     killed = next(line for line in shown if line.startswith(" killed"))
     assert "↯ killed" in killed and "8/12" in killed and "\x1b" not in killed
     assert any("ended without a word" in line for line in shown)
-    assert "▲ watch" in shown[-2] + shown[-1]
+    assert shown[-2].startswith("✓ pass  ▲ watch") and "M mismatch" in shown[-1]
 
 
 def test_forty_columns(folder, monkeypatch):

@@ -131,6 +131,16 @@ def test_a_summary_means_finished(run):
     assert run_state(run).state == "finished"
 
 
+def test_a_report_written_later_is_no_sign_of_life(run):
+    append(run.metrics, step(1))
+    before = run_state(run).updated
+    later = time.time() + 100
+    run.report.write_text("<html>")
+    for path in (run.report, run.path):
+        os.utime(path, (later, later))
+    assert run_state(run).updated == before
+
+
 def test_an_old_run_without_num_steps_has_those_of_its_summary(run):
     run.config.write_text("config: {}\n")
     run.summary.write_text(json.dumps({"steps": 7, "stopped": None}))

@@ -34,7 +34,7 @@ def standing(left=1864.0, step=STEP, look_before=None, num_losses=100):
 def test_a_wide_terminal_has_room_for_everything():
     spark = sparkline(standing().losses, 24)
     assert live_line(standing(look_before={"val_loss": 1.3}), 200).plain == (
-        f"step 1,204/4,872  ▕{'█' * 4}{' ' * 12}▏  25%  loss 1.3120 {spark}  val 1.2870 ↓  "
+        f"step 1,204/4,872  ▕{'█' * 2}▌{' ' * 7}▏  25%  loss 1.3120 {spark}  val 1.2870 ↓  "
         "lr 0.00018  |g| 0.71  18,234 tok/s  epoch 0.74  ETA 31:04"
     )
 
@@ -108,3 +108,9 @@ def test_a_curve_of_a_long_run_stays_short_and_keeps_its_shape():
 )
 def test_rough_times(seconds, text):
     assert roughly(seconds) == text
+
+
+def test_a_bar_from_120_columns_on():
+    assert "▕" not in live_line(standing(), 119).plain
+    line = live_line(standing(), 120).plain
+    assert "  25%  loss" in line and "ETA" in line and "epoch" in line

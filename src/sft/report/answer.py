@@ -224,7 +224,10 @@ def _retain_claim(rows: Sequence[_Pair], step: int, budget: float | None) -> Cla
         before=_mean(before),
         after=_mean(after),
         budget=budget,
-        sources=(_scores_source("retain", step, "nll"), Source("config.yaml", "forgetting_budget")),
+        sources=(
+            _scores_source("retain", step, "nll"),
+            Source("config.yaml", "guards.forgetting_budget"),
+        ),
     )
 
 

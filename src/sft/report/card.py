@@ -6,6 +6,7 @@ heading, and no line of the header, which is written by `yaml.safe_dump`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -29,6 +30,7 @@ _PUNCTUATION = re.compile(r"([\\`*_\[\]<>|~$&])")
 _START = re.compile(r"^(\d*)([-+=#.)])(?=[-+=#\s]|$)")
 # Hubs make links of these by themselves, escaped or not.
 _LINKS = re.compile(r"://|www\.|@|\b(?:mailto|xmpp|javascript|data):", re.IGNORECASE)
+_PLACES = ("run.", "trackers.", "alerts.", "data.cache", "model.name")
 MOST_TEXT = 600  # characters of one message
 
 
@@ -74,8 +76,11 @@ def _license(folder: Path) -> str | None:
 
 
 def card(facts: Mapping[str, Any]) -> str:
-    """The card of a finished run, from its `report.json`."""
-    facts = all_visible(facts)
+    """The card of a finished run, from its `report.json`.
+
+    It goes where the model goes, so it names files of this machine without their folders.
+    """
+    facts = all_visible(_unplaced(facts, _places(facts)))
     known, run = facts["card"] or {}, facts["run"] or {}
     name = known.get("base_name") or "a model"
     parts = [
@@ -96,6 +101,25 @@ def card(facts: Mapping[str, Any]) -> str:
         _bullets(facts["not_measured"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _places(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Absolute paths of data and model, the longest first, and what they are called instead."""
+    run, again = facts["run"] or {}, facts["reproduce"] or {}
+    paths = {run.get("path", ""), run.get("base_model", ""), *run.get("data", [])}
+    paths |= set(again.get("files", {}))
+    absolute = sorted((p for p in paths if os.path.isabs(p)), key=len, reverse=True)
+    return {path: Path(path).name for path in absolute if Path(path).name}
+
+
+def _unplaced(value: Any, places: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        for path, name in places.items():
+            value = value.replace(path, name)
+        return value
+    if isinstance(value, dict):
+        return {_unplaced(key, places): _unplaced(item, places) for key, item in value.items()}
+    return [_unplaced(item, places) for item in value] if isinstance(value, list) else value
 
 
 def _header(facts: Mapping[str, Any]) -> str:
@@ -215,8 +239,8 @@ def _made(facts: Mapping[str, Any], known: Mapping[str, Any], run: Mapping[str, 
 
 
 def _settings(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Settings that are not at their default, without where the run lay."""
-    told = [r for r in rows if r["source"] != "default" and not r["key"].startswith("run.")]
+    """Settings that are not at their default, without those that tell of places and people."""
+    told = [r for r in rows if r["source"] != "default" and not r["key"].startswith(_PLACES)]
     lines = [f"- {code(row['key'])}: {code(row['value'])}" for row in told]
     return "Settings that are not the default:\n\n" + "\n".join(lines) if lines else ""
 

@@ -19,8 +19,8 @@ from sft.report.answer import (
     paired_claims,
     perplexities,
 )
-from sft.report.files import whole
-from sft.report.reading import PROBES, RunRecords, part
+from sft.report.files import number, whole
+from sft.report.reading import PROBES, RunRecords, objects, part
 from sft.report.state import RUNNING
 from sft.report.words import figure, in_unit, interval_text, signed
 
@@ -240,7 +240,23 @@ def _notes(records: RunRecords, main: str) -> list[str]:
     ]
     if text := records.summary.get("stopped"):
         notes.append(f"Training ended early: {text}.")
-    return notes
+    return notes + _other_model(records)
+
+
+def _other_model(records: RunRecords) -> list[str]:
+    """What `sft blend` made of the run afterwards, which is another model."""
+    alpha = number(records.blend.get("alpha"))
+    if records.blended is not None or not alpha:
+        return []
+    for point in objects(records.blend, "points"):
+        if number(point.get("alpha")) == alpha:
+            task, knew = (number(part(point, name).get("mean")) for name in ("task", "retain"))
+            return [
+                f"Blending made a second model ({alpha:g} of the way from the base model, "
+                f"blend.json): loss on the task {signed(task)}, on what the base model knew "
+                f"{signed(knew)} nats per token. No other figure here is of that model."
+            ]
+    return []
 
 
 def chosen_on(records: RunRecords) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _SECTION = "alerts."
-_PLAIN = re.compile(r"[a-z_-]{0,16}")  # `alarm`, `off`; not a token
+_PLAIN = re.compile(r"[a-z_-]{0,16}|\$\w+")  # `alarm`, `$HOOK`; not a token
 _FLAG = re.compile(r"--alert[\w-]*")
 
 

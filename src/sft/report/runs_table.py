@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.errors import ConfigError, did_you_mean
+from sft.guards.base import GLYPHS, STYLES
 from sft.report.index import RunRow, list_runs
 from sft.trackers.console import duration, printable
-from sft.verdicts import GLYPHS, STYLES
 
 STATES: dict[str, tuple[str, str]] = {
     "preparing": ("…", "cyan"),
@@ -108,9 +108,15 @@ def _narrow(rows: Iterable[RunRow], now: float) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     for row in rows:
         name = Text(printable(row.name), style="bold", overflow="fold").append("  ")
-        figures = f"  {_steps(row)}  val {_loss(row)}  {ago(row.updated, now)} ago  "
         table.add_row(name.append_text(_state(row)))
-        table.add_row(Text(figures).append_text(_worries(row.verdicts)))
+        known = [
+            "" if row.step is None else f"{_steps(row)} ",
+            "" if row.best_val_loss is None else f"val {_loss(row)} ",
+            "" if row.updated is None else f"{ago(row.updated, now)} ago ",
+        ]
+        marks = _worries(row.verdicts) if row.verdicts else Text()
+        if any(known):
+            table.add_row(Text(f"  {''.join(known)}").append_text(marks))
     return table
 
 
@@ -142,9 +148,11 @@ def _legend(rows: Iterable[RunRow]) -> Text:
         f"{glyph} {name.replace('_', ' ')}" for name, glyph in GLYPHS.items() if name in shown
     ]
     guards = [
-        f"{letter} {name.replace('_', ' ')}" for name, letter in LETTERS.items() if name in used
+        f"{letter} {name.removeprefix('distribution_').replace('_', ' ')}"
+        for name, letter in LETTERS.items()
+        if name in used
     ]
-    return Text("  ".join([*glyphs, *guards]), style="dim")
+    return Text("  ".join(glyphs) + "\n" + "  ".join(guards), style="dim")
 
 
 def _state(row: RunRow) -> Text:

@@ -130,7 +130,12 @@ class Series(Following):
         return _line(where, values, step, (low, high), width, smooth)
 
     def look_points(
-        self, name: str, x: Axis = "step", low: float | None = None, high: float | None = None
+        self,
+        name: str,
+        x: Axis = "step",
+        low: float | None = None,
+        high: float | None = None,
+        width: int = 1200,
     ) -> Points:
         """The metric `name` of looks; tokens and time are those of the record of its step."""
         with self.lock:
@@ -138,7 +143,7 @@ class Series(Following):
             at = self.steps.column("step")
             axis = None if x == "step" else self.steps.column(AXES[x])
         where = step if axis is None else _at_steps(step, at, axis)
-        return _line(where, values, step, (low, high), MAX_WIDTH, 0.0)
+        return _line(where, values, step, (low, high), width, 0.0)
 
 
 _HELD = Kept(8)

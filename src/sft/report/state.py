@@ -173,7 +173,7 @@ def _identity(run: RunDir) -> Record:
 
 def _written(run: RunDir) -> list[Path]:
     """Files and folders whose time of change tells that the run is alive."""
-    found = [run.path, run.probes, run.checkpoints, run.model]
+    found = [run.probes, run.checkpoints, run.model]
     for folder in (run.path, run.checkpoints):
         try:
             with os.scandir(folder) as entries:
@@ -181,7 +181,7 @@ def _written(run: RunDir) -> list[Path]:
         except OSError:
             continue
         found += [folder / name for name in names if name not in _BY_READERS]
-    return found
+    return found if any(map(stamp, found)) else [run.path]
 
 
 # Made after the run, by whoever looks at it.

@@ -13,8 +13,8 @@ BARS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 SPARK_WIDTH = 24
 # The narrowest terminals with so many bars of a sparkline: fewer than eight are of no use.
-_SPARK_FROM = ((150, 24), (100, 16), (72, 8))
-BAR_FROM, BAR_WIDTH = 120, 16  # columns
+_SPARK_FROM = ((150, 24), (130, 16), (72, 8))
+BAR_FROM, BAR_WIDTH = 120, 10  # columns
 _MOST_MEANS = 960
 
 
@@ -135,7 +135,7 @@ def _joined(parts: Sequence[_Part]) -> Text:
 
 def _bar(standing: Standing) -> _Part:
     share = standing.step["step"] / max(standing.num_steps, 1)
-    return _Part(9, "", f"{progress_bar(share)} {share:4.0%}")
+    return _Part(8, "", f"{progress_bar(share)} {share:4.0%}")
 
 
 def _parts(standing: Standing, spark: int) -> Iterator[_Part]:
@@ -149,7 +149,7 @@ def _parts(standing: Standing, spark: int) -> Iterator[_Part]:
         yield _Part(3, "val", f"{look['val_loss']:.4f}{_trend(standing)}")
     yield _Part(6, "lr", f"{record['learning_rate']:.2g}")
     if record.get("grad_norm") is not None:
-        yield _Part(8, "|g|", f"{record['grad_norm']:.2g}")
+        yield _Part(9, "|g|", f"{record['grad_norm']:.2g}")
     yield _Part(4, "", f"{record['tokens_per_second']:,.0f} tok/s")
     if record.get("epoch") is not None:
         yield _Part(7, "epoch", f"{record['epoch']:.2f}")

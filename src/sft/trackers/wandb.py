@@ -82,7 +82,12 @@ class Wandb:
 
         What it has is in files under `trackers/wandb`, too.
         """
-        for process in _services() - _FOREIGN:
+        ours = _services() - _FOREIGN
+        # Its hook at our exit would only tell, with a traceback, that the process is gone.
+        unhook = getattr(getattr(wandb.setup(), "_connection", None), "_cleanup", None)
+        if ours and callable(unhook):
+            unhook()
+        for process in ours:
             with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
 

@@ -18,18 +18,16 @@ from sft.run_dir import RunDir
 def config(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     """Every setting with its source and, where it was `auto`, why it has its value.
 
-    `source` is null where the run did not record it: it was set in a file, by a flag or in Python.
+    A run of old did not record whether a value came from a file, a flag or Python: it was `given`.
     """
     problems = []
     try:
         saved = identity(run)
     except SFTError as error:
         saved, problems = {}, [str(error)]
-    path = shlex.quote(str(run.config))
     return {
         "rows": _rows(saved),
-        "rerun": f"sft train {path} --run {shlex.quote(f'{run.path}-again')}",
-        "resume": f"sft train {path}",
+        **_again(run, saved),
         "started": _started(run),
         "versions": section(saved, "versions"),
         "fingerprint": section(saved, "fingerprint"),
@@ -59,14 +57,23 @@ def _rows(saved: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _source(key: str, value: Any, reasons: Record, sources: Any) -> str | None:
-    """`auto`, `file`, `flag`, `python` or `default`; None where it is not known."""
+def _again(run: RunDir, saved: Record) -> dict[str, str | None]:
+    """What to type; None where sft does not do the training, or does not know how."""
+    elsewhere = section(saved, "template").get("source") == "the trainer's tokenizer"
+    if elsewhere or not section(saved, "config"):
+        return {"rerun": None, "resume": None}
+    resume = f"sft train {shlex.quote(str(run.config))}"
+    return {"rerun": f"{resume} --run {shlex.quote(f'{run.path}-again')}", "resume": resume}
+
+
+def _source(key: str, value: Any, reasons: Record, sources: Any) -> str:
+    """`auto`, `file`, `flag`, `python` or `default`; `given` where only that is known."""
     if key in reasons:
         return "auto"
     if isinstance(sources, dict):
         return str(sources.get(key, "default"))
     known = defaults()
-    return "default" if key in known and known[key] == value else None
+    return "default" if key in known and known[key] == value else "given"
 
 
 def _started(run: RunDir) -> dict[str, Any] | None:

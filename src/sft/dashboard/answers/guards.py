@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from sft.dashboard.answers.evidence import evidence
 from sft.errors import SFTError
 from sft.report.files import Cache, Record, all_records, identity, number, section, whole
 from sft.report.index import last_findings, verdict_records
+from sft.report.series import thinned
 from sft.run_dir import RunDir
 
 _ACTIONS = ("off", "warn", "stop", "restore_best")
 _LOOK_SETTINGS = ("every", "early_stopping", "margin", "patience")
+_MOST_POINTS = 400
 _HELD = Cache(16)
 
 
@@ -55,7 +59,15 @@ def _signals(findings: Iterable[Record]) -> dict[str, dict[str, Any]]:
         )
         signal["unit"] = signal["unit"] or str(record.get("unit") or "")
         signal["points"].append(_point(record))
+    for signal in signals.values():
+        signal["points"] = _fewer(signal["points"])
     return signals
+
+
+def _fewer(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that a chart can show: no peak is lost."""
+    values = [point["statistic"] or 0.0 for point in points]
+    return [points[i] for i in thinned(np.array(values), _MOST_POINTS).tolist()]
 
 
 def _point(record: Record) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
             for name in lines
             if name in of_steps or name not in of_looks
         },
-        "looks": {name: _bare(found.look_points(name, x, low, high).record()) for name in points},
+        "looks": {
+            name: _bare(found.look_points(name, x, low, high, width).record()) for name in points
+        },
     }
 
 

@@ -30,6 +30,7 @@ MARKS = (
     "finished",
 )
 _MOST_MARKS = 2000
+_MOST_LOOKS = 1000  # the first one, which is of the base model, and the newest
 _TABLE = {
     metric.name: {"unit": metric.unit, "meaning": metric.meaning, "watch": metric.watch}
     for metric in METRICS.values()
@@ -62,7 +63,7 @@ def snapshot(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
         "tokens_per_second": _speed(steps),
         "attempts": attempts,
         "latest": {**_numbers(looks[-1] if looks else {}), **_numbers(last)},
-        "looks": looks,
+        "looks": looks if len(looks) <= _MOST_LOOKS else [looks[0], *looks[1 - _MOST_LOOKS :]],
         "marks": marks,
         "metrics": _TABLE,
         "signs": signs_of(run),
@@ -92,7 +93,9 @@ def _time_left(
 
 
 def _elapsed(last: Record, looks: Sequence[Record]) -> float | None:
-    """Time in steps and looks; None where neither was recorded."""
+    """Time in steps and looks; None where it was not recorded, as in another trainer."""
+    if last and number(last.get("seconds")) is None:
+        return None
     times = [number(last.get("seconds")), *(number(look.get("look_seconds")) for look in looks)]
     known = [time for time in times if time is not None]
     return sum(known) if known else None

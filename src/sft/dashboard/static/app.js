@@ -30,8 +30,8 @@
 // verdicts, "not measured", errors, copyable commands: parts.js. Charts: charts.js. Colours and
 // spacing: variables in app.css. Screens of FRONTEND 2 have their styles in screens.css.
 
-import { exchangeToken, get, runPath } from "./api.js";
-import { fill, h, setText } from "./dom.js";
+import { ApiError, exchangeToken, get, runPath } from "./api.js";
+import { fill, h, setText, visible } from "./dom.js";
 import { HELP, routeKey } from "./keys.js";
 import { failure, glyph, loading } from "./parts.js";
 import { RunBar } from "./run_bar.js";
@@ -70,7 +70,7 @@ function parse(hash) {
   const [path, query = ""] = hash.replace(/^#\/?/, "").split("?");
   const [kind, id, part = "run"] = path.split("/");
   const params = new URLSearchParams(query);
-  if (kind === "run" && id) return { name: TABS.includes(part) ? part : "run", run: decodeURIComponent(id), params };
+  if (kind === "run" && id) return { name: TABS.includes(part) ? part : "run", run: id, params };
   return { name: kind === "compare" ? "compare" : "runs", run: null, params };
 }
 
@@ -84,6 +84,10 @@ async function route() {
   screen.close?.();
   screen = {};
   showTabs(run, name);
+  const place = `${run}/${name}`;
+  if (place !== at("main").dataset.place) scrollTo(0, 0);
+  at("main").dataset.place = place;
+  setText(at("announcer"), SCREENS[name][0]);
   const root = h("div", { data: { screen: name } }, loading());
   fill(at("main"), root);
   try {
@@ -115,7 +119,7 @@ function contextOf(run, params, name) {
 }
 
 function showError(root, error) {
-  console.error(error);
+  if (!(error instanceof ApiError)) console.error(error);
   bar.show(state.snapshot);
   fill(root, failure(error, route), h("p", null, h("a", { href: "#/" }, "All runs")));
 }
@@ -140,7 +144,7 @@ function setTitle(word) {
     return;
   }
   const { state: now, step, num_steps: most, name } = snapshot;
-  document.title = `${now.state}${most ? ` ${step}/${most}` : ""} · ${name} · ${word} – sft watch`;
+  document.title = visible(`${now.state}${most ? ` ${step}/${most}` : ""} · ${name} · ${word} – sft watch`);
 }
 
 // ------------------------------------------------------------------- what is followed
@@ -168,16 +172,19 @@ async function followList() {
 function setRuns(answer) {
   state.runs = answer.runs;
   state.folder = answer.folder ?? state.folder;
-  setText(at("folder"), state.folder);
-  at("folder").title = state.folder;
+  showFolder(state.folder);
+}
+
+function showFolder(path) {
+  setText(at("folder"), path);
+  at("folder").title = visible(path);
 }
 
 async function followRun(run) {
   const snapshot = await get(runPath(run), leave.signal);
   if (run !== state.run) return;
   state.snapshot = snapshot;
-  setText(at("folder"), snapshot.path);
-  at("folder").title = snapshot.path;
+  showFolder(snapshot.path);
   const on = { records: heardRecords, state: heardState, reset: () => refresh(true), up: connection };
   runStream = follow((cursor) => runPath(run, "stream", { from: cursor }), ["records", "state", "reset"], on, snapshot.cursor);
 }
@@ -294,7 +301,7 @@ async function start() {
     fill(at("main"), failure(error, () => location.reload()));
     return;
   }
-  addEventListener("hashchange", route);
+  addEventListener("hashchange", () => (location.hash.startsWith("#token=") ? location.reload() : route()));
   await route();
 }
 

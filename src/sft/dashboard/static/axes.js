@@ -68,7 +68,7 @@ export function ticks(low, high, most, whole = false) {
 export function logTicks(low, high, most) {
   const decades = Math.log10(high / low);
   if (decades < 0.8) return ticks(low, high, most).filter((v) => v > 0);
-  const digits = decades < 1.6 ? [1, 2, 3, 5] : decades < 3 ? [1, 3] : [1];
+  const digits = [[1, 2, 3, 5], [1, 2, 5], [1, 3], [1]].find((set) => set.length * decades <= most + 1) ?? [1];
   const stride = digits.length === 1 ? Math.max(1, Math.ceil(decades / most)) : 1;
   const found = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e += stride) {

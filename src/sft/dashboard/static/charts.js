@@ -21,7 +21,7 @@
 // the Content-Security-Policy forbids.
 
 import { extent, logTicks, rangeOf, tickTexts, ticks } from "./axes.js";
-import { h } from "./dom.js";
+import { h, visible } from "./dom.js";
 import { MARKS } from "./parts.js";
 import { Pointer } from "./pointer.js";
 
@@ -188,7 +188,7 @@ function colourOf(name, node) {
 }
 
 /** Plotly reads `<b>` and the like in texts; nothing of ours needs that. */
-const plain = (text) => text.replace(/[<>&]/g, (c) => ({ "<": "‹", ">": "›", "&": "＆" })[c]);
+const plain = (text) => visible(text).replace(/[<>&]/g, (c) => ({ "<": "‹", ">": "›", "&": "＆" })[c]);
 
 function figureOf(options, width, height, node) {
   const xLists = options.series.map((s) => s.x);

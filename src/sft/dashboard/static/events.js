@@ -183,7 +183,7 @@ class Screen {
     const level = LEVELS[event.level] ?? LEVELS.info;
     return [...heading, h("li", { class: `event ${event.level === "info" ? "" : level[1]} ${event.kind}` },
       h("time", { class: "quiet", title: String(event.time ?? "") }, time),
-      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), event.kind === "started" && attempt > 1 && ` (attempt ${attempt})`),
+      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), event.kind === "started" && attempt > 1 && !this.left && ` (attempt ${attempt})`),
       h("span", { class: "step num quiet" }, event.step === null || event.step === undefined ? "" : `step ${count(event.step)}`),
       h("div", { class: "said" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query)),
       rest.length > 0 && fold("details", () => h("dl", { class: "pairs small" }, rest.map(([name, value]) => h("div", null, h("dt", null, words(name)), h("dd", null, h("code", null, value)))))))];

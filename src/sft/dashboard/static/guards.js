@@ -161,7 +161,7 @@ function legend({ series, limits }) {
   const item = (kind, text) => h("span", null, h("i", { class: `chart-key ${kind}`, "aria-hidden": "true" }), text);
   const has = (name) => series.some((one) => one.name === name);
   return [
-    item("line", "measured"), series[0].low && item("band", "95 %"),
+    item("line", "measured"), series.some((one) => one.low) && item("band", "95 %"),
     (limits.length > 0 || has("threshold")) && item("limit", "threshold"), has(SEEN) && item("seen", "would be seen"),
   ];
 }

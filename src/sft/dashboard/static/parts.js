@@ -90,11 +90,14 @@ export function missing(title, ...why) {
 /** Something that is being fetched. */
 export const loading = (what = "Loading …") => h("p", { class: "loading", role: "status" }, what);
 
+/** The first letter large, a full stop at the end. */
+export const asSentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?…]\s*$/.test(text) ? "" : "."}`;
+
 /** An error where a screen would be. `again` is called by the button. */
 export function failure(error, again) {
   return h(
     "div", { class: "notice error", role: "alert" },
-    h("p", null, glyph("cross"), h("strong", null, "This cannot be shown. "), error.message),
+    h("p", null, glyph("cross"), h("strong", null, "This cannot be shown. "), asSentence(error.message)),
     again && h("button", { type: "button", on: { click: again } }, "Try again"),
   );
 }

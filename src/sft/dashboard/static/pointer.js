@@ -1,6 +1,6 @@
 // What a reader does with a chart: a cursor shared by several, a brush that zooms, keys.
 
-import { h } from "./dom.js";
+import { h, setText } from "./dom.js";
 
 /** The place that readers look at, in units of x; null is nowhere. */
 export class Cursor extends EventTarget {
@@ -165,7 +165,8 @@ export class Pointer {
     const { options, frame } = this.chart;
     const near = (options.marks ?? []).filter((mark) => Math.abs(this.pixel(mark.x) - this.pixel(x)) <= 5);
     if (!near.length) return;
-    this.label.textContent = near.slice(0, 4).map((mark) => mark.text).join("\n") + (near.length > 4 ? `\nand ${near.length - 4} more` : "");
+    const more = near.length > 4 ? [`and ${near.length - 4} more`] : [];
+    setText(this.label, [...near.slice(0, 4).map((mark) => mark.text), ...more].join("\n"));
     this.label.hidden = false;
     const left = this.pixel(x) > frame.left + frame.width / 2;
     this.label.classList.toggle("left", left);

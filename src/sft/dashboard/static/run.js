@@ -1,8 +1,8 @@
 // The Run screen: how the training goes, live.
 
 import { fill, h, setText } from "./dom.js";
-import { words } from "./format.js";
-import { markButtons, RunCharts } from "./run_charts.js";
+import { RunCharts } from "./run_charts.js";
+import { MarkButtons } from "./run_marks.js";
 import { showFacts, showGuards, showNotice, showSigns } from "./run_side.js";
 import { savePicture, saveTable } from "./save.js";
 
@@ -69,7 +69,7 @@ function addControls(parts, charts, context) {
   const explain = pressed("explain", "explain", false, (on) => charts.small.explainAll(on));
   parts.zoomOut.addEventListener("click", () => run(charts.zoom(null, null), context));
   fill(parts.controls, parts.zoomOut, log, clip, h("label", null, "x", x), smooth, explain);
-  fill(parts.marks, h("span", null, "marks"), markButtons(charts));
+  charts.markButtons = new MarkButtons(parts.marks, charts);
   const { name } = context.snapshot;
   const picture = () => charts.chart && run(savePicture(charts.chart, `${name}: loss`, `${name}-loss`), context);
   const table = () => saveTable(charts.shown(), charts.data.x, `${name}-curves`);
@@ -117,7 +117,7 @@ function pressed(id, word, on, toggle) {
 
 function showMeaning(node, snapshot) {
   const told = snapshot.metrics?.loss;
-  setText(node, told ? `${words("loss")}: ${told.meaning} (${told.unit})${told.watch ? ` Watch: ${told.watch}` : ""}` : "");
+  setText(node, told ? `Loss, ${told.unit}. ${told.meaning}${told.watch ? ` Watch: ${told.watch}` : ""}` : "");
 }
 
 function useKey(event, charts, parts) {

@@ -1,6 +1,6 @@
 // The head of every screen of a run: its name, its state, how far it is.
 
-import { fill, h, setText } from "./dom.js";
+import { fill, h, setText, visible } from "./dom.js";
 import { ago, count } from "./format.js";
 import { statePill } from "./parts.js";
 
@@ -36,7 +36,7 @@ export class RunBar {
       fill(this.pill, statePill(state.state));
       this.pill.dataset.state = state.state;
     }
-    this.pill.title = state.detail ?? "";
+    this.pill.title = visible(state.detail ?? "");
     setText(this.steps, most ? `step ${count(step)} of ${count(most)}` : `step ${count(step)}`);
     setText(this.updated, state.updated ? `written ${ago(state.updated)}` : "");
     if (most) this.progress(step ?? 0, most, state.state);

@@ -2,12 +2,12 @@
 
 import { extent, rangeOf } from "./axes.js";
 import { createChart } from "./charts.js";
-import { fill, h } from "./dom.js";
-import { words } from "./format.js";
-import { glyph, loading, MARKS, missing } from "./parts.js";
+import { fill } from "./dom.js";
+import { loading, missing } from "./parts.js";
 import { Cursor, nearest } from "./pointer.js";
 import { Legend } from "./run_legend.js";
-import { CURVES, lineOf, MARK_GROUPS, panelLines, PANELS, pointsOf, X_TITLES } from "./run_panels.js";
+import { MARK_GROUPS, shownMarks } from "./run_marks.js";
+import { CURVES, lineOf, panelLines, PANELS, pointsOf, X_TITLES } from "./run_panels.js";
 import { RunSeries } from "./series.js";
 import { SmallCharts } from "./run_small.js";
 
@@ -61,6 +61,7 @@ export class RunCharts {
     if (this.chart) this.chart.draw(options, { urgent });
     else this.chart = createChart(parts.big, options);
     this.small.draw(urgent);
+    this.markButtons?.show();
     this.showValues();
   }
 
@@ -97,7 +98,7 @@ export class RunCharts {
     return {
       label: "Loss by " + this.data.x + ". Arrow keys move the cursor.",
       series: shown.map(({ curve, points }) => lineOf(curve, points)),
-      x: this.xSpec(), y: { log, range }, marks: this.marks(), cursor: this.cursor,
+      x: this.xSpec(), y: { log, range }, marks: shownMarks(this), cursor: this.cursor,
       onZoom: (from, to) => this.zoom(from, to), describe: () => this.said ?? "",
     };
   }
@@ -105,16 +106,6 @@ export class RunCharts {
   xSpec() {
     const { x } = this.data;
     return { title: X_TITLES[x], range: this.range, whole: x === "step", large: x === "tokens", time: x === "time" };
-  }
-
-  marks() {
-    const kinds = new Set(MARK_GROUPS.filter((group) => this.markGroups.has(group.key)).flatMap((group) => group.kinds));
-    return this.context.snapshot.marks.filter((mark) => kinds.has(mark.kind) && Number.isFinite(mark.step)).flatMap((mark) => {
-      const x = this.data.xOfStep(mark.step);
-      const word = MARKS[mark.kind]?.[2] ?? mark.kind;
-      const text = mark.text && !mark.text.startsWith(word) ? `${word} at step ${mark.step}: ${mark.text}` : mark.text || `${word} at step ${mark.step}`;
-      return x === null ? [] : [{ x, kind: mark.kind, text }];
-    });
   }
 
   // ----------------------------------------------------------------- the reader's choices
@@ -225,17 +216,4 @@ export class RunCharts {
     this.chart?.close();
     this.small.close();
   }
-}
-
-/** Buttons that show and hide kinds of marks. */
-export function markButtons(charts) {
-  return MARK_GROUPS.map((group) => {
-    const shape = MARKS[group.kinds[0]][0];
-    const button = h("button", { type: "button", "aria-pressed": String(group.on), data: { marks: group.key } }, glyph(group.key === "alarms" ? "triangle" : shape), words(group.key));
-    button.addEventListener("click", () => {
-      charts.toggleMarks(group.key);
-      button.setAttribute("aria-pressed", String(charts.markGroups.has(group.key)));
-    });
-    return button;
-  });
 }

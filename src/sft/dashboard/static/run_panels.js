@@ -11,14 +11,6 @@ export const CURVES = [
   { key: "drift", of: "looks", name: "usage_drift_loss", word: "usage drift", colour: 6, dash: "longdashdot", symbol: "cross", on: false },
 ];
 
-// Kinds of marks that are toggled together.
-export const MARK_GROUPS = [
-  { key: "checkpoints", kinds: ["checkpoint"], on: true },
-  { key: "looks", kinds: ["look"], on: false },
-  { key: "resumes", kinds: ["resumed", "interrupted", "failed"], on: true },
-  { key: "alarms", kinds: ["watch", "alarm", "stopped"], on: true },
-];
-
 // Small charts: a metric of steps, and the look metric that belongs to it.
 export const PANELS = [
   { name: "perplexity", val: "val_perplexity", noisy: true, y: { log: true } },

@@ -3,7 +3,7 @@
 import { get, runPath } from "./api.js";
 import { fill, h } from "./dom.js";
 import { ago, count, duration, NONE, number, words } from "./format.js";
-import { command, glyph, missing, verdictBadge } from "./parts.js";
+import { command, glyph, missing, asSentence, verdictBadge } from "./parts.js";
 
 const ORDER = ["overfitting", "format_collapse", "distribution_mismatch", "forgetting", "health"];
 
@@ -66,16 +66,13 @@ export async function showNotice(node, snapshot, signal) {
     node,
     h("div", { class: `notice ${tone} run-notice`, role: "alert", id: "notice" },
       h("p", { class: tone }, glyph(shape), h("strong", null, title)),
-      said && (state === "failed" ? h("pre", { class: "error-text", tabindex: 0 }, said) : h("p", { class: "said" }, sentence(said))),
+      said && (state === "failed" ? h("pre", { class: "error-text", tabindex: 0 }, said) : h("p", { class: "said" }, asSentence(said))),
       where && h("p", { class: "quiet" }, where),
       h("p", null, todo),
       resume),
   );
   fill(resume, command(await resumeCommand(snapshot, signal)));
 }
-
-/** The first letter large, a full stop at the end. */
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? "" : "."}`;
 
 function errorText(snapshot) {
   const failed = snapshot.marks.findLast((mark) => mark.kind === "failed");
@@ -106,7 +103,7 @@ export function showGuards(node, snapshot) {
 function guardCard(run, finding) {
   return h("a", { class: "guard", href: `#/run/${encodeURIComponent(run)}/guards`, title: finding.message, data: { guard: finding.guard, verdict: finding.verdict } },
     h("strong", null, words(finding.guard)),
-    h("span", { class: "guard-text" }, verdictBadge(finding.verdict), finding.message));
+    h("span", { class: "guard-text" }, verdictBadge(finding.verdict), finding.message.replace(/^not measured: /i, "")));
 }
 
 // ------------------------------------------------------------------- what to watch

@@ -80,6 +80,7 @@ export class RunTable {
     this.chosen = null; // keys of columns; null: the usual ones
     this.told = h("span", { class: "small quiet", role: "status" });
     this.body = h("div", { class: "run-table" });
+    this.chips = h("div", { class: "chosen small", role: "group", "aria-label": "Runs chosen" });
     this.opened = new Set();
     this.chooser = fold("Columns", () => this.choices(), { key: "columns", opened: this.opened });
     this.node = h("div", null,
@@ -87,7 +88,7 @@ export class RunTable {
         searchBox("Filter runs by name, model, data, setting", (query) => { this.query = query; this.draw(); }),
         tick("hide columns that are the same in all", this.hideEqual, (on) => { this.hideEqual = on; this.draw(); }),
         this.told),
-      this.chooser, this.body);
+      this.chooser, this.body, this.chips);
     this.draw();
   }
 
@@ -149,6 +150,7 @@ export class RunTable {
         h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "hidden-label" }, "chosen")), [name, ...columns].map((column) => this.head(column)))),
         h("tbody", null, rows.map((row) => this.row(row, columns)))))
       : h("p", { class: "missing" }, "No run matches."));
+    this.drawChips();
     if (at) this.body.querySelector(".scroll").scrollLeft = at;
     if (focused) document.getElementById(focused)?.focus();
   }
@@ -163,14 +165,26 @@ export class RunTable {
       h("button", { type: "button", class: "sort", id: `sort-${column.key}`, on: { click: press } }, column.title));
   }
 
+  pick(ids) {
+    this.picked = ids;
+    this.onPick(ids);
+    this.draw();
+  }
+
+  /** The chosen runs in their order, each a button that takes it out: they may be out of sight above. */
+  drawChips() {
+    const chip = (id) => {
+      const name = this.runs.find((row) => row.id === id)?.name ?? id;
+      return h("button", { type: "button", "aria-label": `Leave out ${name}`, on: { click: () => this.pick(this.picked.filter((other) => other !== id)) } },
+        h("i", { class: `line-key c${this.colours.of(id)}`, "aria-hidden": "true" }), name, h("span", { "aria-hidden": "true" }, "×"));
+    };
+    fill(this.chips, this.picked.length > 0 && [h("span", { class: "quiet" }, "Chosen:"), this.picked.map(chip)]);
+  }
+
   row(row, columns) {
     const on = this.picked.includes(row.id);
     const box = h("input", { type: "checkbox", id: `pick-${row.id}`, checked: on, disabled: !on && this.picked.length >= MOST, "aria-label": `Compare ${row.name}` });
-    box.addEventListener("change", () => {
-      this.picked = box.checked ? [...this.picked, row.id] : this.picked.filter((id) => id !== row.id);
-      this.onPick(this.picked);
-      this.draw();
-    });
+    box.addEventListener("change", () => this.pick(box.checked ? [...this.picked, row.id] : this.picked.filter((id) => id !== row.id)));
     const cell = (column) => h("td", { class: column.num ? "num" : "cell-text", title: column.num ? null : textOf(column, row) }, column.show(row));
     return h("tr", { class: on ? "picked" : "" },
       h("td", { class: "pick" }, box),

@@ -107,6 +107,11 @@ export function chartOptions(name, signal) {
     name: "statistic", x, y: column("statistic"), colour: 1, points: true, width: 2,
     ...(hasBand ? { low: column("low"), high: column("high") } : {}),
   }];
+  const alone = points.filter((point) => known(point.statistic));
+  if (hasBand && alone.length === 1) { // a band of one look has no width
+    const { step, low, high } = alone[0];
+    series.unshift({ name: "95 %", x: [step, step], y: [low, high], colour: 1, width: 6, opacity: 0.35 });
+  }
   const seen = points.map((point) => detectable(name, point));
   if (seen.some(known)) series.push({ name: SEEN, x, y: seen, colour: "quiet", dash: "dot", width: 1 });
   const limits = column("threshold").filter(known);
