@@ -39,7 +39,7 @@ def step_record(step, stretch=1.0):
 
 
 def look_record(step):
-    return {"step": step, "val_loss": 2.5 - step / 100, "look_seconds": 0.25}
+    return {"step": step, "epoch": step / 7, "val_loss": 2.5 - step / 100, "look_seconds": 0.25}
 
 
 def new_run(folder, settings=None):

@@ -150,6 +150,8 @@ def left_behind(run):
     files += [run / name for name in (*names, "config.yaml")] + [*run.glob("probes/*")]
     for path in files:
         parts[str(path.relative_to(run))] = path.read_bytes()
+    card = parts["model/README.md"].decode()  # which tells what the run is called
+    parts["model/README.md"] = card.replace(f"name: {run.name}\n", "name: run\n").encode()
     return {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
 
 

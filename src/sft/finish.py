@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,13 @@ from sft.auto_blend import blend_if_forgotten
 from sft.checkpoint import differences
 from sft.config import Config
 from sft.errors import CheckpointError
-from sft.export.model_card import model_card
 from sft.export.weights import save_model, verify_model
 from sft.guards.early_stopping import best_look
 from sft.guards.judge import verdicts
 from sft.guards.signs import signs
 from sft.identity import saved_identity, without_place
 from sft.records.store import RecordStore, read_records
-from sft.report.ending import HELD_OUT, show_ending
+from sft.report.ending import show_ending
 from sft.run_dir import RunDir, write_json
 from sft.setup import Setup
 from sft.trackers.console import Console
@@ -165,7 +163,6 @@ def finish(
         run.adapter,
         is_lora=setup.config.method.kind == "lora",
         dtype=setup.weights_dtype,
-        card=_card(setup, steps, looks, best_step, evidence.get("guards", [])),
     )
     show.progress("verifying the model")
     computed_in_fp32 = setup.config.model.dtype == "float32"
@@ -232,47 +229,6 @@ def _evidence(setup: Setup, run: RunDir) -> dict[str, Any]:
         "signs": [asdict(sign) for sign in signs(records)],
         "looks_share": share,
     }
-
-
-def _card(
-    setup: Setup,
-    steps: list[dict[str, Any]],
-    looks: dict[int, dict[str, Any]],
-    best_step: int,
-    guards: list[dict[str, Any]],
-) -> str:
-    best, base = looks.get(best_step, {}), looks.get(0, {})
-    metrics = {
-        name: f"{best[name]:.4f} (base model: {base[name]:.4f})"
-        for name in HELD_OUT
-        if best.get(name) is not None and base.get(name) is not None
-    }
-    facts = setup.template.facts
-    return model_card(
-        setup.config.model_dump(mode="json"),
-        {
-            "version": version("sft"),
-            "steps": len(steps),
-            "chosen": _why_chosen(setup, best, best_step),
-            "guards": guards,
-            "num_train": len(setup.data.train),
-            "num_val": len(setup.data.val),
-            "metrics": metrics or {"validation": "not measured"},
-            "template_sha256": facts.sha256,
-            "stop_token": facts.stop_token,
-        },
-    )
-
-
-def _why_chosen(setup: Setup, best: Mapping[str, Any], step: int) -> str:
-    """A sentence about which weights these are."""
-    text = f"These are the weights of step {step}"
-    if step != setup.state.counters.step or setup.config.checkpoint.choose == "best":
-        objective = setup.objective or ""
-        text += f", chosen by {objective}" if objective else ""
-    if "blend_alpha" in best:
-        text += f", blended: {best['blend_alpha']:g} of the way from the base model"
-    return text + "."
 
 
 def report(summary: RunSummary, run: RunDir, show: Console) -> None:

@@ -26,6 +26,7 @@ from sft.run_dir import RunDir
 from sft.setup import Setup, prepare
 from sft.step import StepResult, StopRequested, train_step
 from sft.trackers.console import Console
+from sft.trackers.follow import follow
 
 
 def train(
@@ -48,12 +49,13 @@ def train(
         on_open(run, show)
         if done := finished(run, config, show):
             return done
-        with attempt(run, show) as log:
+        with follow(run, config, show.note) as followers, attempt(run, show) as log:
             setup = prepare(config, run, show, stop)
             with open_stores(run) as stores:
                 loop = Loop(setup, run, stores, show, stop)
                 loop.resume()
                 log.release()
+                followers.start()
                 show.block(opening(setup, run.path))
                 loop.run()
                 return finish(setup, run, stores, show)

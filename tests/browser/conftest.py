@@ -22,15 +22,20 @@ def browser():
         from playwright import sync_api as api
     except ImportError:
         missing("playwright is not installed")
+    with api.sync_playwright() as driver:
+        started = launch(driver.chromium)
+        yield started
+        started.close()
+
+
+def launch(chromium, *more):
+    """A browser of its own, with `more` options of the command line."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if not program:
         missing(f"no browser: none of {', '.join(NAMES)} is on the PATH")
     # Chromium refuses to start its sandbox as root, as in a container.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with api.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=program, args=options)
-        yield started
-        started.close()
+    return chromium.launch(executable_path=program, args=[*options, *more])
 
 
 def missing(why):

@@ -8,10 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ class Site:
 
     url: str
     process: subprocess.Popen[str]
+    ids: dict[str, str] = field(default_factory=dict)
 
     @property
     def port(self) -> int:
@@ -65,7 +67,10 @@ class Site:
 
     def screen(self, name: str, screen: str = "") -> str:
         """Address of a screen of the run called `name`."""
-        return f"{self.url}/#/run/{self.rows()[name]['id']}{screen}"
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while name not in self.ids and time.monotonic() < end:  # new ones are found by and by
+            self.ids = {key: row["id"] for key, row in self.rows().items()}
+        return f"{self.url}/#/run/{self.ids[name]}{screen}"
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from browser.conftest import launch
 from browser.served import show
 
 pytest.importorskip("playwright.sync_api")
@@ -97,9 +98,7 @@ def test_a_page_from_elsewhere_is_refused_all(browser, site, elsewhere, host):
 
 def test_a_name_that_is_made_to_lead_here_is_refused(site, elsewhere, browser):
     """DNS rebinding: the browser thinks that the dashboard belongs to evil.example."""
-    program = browser.browser_type
-    with_names = ["--host-resolver-rules=MAP evil.example 127.0.0.1", "--no-sandbox"]
-    fooled = program.launch(executable_path=find_program(), args=with_names)
+    fooled = launch(browser.browser_type, "--host-resolver-rules=MAP evil.example 127.0.0.1")
     page = fooled.new_page()
     page.goto(f"http://evil.example:{elsewhere}/")
     assert page.title() == "elsewhere"
@@ -108,14 +107,6 @@ def test_a_name_that_is_made_to_lead_here_is_refused(site, elsewhere, browser):
     got = page.evaluate("fetch('/api/runs').then((r) => r.status, () => 'refused')")
     assert got == 421
     fooled.close()
-
-
-def find_program():
-    import shutil
-
-    from browser.conftest import NAMES
-
-    return next(filter(None, map(shutil.which, NAMES)))
 
 
 def test_its_own_page_may(tab, site):

@@ -8,8 +8,9 @@ from markdown_it import MarkdownIt
 from check.payloads import PAYLOADS
 from report.poison import poisoned_run
 from report.run_folders import FALL, FILE, edit, finished_run
+from sft.records.markdown import code, text
 from sft.records.shown import visible
-from sft.report.card import card, code, text
+from sft.report.card import card
 from sft.report.facts import facts
 from sft.report.reading import read_run
 

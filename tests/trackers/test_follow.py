@@ -154,7 +154,7 @@ def test_an_outage_is_told_at_the_end_and_sent_later(tmp_path, service, told, mo
     service.hangs = True
     began = time.monotonic()
     attempt(run, config, told)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     later = f"`sft track {run.path} --to tensorboard` sends them"
     assert told == [f"{len(WHOLE)} records were not sent to tensorboard; {later}"]
     time.sleep(0.1)  # the thread that was given up wakes up, and must keep no place

@@ -32,7 +32,8 @@ with follow(run, config, lambda text, _style: told.append(text)) as followers:
     time.sleep(4)  # the libraries are loaded, and wait for the server
     end(run)
     began = time.monotonic()
-print(json.dumps({"wrote": wrote, "waited": time.monotonic() - began, "told": told}))
+waited = time.monotonic() - began
+print(json.dumps({"wrote": wrote, "waited": waited, "told": told, "ended": time.time()}))
 """
 
 
@@ -42,7 +43,6 @@ def test_hanging_services_delay_the_end_by_five_seconds_and_lose_nothing(tmp_pat
     settings = {f"trackers.{name}": True for name in HANGING}
     with hanging_server() as url:
         settings["alerts.webhook"] = url
-        began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-c", PROGRAM, str(folder), json.dumps(settings)],
             env={
@@ -58,12 +58,12 @@ def test_hanging_services_delay_the_end_by_five_seconds_and_lose_nothing(tmp_pat
             text=True,
             timeout=120,
         )
-        took = time.monotonic() - began
+        ended = time.time()
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
-    assert result["wrote"] < 1
-    assert result["waited"] < 5.5
-    assert took < 25  # imports, 4 s, 5 s; and no library of a tracker delays the exit
+    assert result["wrote"] < 2
+    assert result["waited"] < 6.5  # 5 s, and what a busy machine adds
+    assert ended - result["ended"] < 30  # left alone, wandb waits 90 s at the exit
     told = "\n".join(result["told"])
     for name in HANGING:
         assert f"16 records were not sent to {name}" in told

@@ -32,10 +32,11 @@ def test_every_value_is_there_under_its_name(tmp_path):
         end(run)
     found = read(run)
     for name in (*SIX, "tokens_per_second", "seconds"):
-        sent = [(event.step, event.value) for event in found.Scalars(name)]
+        sent = [(event.step, event.value) for event in found.Scalars(name) if event.step]
         assert sent == [(s, numpy.float32(step_record(s)[name])) for s in range(1, 13)], name
     assert [event.value for event in found.Scalars("loss_by_source/a")][:2] == [2.0, 3.0]
     assert [event.step for event in found.Scalars("val_loss")] == [0, 4, 8, 12]
+    assert [event.step for event in found.Scalars("epoch")] == [*range(13)]
     norms = [event.value for event in found.Scalars("grad_norm")]
     assert [math.isnan(norm) for norm in norms] == [step == 3 for step in range(1, 13)]
     assert "optim.epochs" in texts(found, "config")[0].replace("\\", "")

@@ -34,7 +34,7 @@ def save_model(
     *,
     is_lora: bool,
     dtype: torch.dtype,
-    card: str,
+    card: str | None = None,
 ) -> PreTrainedModel:
     """Write `model_folder`, and for LoRA `adapter_folder`; each appears whole or not at all.
 
@@ -50,7 +50,8 @@ def save_model(
     def write(folder: Path) -> None:
         model.save_pretrained(str(folder))
         tokenizer.save_pretrained(str(folder))
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
     _write(model_folder, write)
     return model

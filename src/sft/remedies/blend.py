@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import yaml
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -22,6 +23,7 @@ from sft.data.dataset import Progress
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.probes.val_loss import score_examples
+from sft.records.markdown import code, text
 from sft.trackers.console import printable
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -234,20 +236,20 @@ def card(result: BlendResult) -> str:
         if point.alpha == result.alpha:
             rows += [("task, test rows", point.task), ("retain, new texts", point.retain)]
     table = "\n".join(f"| {name} | {shown(change)} | {change.n} |" for name, change in rows)
+    head = {
+        "base_model": result.base_model,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["sft", "merge"],
+    }
     return f"""---
-base_model: {result.base_model}
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- sft
-- merge
----
-# {result.base_model}, fine-tuned and blended
+{yaml.safe_dump(head, sort_keys=False)}---
+# {text(result.base_model)}, fine-tuned and blended
 
 The weights are (1 - alpha) * base + alpha * tuned with alpha = {result.alpha:g}: between
-`{result.base_model}` and the model that was fine-tuned from it with sft. Alpha was chosen as the
-one with the largest gain on the task whose loss on what the base model knew (`retain`) rises by at
-most {result.budget:g} nats per token.
+{code(result.base_model)} and the model that was fine-tuned from it with sft. Alpha was chosen as
+the one with the largest gain on the task whose loss on what the base model knew (`retain`) rises by
+at most {result.budget:g} nats per token.
 
 | change of the loss against the base model, nats per token | mean ± standard error | examples |
 |---|---|---|

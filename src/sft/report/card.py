@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from sft.compare import FEWEST
-from sft.records.shown import all_visible, visible
+from sft.records.markdown import code, text
+from sft.records.shown import all_visible
 from sft.report.reading import PROBES, RunRecords, part
 from sft.report.words import change_in_unit, in_unit, interval_text, points, signed
 
@@ -25,13 +26,7 @@ _STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
 _MOST_README = 200_000  # characters of a base model's card that are read
-_PUNCTUATION = re.compile(r"([\\`*_\[\]<>|~$&])")
-# What makes a list, a heading, a line or a quotation at the start of a text.
-_START = re.compile(r"^(\d*)([-+=#.)])(?=[-+=#\s]|$)")
-# Hubs make links of these by themselves, escaped or not.
-_LINKS = re.compile(r"://|www\.|@|\b(?:mailto|xmpp|javascript|data):", re.IGNORECASE)
 _PLACES = ("run.", "trackers.", "alerts.", "data.cache", "model.name")
-MOST_TEXT = 600  # characters of one message
 
 
 def card_facts(records: RunRecords) -> dict[str, Any]:
@@ -247,30 +242,3 @@ def _settings(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _bullets(texts: Sequence[str]) -> str:
     return "\n".join(f"- {text(one)}" for one in texts)
-
-
-# ------------------------------------------------------------------ text as text
-
-
-def text(raw: str) -> str:
-    """`raw` as Markdown that shows it: on one line, escaped, its links as code."""
-    raw = _line(raw)
-    shown = " ".join(
-        code(word) if _LINKS.search(word) else _PUNCTUATION.sub(r"\\\1", word)
-        for word in raw.split(" ")
-    )
-    return _START.sub(r"\1\\\2", shown)
-
-
-def code(raw: str) -> str:
-    """`raw` as code that nothing in it can end, on one line."""
-    raw = _line(raw)
-    if not raw:
-        return "(empty)"
-    fence = "`" * (max((len(run) for run in re.findall("`+", raw)), default=0) + 1)
-    return f"{fence} {raw} {fence}" if "`" in raw else f"`{raw}`"
-
-
-def _line(raw: str) -> str:
-    raw = " ".join(visible(str(raw)).split())
-    return raw if len(raw) <= MOST_TEXT else f"{raw[:MOST_TEXT]} …"

@@ -100,6 +100,8 @@ class Place:
         if self._clock is None:
             self._clock = _Clock(_began(self._run))
         found = numbers(record)
+        if "loss" not in record and self._last.get("step", -1) >= record["step"]:
+            found.pop("epoch", None)  # the step that is looked at has told it already
         return {**found, "step": record["step"], "time": self._clock.time(found)}
 
 

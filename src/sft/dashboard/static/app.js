@@ -95,7 +95,7 @@ async function route() {
     if (mine !== visit) return;
     bar.show(state.snapshot);
     setTitle(SCREENS[name][0]);
-    const module = await SCREENS[name][1]();
+    const module = await SCREENS[name][1]().catch(notLoaded);
     if (mine !== visit) return;
     root.replaceChildren();
     const context = contextOf(run, params, name);
@@ -118,10 +118,15 @@ function contextOf(run, params, name) {
   };
 }
 
+function notLoaded(cause) {
+  throw new Error("The files of this screen could not be loaded. Is `sft watch` still running?", { cause });
+}
+
 function showError(root, error) {
-  if (!(error instanceof ApiError)) console.error(error);
+  const told = error instanceof ApiError; // otherwise a fault of the page, or half of it is missing
+  if (!told) console.error(error);
   bar.show(state.snapshot);
-  fill(root, failure(error, route), h("p", null, h("a", { href: "#/" }, "All runs")));
+  fill(root, failure(error, told ? route : () => location.reload()), h("p", null, h("a", { href: "#/" }, "All runs")));
 }
 
 function showTabs(run, name) {
@@ -249,8 +254,7 @@ function connection(up) {
   node.className = up ? "quiet" : "warning";
   fill(node, glyph(up ? "disc" : "triangle"), up ? "live" : "server gone, reconnecting …");
   node.title = up ? "New records arrive as they are written" : "What is shown is the last that was heard";
-  if (!up) return;
-  document.body.dataset.connected = "true";
+  document.body.dataset.connected = String(up);
 }
 
 // ------------------------------------------------------------------- theme, keys, start

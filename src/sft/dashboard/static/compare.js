@@ -9,6 +9,7 @@ import { failure, loading, missing, scrollBox } from "./parts.js";
 import { forest } from "./paired.js";
 import { Cursor, nearest } from "./pointer.js";
 import { MOST, RunTable } from "./run_table.js";
+import { head, num, rowName } from "./tables.js";
 import { valueText, wholeText } from "./values.js";
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
@@ -108,7 +109,8 @@ class Screen {
     const mine = (this.asked += 1);
     if (this.picked.length < 2) {
       this.closeCharts();
-      fill(this.detail, missing("Choose two to six runs above.", "Their curves, their settings, and their losses row by row are then compared; the first one chosen is the one that the others are compared with."));
+      fill(this.detail, missing("Choose two to six runs above.", "Their curves, their settings, and their losses row by row are then compared; ",
+        "the first one chosen is the one that the others are compared with."));
       return;
     }
     if (!this.detail.querySelector(".part")) fill(this.detail, loading("Comparing …"));
@@ -160,11 +162,13 @@ class Screen {
       this.values();
     };
     const select = (kind, names) => choice("", names.map((name) => [name, words(name)]), this.metrics[kind], (name) => { this.metrics[kind] = name; redraw(); });
+    const figure = (kind, names, note) => h("figure", null,
+      h("figcaption", null, select(kind, names), h("span", { class: "quiet small" }, note)), places[kind]);
     this.cursor.addEventListener("move", () => this.values());
     this.values();
     return h("div", { class: "curves" },
-      h("figure", null, h("figcaption", null, select("looks", lookNames.length ? lookNames : ["val_loss"]), h("span", { class: "quiet small" }, " at each look; a star is the best look")), places.looks),
-      h("figure", null, h("figcaption", null, select("series", STEPS), h("span", { class: "quiet small" }, " of training, smoothed 0.9")), places.series),
+      figure("looks", lookNames.length ? lookNames : ["val_loss"], " at each look; a star is the best look"),
+      figure("series", STEPS, " of training, smoothed 0.9"),
       scrollBox("Values of the curves", this.legend));
   }
 
@@ -198,11 +202,15 @@ class Screen {
       if (!found?.x.length) return NONE;
       return number(found.y[at === null ? found.y.length - 1 : nearest(found.x, at)]);
     };
+    const line = (id) => {
+      const best = this.row(id)?.best_step ?? null;
+      return h("tr", null, rowName(this.name(id)), num(value(id, "looks")), num(value(id, "series")),
+        num(best === null ? NONE : `step ${count(best)}`), num(number(this.row(id)?.best_val_loss)));
+    };
+    const { looks, series } = this.metrics;
     fill(this.legend,
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, at === null ? "last values" : `near step ${count(at)}`), ["looks", "series"].map((kind) => h("th", { scope: "col", class: "num" }, words(this.metrics[kind]))), h("th", { scope: "col", class: "num" }, "best look"), h("th", { scope: "col", class: "num" }, "its val loss"))),
-      h("tbody", null, this.picked.map((id) => h("tr", null, h("th", { scope: "row" }, this.name(id)),
-        h("td", { class: "num" }, value(id, "looks")), h("td", { class: "num" }, value(id, "series")),
-        h("td", { class: "num" }, this.row(id)?.best_step === null ? NONE : `step ${count(this.row(id)?.best_step)}`), h("td", { class: "num" }, number(this.row(id)?.best_val_loss))))));
+      head([at === null ? "last values" : `near step ${count(at)}`, words(looks), words(series), "best look", "its val loss"], 1),
+      h("tbody", null, this.picked.map(line)));
   }
 
   // ----------------------------------------------------------------- settings
@@ -213,13 +221,16 @@ class Screen {
     let query = "";
     const differ = answer.config.filter((row) => !row.same).length;
     const text = (value) => (value === null || value === undefined ? NONE : valueText(value));
+    const whole = (row) => `${row.key} ${row.values.map(text).join(" ")}`.toLowerCase();
+    const line = (row) => h("tr", { class: row.same ? "same" : "" }, rowName(h("code", null, row.key)),
+      row.values.map((value) => h("td", { title: wholeText(value) }, h("code", null, text(value)))));
     const draw = () => {
-      const rows = answer.config.filter((row) => (this.allSettings || !row.same) && (!query || `${row.key} ${row.values.map(text).join(" ")}`.toLowerCase().includes(query)));
+      const rows = answer.config.filter((row) => (this.allSettings || !row.same) && (!query || whole(row).includes(query)));
       setText(told, `${count(differ)} of ${count(answer.config.length)} settings differ`);
       fill(place, rows.length
         ? scrollBox("Settings", h("table", { class: "settings-diff" },
-          h("thead", null, h("tr", null, h("th", { scope: "col" }, "setting"), answer.runs.map((run) => h("th", { scope: "col" }, this.name(run.id))))),
-          h("tbody", null, rows.map((row) => h("tr", { class: row.same ? "same" : "" }, h("th", { scope: "row" }, h("code", null, row.key)), row.values.map((value) => h("td", { title: wholeText(value) }, h("code", null, text(value)))))))))
+          head(["setting", ...answer.runs.map((run) => this.name(run.id))]),
+          h("tbody", null, rows.map(line))))
         : h("p", { class: "missing" }, query ? "No setting matches." : "All settings are the same."));
     };
     draw();

@@ -1,11 +1,12 @@
 // The screen "Config": each setting, where its value comes from, and how to run this again.
 
 import { get, runPath } from "./api.js";
-import { copyButton, problems, searchBox, switches } from "./controls.js";
+import { copyButton, ofAll, problems, searchBox, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { NONE, clock, count, words } from "./format.js";
 import { command, loading, missing } from "./parts.js";
 import { marked } from "./prose.js";
+import { pairList } from "./tables.js";
 import { valueText, wholeText } from "./values.js";
 
 // source: [word, what it means]; the order in which they are offered
@@ -61,6 +62,7 @@ class Screen {
     this.place = h("div", { class: "settings" });
     const numbers = (source) => answer.rows.filter((row) => row.source === source).length;
     const offered = [...Object.keys(SOURCES), ...new Set(answer.rows.map((row) => row.source))].filter((source, i, all) => all.indexOf(source) === i && numbers(source));
+    const button = (source) => [source, SOURCES[source]?.[0] ?? source, " ", h("span", { class: "num" }, count(numbers(source)))];
     fill(root,
       h("h1", { class: "hidden-label" }, "Config"),
       problems(answer.problems),
@@ -70,7 +72,7 @@ class Screen {
         answer.rows.length ? [
           h("div", { class: "controls" },
             searchBox("Search settings", (query) => { this.query = query; this.draw(); }),
-            switches("Sources shown", offered.map((source) => [source, SOURCES[source]?.[0] ?? source, " ", h("span", { class: "num" }, count(numbers(source)))]), this.sources, () => this.draw()),
+            switches("Sources shown", offered.map(button), this.sources, () => this.draw()),
             this.told),
           this.place] : missing("Not written yet.", "config.yaml appears when the data have been read.")),
       hashes("Fingerprints", answer.fingerprint, "A resumed run compares these with its own and refuses to continue where they differ."),
@@ -92,8 +94,9 @@ class Screen {
 
   draw() {
     const found = matchingRows(this.answer.rows, this.sources, this.query);
-    setText(this.told, found.length === this.answer.rows.length ? `${count(found.length)} settings` : found.length ? `${count(found.length)} of ${count(this.answer.rows.length)}` : "No setting matches.");
-    fill(this.place, bySection(found).map(([section, rows]) => h("section", { class: "setting-section", "aria-label": section || "other" }, h("h3", null, section || "other"), rows.map((row) => this.row(row)))));
+    setText(this.told, ofAll(found.length, this.answer.rows.length, "settings"));
+    fill(this.place, bySection(found).map(([section, rows]) => h("section", { class: "setting-section", "aria-label": section || "other" },
+      h("h3", null, section || "other"), rows.map((row) => this.row(row)))));
   }
 
   row(row) {
@@ -109,13 +112,15 @@ class Screen {
 }
 
 function again(answer) {
-  const one = (label, what, text) => h("div", { class: "again" }, h("p", null, h("strong", null, label), " ", h("span", { class: "quiet" }, what)), text ? command(text) : h("p", { class: "missing" }, "Not known for this run."));
+  const one = (label, what, text) => h("div", { class: "again" },
+    h("p", null, h("strong", null, label), " ", h("span", { class: "quiet" }, what)),
+    text ? command(text) : h("p", { class: "missing" }, "Not known for this run."));
   const { started } = answer;
   return h("section", { "aria-labelledby": "again-title" },
     h("h2", { id: "again-title" }, "Run it again"),
     one("From the start", "in a new folder, with the same settings", answer.rerun),
     one("Continue", "from the last checkpoint, where there is one", answer.resume),
-    started?.command && one("As it was started", [started.folder, started.host].filter(Boolean).join(" on "), Array.isArray(started.command) ? started.command.join(" ") : started.command));
+    started?.command && one("As it was started", [started.folder, started.host].filter(Boolean).join(" on "), started.command));
 }
 
 function made(answer) {
@@ -126,7 +131,7 @@ function made(answer) {
     ...Object.entries(answer.versions ?? {}).map(([name, value]) => [words(name), valueText(value)]),
   ];
   return h("section", { "aria-labelledby": "made-title" }, h("h2", { id: "made-title" }, "Made with"),
-    h("dl", { class: "pairs" }, rows.map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)))));
+    pairList("pairs", rows));
 }
 
 /** Nested names and values, with a button that copies each. */
@@ -134,8 +139,8 @@ function hashes(title, values, note) {
   const flat = flatten(values ?? {});
   if (!flat.length) return h("section", { class: "part" }, h("h2", null, title), missing("Not recorded.", ""));
   return h("section", { class: "part" }, h("h2", null, title), note && h("p", { class: "quiet" }, note),
-    h("dl", { class: "pairs" }, flat.map(([name, value]) => h("div", null, h("dt", null, name),
-      h("dd", null, h("code", null, valueText(value)), /^[0-9a-f]{32,}$/.test(String(value)) && copyButton("Copy", () => String(value)))))));
+    pairList("pairs", flat.map(([name, value]) => [name, h("code", null, valueText(value)),
+      /^[0-9a-f]{32,}$/.test(String(value)) && copyButton("Copy", () => String(value))])));
 }
 
 /** `{files: {a: 1}}` → `[["files › a", 1]]`. */

@@ -102,6 +102,12 @@ export function fold(title, make, { key = title, opened = new Set(), open = open
   return node;
 }
 
+/** `12 of 80 settings`, or that there is none. */
+export function ofAll(found, all, noun) {
+  if (found === all) return `${count(all)} ${noun}`;
+  return found ? `${count(found)} of ${count(all)} ${noun}` : "Nothing matches.";
+}
+
 /** A button that copies `text()`; tells what it did. */
 export function copyButton(label, text, announce) {
   const button = h("button", { type: "button", class: "copy" }, label);

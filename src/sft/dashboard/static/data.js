@@ -6,6 +6,8 @@ import { fill, h } from "./dom.js";
 import { count, number, percent, words } from "./format.js";
 import { histogram } from "./histogram.js";
 import { failure, loading, missing, scrollBox } from "./parts.js";
+import { sentence } from "./prose.js";
+import { head, num, pairList, rowName } from "./tables.js";
 import { TokenViews } from "./tokens.js";
 
 // status: what it means. The order in which they are listed.
@@ -82,8 +84,10 @@ class Screen {
     fill(root,
       h("h1", { class: "hidden-label" }, "Data"),
       problems(answer.problems),
-      h("div", { class: "jumps", role: "group", "aria-label": "Parts of this screen" }, parts.map(([name, title]) => h("button", { type: "button", on: { click: () => jump(name) } }, title))),
-      parts.map(([name, title, body]) => h("section", { class: "part", id: `data-${name}`, "aria-labelledby": `data-${name}-title` }, h("h2", { id: `data-${name}-title` }, title), body)));
+      h("div", { class: "jumps", role: "group", "aria-label": "Parts of this screen" },
+        parts.map(([name, title]) => h("button", { type: "button", on: { click: () => jump(name) } }, title))),
+      parts.map(([name, title, body]) => h("section", { class: "part", id: `data-${name}`, "aria-labelledby": `data-${name}-title` },
+        h("h2", { id: `data-${name}-title` }, title), body)));
     this.find(wanted, jump);
   }
 
@@ -134,8 +138,11 @@ class Screen {
     const shown = list.slice(0, FEW);
     const rest = list.slice(FEW);
     const left = total - list.length;
-    return h("div", { class: "ids" }, shown.map((id) => this.id(id)),
-      rest.length > 0 && fold(`${count(total - shown.length)} more`, () => [rest.map((id) => this.id(id)), left > 0 && h("p", { class: "quiet small" }, `and ${count(left)} more, in account.json`)]));
+    const others = () => [
+      rest.map((id) => this.id(id)),
+      left > 0 && h("p", { class: "quiet small" }, `and ${count(left)} more, in account.json`),
+    ];
+    return h("div", { class: "ids" }, shown.map((id) => this.id(id)), rest.length > 0 && fold(`${count(total - shown.length)} more`, others));
   }
 
   rowsPart(wanted) {
@@ -146,13 +153,20 @@ class Screen {
   }
 
   usagePart({ usage }) {
-    if (!usage) return missing("Not measured.", "Without prompts as they come in real use it is not known whether the training rows cover them: give ", h("code", null, "--usage FILE"), ".");
+    if (!usage) {
+      const why = "Without prompts as they come in real use it is not known whether the training rows cover them: give `--usage FILE`.";
+      return missing("Not measured.", sentence(why));
+    }
     const groups = uncoveredGroups(usage);
     const facts = usage.facts ?? [];
     const total = usage.n ?? Object.keys(usage.p_values ?? {}).length;
     const uncovered = usage.uncovered?.length ?? 0;
-    const group = ({ label, items }) => fold(h("span", null, h("strong", null, label || "others"), ` · ${count(items.length)} ${items.length === 1 ? "prompt" : "prompts"}`),
-      () => grown(items, 50, (item) => this.prompt(item), "prompts"), { open: groups.length <= 3 || items.some((item) => item.id === this.context.params.get("row")) });
+    const wanted = this.context.params.get("row");
+    const group = ({ label, items }) => {
+      const title = h("span", null, h("strong", null, label || "others"), ` · ${plural(items.length, "prompt")}`);
+      const open = groups.length <= 3 || items.some((item) => item.id === wanted);
+      return fold(title, () => grown(items, 50, (item) => this.prompt(item), "prompts"), { open });
+    };
     return [
       h("p", null, uncovered ? h("strong", null, `${count(uncovered)} of ${count(total)} usage prompts`) : `None of ${count(total)} usage prompts`,
         uncovered ? " are unlike anything in the training rows. What they are about:" : " is unlike the training rows."),
@@ -180,8 +194,9 @@ class Screen {
         ["visits of each row", number(rows.repeats, 2), rows.repeats > 4 ? "warning" : ""],
         ["val rows in training", count(rows.num_leaks), rows.num_leaks ? "error" : ""],
       ]),
-      rows?.duplicates?.length > 0 && fold(`Near-duplicates: ${rows.duplicates.length === 1 ? "1 pair" : `the first ${count(rows.duplicates.length)} pairs`}`, () => rows.duplicates.map(pair)),
-      rows?.leaks?.length > 0 && fold(`Leaks: ${rows.leaks.length === 1 ? "1 pair" : `the first ${count(rows.leaks.length)} pairs`}, validation and training row`, () => rows.leaks.map((leak) => pair([leak.val, leak.train])), { open: true }),
+      rows?.duplicates?.length > 0 && fold(`Near-duplicates, ${plural(rows.duplicates.length, "pair")} of them`, () => rows.duplicates.map(pair)),
+      rows?.leaks?.length > 0 && fold(`Leaks, ${plural(rows.leaks.length, "pair")} of validation and training row`,
+        () => rows.leaks.map((leak) => pair([leak.val, leak.train])), { open: true }),
       answers && openers(answers),
     ];
   }
@@ -191,17 +206,20 @@ function account(found, screen) {
   if (!found) return missing("Not there yet.", "The account of the data is written before the first step; an older run may have none.");
   const rows = statuses(found.counts).filter(([name, n]) => n || name === "used" || name === "val");
   const total = rows.reduce((sum, [, n]) => sum + n, 0) || 1;
+  const files = Object.entries(found.files ?? {});
   const reasons = new Map(rows.map(([name]) => [name, (found.reasons ?? []).filter((one) => one.status === name)]));
-  const bar = h("div", { class: "share", "aria-hidden": "true" }, rows.filter(([, n]) => n).map(([name, n]) => h("i", { class: name in STATUSES ? name : "other", vars: { "--share": n / total } })));
+  const kind = (name) => (name in STATUSES ? name : "other");
+  const piece = ([name, n]) => n > 0 && h("i", { class: kind(name), vars: { "--share": n / total } });
   const line = ([name, n]) => h("tr", null,
-    h("th", { scope: "row" }, h("i", { class: `tile ${name in STATUSES ? name : "other"}`, "aria-hidden": "true" }), name),
-    h("td", { class: "num" }, count(n)), h("td", { class: "num quiet" }, percent(n / total)),
-    h("td", null, STATUSES[name] ?? words(name), reasons.get(name).filter((one) => one.reason).length > 0 && reasonList(reasons.get(name), screen)));
+    rowName(h("i", { class: `tile ${kind(name)}`, "aria-hidden": "true" }), name),
+    num(count(n)), num(percent(n / total), "quiet"),
+    h("td", null, STATUSES[name] ?? words(name), reasonList(reasons.get(name), screen)));
   return [
-    h("p", null, h("strong", null, count(found.num_rows)), " rows read. Each is accounted for:"), bar,
+    h("p", null, h("strong", null, count(found.num_rows)), " rows read. Each is accounted for:"),
+    h("div", { class: "share", "aria-hidden": "true" }, rows.map(piece)),
     scrollBox("Account of the rows", h("table", { class: "account" }, h("tbody", null, rows.map(line)))),
     found.notes?.length > 0 && h("ul", { class: "notes" }, found.notes.map((note) => h("li", null, note))),
-    Object.keys(found.files ?? {}).length > 0 && fold(`Files (${Object.keys(found.files).length}) and their SHA-256`, () => h("dl", { class: "hashes" }, Object.entries(found.files).map(([path, hash]) => h("div", null, h("dt", null, path), h("dd", null, h("code", null, hash)))))),
+    files.length > 0 && fold(`${plural(files.length, "file")} with SHA-256`, () => pairList("hashes", files.map(([path, hash]) => [path, h("code", null, hash)]))),
   ];
 }
 
@@ -215,7 +233,10 @@ function grown(items, size, make, noun) {
 function reasonList(reasons, screen) {
   const list = reasons.filter((one) => one.reason);
   const total = list.reduce((sum, one) => sum + one.count, 0);
-  const line = (one) => h("div", { class: "reason" }, h("p", null, one.count > 1 && h("span", { class: "num quiet" }, `${count(one.count)} × `), one.reason), one.rows?.length > 0 && screen.ids(one.rows, one.count));
+  const line = (one) => h("div", { class: "reason" },
+    h("p", null, one.count > 1 && h("span", { class: "num quiet" }, `${count(one.count)} × `), one.reason,
+      one.count > 1 && one.reason.includes("#") && h("span", { class: "quiet small" }, " (# stands for numbers that differ)")),
+    one.rows?.length > 0 && screen.ids(one.rows, one.count));
   if (list.length <= 2) return list.map(line);
   return fold(`${count(list.length)} reasons, ${count(total)} rows`, () => grown(list, 30, line, "reasons"));
 }
@@ -223,38 +244,46 @@ function reasonList(reasons, screen) {
 function lengthsPart(lengths, root) {
   if (!lengths) return missing("Not kept.", "Lengths are in examples.json, which this run does not have (yet).");
   const width = Math.max(300, Math.min(640, (root.clientWidth || 800) / (root.clientWidth > 900 ? 2 : 1) - 32));
-  const line = (name, kind, sum) => h("tr", null, h("th", { scope: "row" }, name), lengths[`${kind}_quantiles`].map((value) => h("td", { class: "num" }, count(value))), h("td", { class: "num" }, count(sum)));
+  const line = (kind, sum) => h("tr", null, rowName(kind), lengths[`${kind}_quantiles`].map((value) => num(count(value))), num(count(sum)));
+  const share = percent(lengths.num_tokens ? lengths.num_trained / lengths.num_tokens : null);
   const beyond = lengths.max_seq_len > 1.5 * Math.max(lengths.edges.at(-1), 1);
   return [
-    h("p", null, h("strong", null, percent(lengths.num_tokens ? lengths.num_trained / lengths.num_tokens : null)), ` of the tokens are trained: ${count(lengths.num_trained)} of ${count(lengths.num_tokens)}. The rest is only shown to the model.`,
+    h("p", null, h("strong", null, share), ` of the tokens are trained: ${count(lengths.num_trained)} of ${count(lengths.num_tokens)}. `,
+      "The rest is only shown to the model.",
       beyond && ` The limit, max_seq_len ${count(lengths.max_seq_len)}, lies beyond the axis.`),
     h("div", { class: "histograms" }, histogram(lengths, width)),
     scrollBox("Lengths", h("table", { class: "lengths" },
-      h("thead", null, h("tr", null, ["tokens per row", "shortest", "median", "95 %", "longest", "sum"].map((text, i) => h("th", { scope: "col", class: i ? "num" : "" }, text)))),
-      h("tbody", null, line("all", "all", lengths.num_tokens), line("trained", "trained", lengths.num_trained)))),
+      head(["tokens per row", "shortest", "median", "95 %", "longest", "sum"], 1),
+      h("tbody", null, line("all", lengths.num_tokens), line("trained", lengths.num_trained)))),
   ];
 }
 
 const figures = (list) => h("dl", { class: "facts" }, list.map(([name, value, tone]) => h("div", null, h("dt", null, name), h("dd", { class: tone }, value))));
 
+const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+
 function openers(answers) {
   const share = answers.n ? answers.opener_count / answers.n : null;
-  const of = (name, value, other, digits = 3) => h("tr", null, h("th", { scope: "row" }, name), h("td", { class: "num" }, number(value, digits)), answers.reference && h("td", { class: "num" }, number(other, digits)));
+  const { reference } = answers;
+  const of = (title, name) => h("tr", null, rowName(title), num(number(answers[name], 3)), reference && num(number(reference[name], 3)));
   return [
     h("h3", null, "Answers"),
-    h("p", null, `The most frequent opening, `, h("q", null, answers.opener || "(nothing)"), `, has ${count(answers.opener_count)} of ${count(answers.n)} answers (${percent(share)}).`),
+    h("p", null, "The most frequent opening, ", h("q", null, answers.opener || "(nothing)"),
+      `, has ${count(answers.opener_count)} of ${count(answers.n)} answers (${percent(share)}).`),
     scrollBox("Surface of the answers", h("table", { class: "surface" },
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, ""), h("th", { scope: "col", class: "num" }, "training"), answers.reference && h("th", { scope: "col", class: "num" }, "usage"))),
+      head(["", "training", ...(reference ? ["usage"] : [])], 1),
       h("tbody", null,
-        of("compression ratio (higher: more alike)", answers.compression_ratio, answers.reference?.compression_ratio),
-        of("distinct word pairs (share)", answers.distinct_2, answers.reference?.distinct_2),
-        of("with a shared phrase (share)", answers.template_rate, answers.reference?.template_rate)))),
+        of("compression ratio (higher: more alike)", "compression_ratio"),
+        of("distinct word pairs (share)", "distinct_2"),
+        of("with a shared phrase (share)", "template_rate")))),
   ];
 }
 
 function factTable(facts) {
+  const line = (fact) => h("tr", null,
+    h("th", { scope: "row", class: fact.differs ? "warning" : "" }, words(fact.name), fact.differs && " differs"),
+    h("td", null, text(fact.train)), h("td", null, text(fact.usage)), h("td", null, fact.message));
   const text = (value) => (typeof value === "number" ? number(value, 3) : typeof value === "object" && value !== null ? JSON.stringify(value) : String(value ?? "–"));
   return scrollBox("Training and usage", h("table", null,
-    h("thead", null, h("tr", null, ["", "training", "usage", "in words"].map((name) => h("th", { scope: "col" }, name)))),
-    h("tbody", null, facts.map((fact) => h("tr", null, h("th", { scope: "row", class: fact.differs ? "warning" : "" }, words(fact.name), fact.differs && " differs"), h("td", null, text(fact.train)), h("td", null, text(fact.usage)), h("td", null, fact.message))))));
+    head(["", "training", "usage", "in words"]), h("tbody", null, facts.map(line))));
 }

@@ -10,7 +10,9 @@ const ATTRIBUTES = new Set([
   "viewBox", "width", "x", "x1", "x2", "y", "y1", "y2", "cx", "cy", "r", "rx", "transform",
   "preserveAspectRatio", "autocomplete",
 ]);
-const SWITCHES = new Set(["hidden", "disabled", "checked", "selected", "open", "readonly", "required"]);
+const SWITCHES = new Set([
+  "hidden", "disabled", "checked", "selected", "open", "readonly", "required",
+]);
 
 // Control characters, direction overrides, and what is invisible and can hide text. Joiners stay,
 // as emoji and several scripts need them. The same set as in `sft check --html`.
@@ -38,7 +40,10 @@ function setProperty(node, name, value) {
   if (name === "on") {
     for (const [event, listen] of Object.entries(value)) node.addEventListener(event, listen);
   } else if (name === "vars") {
-    for (const [variable, text] of Object.entries(value)) node.style.setProperty(variable, text);
+    for (const [variable, text] of Object.entries(value)) {
+      if (!variable.startsWith("--")) throw new Error(`not a CSS variable: ${variable}`);
+      node.style.setProperty(variable, text);
+    }
   } else if (name === "data") {
     Object.assign(node.dataset, value);
   } else if (SWITCHES.has(name)) {

@@ -1,11 +1,12 @@
 // The screen "Events": what happened in the run, attempt by attempt, and what its terminal said.
 
 import { get, runPath } from "./api.js";
-import { choice, copyButton, fold, searchBox, settled, switches } from "./controls.js";
+import { choice, copyButton, fold, ofAll, searchBox, settled, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { count, words } from "./format.js";
 import { LEVELS, MARKS, failure, glyph, loading, missing } from "./parts.js";
 import { marked } from "./prose.js";
+import { pairList } from "./tables.js";
 
 const AT_ONCE = 300; // events drawn before "Show earlier"
 const NEAR = 24; // pixels from the end that count as the end
@@ -93,7 +94,8 @@ class Screen {
 
   frame() {
     if (!this.events.length) {
-      fill(this.root, h("h1", { class: "hidden-label" }, "Events"), missing("No events.", "Nothing has been written yet, or this run was made by a version that kept no events."));
+      fill(this.root, h("h1", { class: "hidden-label" }, "Events"), missing("No events.",
+        "Nothing has been written yet, or this run was made by a version that kept no events."));
       return;
     }
     this.told = h("span", { class: "small quiet", role: "status" });
@@ -102,7 +104,10 @@ class Screen {
     this.addKinds(this.events);
     this.button = h("button", { type: "button", "aria-pressed": "true", title: "Key F", on: { click: () => this.follow(!this.follows) } });
     this.log = h("ol", { class: "events" });
-    this.box = h("div", { class: "event-box", tabindex: 0, role: "log", "aria-label": "Events, newest last", "aria-live": "off", on: { scroll: () => this.scrolled() } }, this.log);
+    this.box = h("div", {
+      class: "event-box", tabindex: 0, role: "log", "aria-label": "Events, newest last", "aria-live": "off",
+      on: { scroll: () => this.scrolled() },
+    }, this.log);
     const level = (name) => [name, glyph(LEVELS[name][0]), ` ${LEVELS[name][2]}`];
     fill(this.root,
       h("h1", { class: "hidden-label" }, "Events"),
@@ -137,7 +142,8 @@ class Screen {
     this.day = "";
     const found = this.events.map((event) => this.entry(event)).filter(Boolean);
     const left = Math.max(0, found.length - this.most);
-    const earlier = h("li", { class: "none" }, h("button", { type: "button", on: { click: () => this.showEarlier() } }, `Show ${count(Math.min(left, AT_ONCE))} earlier events of ${count(left)}`));
+    const earlier = h("li", { class: "none" }, h("button", { type: "button", on: { click: () => this.showEarlier() } },
+      `Show ${count(Math.min(left, AT_ONCE))} earlier events of ${count(left)}`));
     const none = h("li", { class: "none quiet" }, "No event matches.");
     this.number = found.length;
     fill(this.log, left > 0 && earlier, !found.length && none, found.slice(left).map((entry) => this.lines(entry)));
@@ -164,8 +170,7 @@ class Screen {
   }
 
   tell() {
-    const all = this.events.length;
-    setText(this.told, this.number === all ? `${count(all)} events` : `${count(this.number)} of ${count(all)} events`);
+    setText(this.told, ofAll(this.number, this.events.length, "events"));
   }
 
   /** [event, number of the attempt], or null where the filter leaves it out. */
@@ -179,14 +184,15 @@ class Screen {
     const [day, time] = moment(event.time);
     const heading = day === this.day ? [] : [h("li", { class: "day small" }, day)];
     this.day = day;
-    const rest = more(event);
+    const again = event.kind === "started" && attempt > 1 && !this.left; // else how many there were is not known
+    const rest = more(event).map(([name, value]) => [words(name), h("code", null, value)]);
     const level = LEVELS[event.level] ?? LEVELS.info;
     return [...heading, h("li", { class: `event ${event.level === "info" ? "" : level[1]} ${event.kind}` },
       h("time", { class: "quiet", title: String(event.time ?? "") }, time),
-      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), event.kind === "started" && attempt > 1 && !this.left && ` (attempt ${attempt})`),
+      h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), again && ` (attempt ${attempt})`),
       h("span", { class: "step num quiet" }, event.step === null || event.step === undefined ? "" : `step ${count(event.step)}`),
       h("div", { class: "said" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query)),
-      rest.length > 0 && fold("details", () => h("dl", { class: "pairs small" }, rest.map(([name, value]) => h("div", null, h("dt", null, words(name)), h("dd", null, h("code", null, value)))))))];
+      rest.length > 0 && fold("details", () => pairList("pairs small", rest)))];
   }
 
   // ----------------------------------------------------------------- following

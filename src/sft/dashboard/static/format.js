@@ -8,7 +8,9 @@ export function number(value, digits = 4) {
   if (missing(value)) return NONE;
   const size = Math.abs(value);
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(digits - 2).replace("-", "−").replace("e+", "e").replace("e-", "e−");
+  if (size !== 0 && (size < 1e-3 || size >= 1e7)) {
+    return value.toExponential(digits - 2).replace("e+", "e").replaceAll("-", "−");
+  }
   const whole = size === 0 ? 1 : Math.floor(Math.log10(size)) + 1;
   const places = Number.isInteger(value) ? 0 : Math.max(0, Math.min(5, digits - Math.max(whole, 1)));
   return grouped(value, places);

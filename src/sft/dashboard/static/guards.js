@@ -10,6 +10,7 @@ import { commandsOf, sentence } from "./prose.js";
 import {
   GUARDS, SEEN, actionText, chartOptions, drawable, figure, firstSignal, guardNames, interval, lastPoint, sight, title, unitText,
 } from "./signals.js";
+import { head, num } from "./tables.js";
 
 const ORDER = ["alarm", "watch", "insufficient", "pass", "not_measured"]; // of the cards
 const ROW = /[./].*:\d+(#\d+)?$/; // an id that is a file and a line
@@ -58,7 +59,8 @@ class Screen {
   draw(answer) {
     const names = guardNames(answer);
     if (!names.length) {
-      fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", sentence("Guards judge after each look; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing.")));
+      const why = "Guards judge after each look; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing.";
+      fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", sentence(why)));
       return;
     }
     const verdicts = new Map(answer.verdicts.map((finding) => [finding.guard, finding]));
@@ -85,7 +87,8 @@ class Screen {
     node.append(h("div", { class: "folds" },
       evidence.length > 0 && fold("Evidence in examples", () => evidence.map((part) => this.evidence(part)), this.key(guard, "evidence")),
       findings.length > 0 && fold(`All signals (${findings.length})`, () => signalTable(findings), this.key(guard, "signals"))));
-    node.append(h("p", { class: "action quiet small" }, actionText(answer.actions?.[guard]), answer.actions?.[guard] && [" ", h("code", null, `guards.${guard}: ${answer.actions[guard]}`)]));
+    const action = answer.actions?.[guard];
+    node.append(h("p", { class: "action quiet small" }, actionText(action), action && [" ", h("code", null, `guards.${guard}: ${action}`)]));
     return node;
   }
 
@@ -141,9 +144,11 @@ function headline(answer, names, verdicts) {
       card.scrollIntoView({ block: "start" });
       card.focus({ preventScroll: true });
     };
-    return h("button", { type: "button", class: `guard-chip ${tone}`, on: { click: jump } }, glyph(shape), h("span", null, title(name)), h("span", { class: "word" }, word));
+    return h("button", { type: "button", class: `guard-chip ${tone}`, on: { click: jump } },
+      glyph(shape), h("span", null, title(name)), h("span", { class: "word" }, word));
   });
-  const worst = ["alarm", "watch", "insufficient", "not_measured", "pass"].find((verdict) => names.some((name) => (verdicts.get(name)?.verdict ?? "not_measured") === verdict));
+  const told = names.map((name) => verdicts.get(name)?.verdict ?? "not_measured");
+  const worst = ["alarm", "watch", "insufficient", "not_measured", "pass"].find((verdict) => told.includes(verdict));
   const said = {
     alarm: "An alarm: sure, large, and seen in two looks or beyond doubt.",
     watch: "Worth watching; nothing is sure.",
@@ -199,14 +204,12 @@ function signalTable(findings) {
   const row = (finding) => [h("tr", { class: "figures" },
     h("th", { scope: "row" }, words(finding.signal), finding.primary && h("span", { class: "quiet small" }, " decides")),
     h("td", null, verdictBadge(finding.verdict)),
-    h("td", { class: "num" }, figure(finding.statistic, finding.unit)),
-    h("td", { class: "num" }, finding.interval ? interval(finding.interval[0], finding.interval[1], finding.unit) : ""),
-    h("td", { class: "num" }, figure(finding.threshold, finding.unit)),
-    h("td", { class: "num" }, finding.n ? count(finding.n) : "")),
+    num(figure(finding.statistic, finding.unit)),
+    num(finding.interval ? interval(finding.interval[0], finding.interval[1], finding.unit) : ""),
+    num(figure(finding.threshold, finding.unit)), num(finding.n ? count(finding.n) : "")),
   h("tr", { class: "words" }, h("td", { colspan: 6 }, sentence(finding.message), finding.remedy && h("p", null, "What to do: ", sentence(finding.remedy))))];
-  const head = ["signal", "verdict", "now", "95 % interval", "threshold", "n"];
   return scrollBox("All signals", h("table", { class: "signals" },
-    h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 1 ? "num" : "" }, text)))),
+    head(["signal", "verdict", "now", "95 % interval", "threshold", "n"], 2),
     h("tbody", null, findings.map(row))));
 }
 

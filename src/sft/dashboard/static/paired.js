@@ -4,6 +4,7 @@ import { h, svg } from "./dom.js";
 import { count, signed } from "./format.js";
 import { glyph, missing, scrollBox } from "./parts.js";
 import { tickTexts, ticks } from "./axes.js";
+import { head, num, rowName } from "./tables.js";
 
 const WIDTH = 220;
 const SIDE = 18;
@@ -57,23 +58,25 @@ export function forest(pairs, name) {
   const told = pairs.filter((pair) => !pair.error);
   const failed = pairs.filter((pair) => pair.error);
   const span = spanOf(told);
+  const ends = h("p", { class: "small quiet ends" }, h("span", null, "← B better"), h("span", null, "B worse →"));
+  const notes = (list) => list?.length > 0 && h("ul", { class: "notes small quiet" }, list.map((note) => h("li", null, note)));
   const rows = (pair) => {
     const [shape, tone, word] = WORDS[pair.verdict] ?? ["ring", "quiet", pair.verdict];
     return [h("tr", { class: "figures" },
-      h("th", { scope: "row" }, name(pair.id)),
+      rowName(name(pair.id)),
       h("td", null, h("span", { class: `badge ${tone}` }, glyph(shape), word)),
       h("td", { class: "forest-cell" }, drawn(pair, span)),
-      h("td", { class: "num" }, signed(pair.difference, 4)),
-      h("td", { class: "num" }, finite(pair.low) ? `${signed(pair.low, 4)} to ${signed(pair.high, 4)}` : "not known"),
-      h("td", { class: "num" }, count(pair.n))),
-    h("tr", { class: "words" }, h("td", { colspan: 6 }, pair.sentence, pair.notes?.length > 0 && h("ul", { class: "notes small quiet" }, pair.notes.map((note) => h("li", null, note)))))];
+      num(signed(pair.difference, 4)),
+      num(finite(pair.low) ? `${signed(pair.low, 4)} to ${signed(pair.high, 4)}` : "not known"),
+      num(count(pair.n))),
+    h("tr", { class: "words" }, h("td", { colspan: 6 }, pair.sentence, notes(pair.notes)))];
   };
-  const head = ["run (B)", "against A", "difference and 95 % interval", "B − A", "95 %", "rows"];
+  const titles = ["run (B)", "against A", "difference and 95 % interval", "B − A", "95 %", "rows"];
   return [
-    told.length > 0 && scrollBox("Paired differences", h("table", { class: "paired" },
-      h("thead", null, h("tr", null, head.map((text, i) => h("th", { scope: "col", class: i > 2 ? "num" : "" }, text)))),
+    told.length > 0 && scrollBox("Paired differences", h("table", { class: "paired" }, head(titles, 3),
       h("tbody", null, told.map(rows)),
-      h("tfoot", null, h("tr", null, h("td"), h("td"), h("td", { class: "forest-cell" }, axis(span), h("p", { class: "small quiet ends" }, h("span", null, "← B better"), h("span", null, "B worse →"))), h("td", { colspan: 3, class: "small quiet" }, "nats per token of the answer; each row is compared with itself"))))),
+      h("tfoot", null, h("tr", null, h("td"), h("td"), h("td", { class: "forest-cell" }, axis(span), ends),
+        h("td", { colspan: 3, class: "small quiet" }, "nats per token of the answer; each row is compared with itself"))))),
     failed.map((pair) => missing("Not compared: ", name(pair.id), ". ", pair.error)),
   ];
 }

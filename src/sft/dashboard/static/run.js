@@ -51,10 +51,15 @@ function build(root) {
     zoomOut: h("button", { type: "button", id: "zoom-out", hidden: true }, "Whole run"),
     save: h("div", { class: "save" }),
   };
-  const head = h("header", { class: "chart-head" }, h("h2", { id: "loss-title" }, "Loss"), parts.controls, parts.save);
+  const head = h("header", { class: "chart-head" },
+    h("h2", { id: "loss-title" }, "Loss"), parts.controls, parts.save);
+  const foot = h("footer", { class: "chart-foot" }, parts.marks, parts.meaning);
   parts.body = h("div", null,
-    h("section", { class: "card big", "aria-labelledby": "loss-title" }, head, parts.legend, parts.big, h("footer", { class: "chart-foot" }, parts.marks, parts.meaning)));
-  fill(root, parts.notice, parts.facts, parts.guards, h("div", { class: "run-grid" }, h("div", null, parts.empty, parts.body), parts.signs), parts.small);
+    h("section", { class: "card big", "aria-labelledby": "loss-title" },
+      head, parts.legend, parts.big, foot));
+  const grid = h("div", { class: "run-grid" },
+    h("div", null, parts.empty, parts.body), parts.signs);
+  fill(root, parts.notice, parts.facts, parts.guards, grid, parts.small);
   return parts;
 }
 
@@ -85,7 +90,8 @@ function smoothing(charts, context) {
   const steps = context.snapshot.num_steps ?? context.snapshot.step ?? 0;
   const start = Math.min(0.995, Math.max(0.5, 1 - 30 / Math.max(1, steps))); // about a thirtieth of the run
   charts.data.smooth = start;
-  const slider = h("input", { type: "range", id: "smooth", min: "0", max: "100", step: "1", value: String(Math.round((-100 / 3) * Math.log10(1 - start))) });
+  const value = String(Math.round((-100 / 3) * Math.log10(1 - start)));
+  const slider = h("input", { type: "range", id: "smooth", min: "0", max: "100", step: "1", value });
   const shown = h("output", { class: "smooth-value" }, start.toFixed(3));
   let timer = 0;
   slider.addEventListener("input", () => {
@@ -129,7 +135,11 @@ function useKey(event, charts, parts) {
     "-": () => charts.zoomBy(2),
     Escape: () => (charts.cursor.at !== null ? charts.cursor.set(null) : charts.data.zoomed && charts.zoom(null, null)),
   };
-  if (!(event.key in actions)) return false;
+  if (/^Arrow(Left|Right)$/.test(event.key) && event.target === document.body && charts.chart) {
+    charts.chart.pointer.keydown(event);
+    return true;
+  }
+  if (!Object.hasOwn(actions, event.key)) return false;
   actions[event.key]();
   return true;
 }

@@ -68,7 +68,8 @@ export class RunCharts {
   showEmpty() {
     const { state, detail } = this.context.snapshot.state;
     const waits = ["preparing", "training", "measuring"].includes(state);
-    const now = detail ? `${state}: ${detail.replace(/[.…\s]*$/, "")}` : state;
+    const word = state === "unknown" ? "in a state that cannot be told" : state;
+    const now = detail ? `${word}: ${detail.replace(/[.…\s]*$/, "")}` : word;
     const then = waits ? " The curves begin with the first step." : "";
     fill(this.parts.empty, missing("No step has been recorded.", `The run is ${now}.${then}`));
   }

@@ -13,9 +13,11 @@ export class Legend {
 
   entry(curve, toggle) {
     const value = h("span", { class: "value" });
-    const swatch = svg("svg", { class: `swatch series-${curve.colour} dash-${curve.dash ?? "solid"}${curve.opacity ? " thin" : ""}`, viewBox: "0 0 22 10", "aria-hidden": "true" },
-      svg("line", { x1: "0", y1: "5", x2: "22", y2: "5" }), curve.of === "looks" && svg("circle", { cx: "11", cy: "5", r: "2.6" }));
-    const button = h("button", { type: "button", class: "curve", "aria-pressed": "true", hidden: true, data: { curve: curve.key }, on: { click: () => toggle(curve.key) } }, swatch, h("span", null, curve.word), value);
+    const props = {
+      type: "button", class: "curve", "aria-pressed": "true", hidden: true,
+      data: { curve: curve.key }, on: { click: () => toggle(curve.key) },
+    };
+    const button = h("button", props, swatch(curve), h("span", null, curve.word), value);
     return { button, value };
   }
 
@@ -38,6 +40,14 @@ export class Legend {
     }
     return said.join(", ");
   }
+}
+
+/** The line of a curve in small. */
+function swatch({ colour, dash, opacity, of }) {
+  const look = `swatch series-${colour} dash-${dash ?? "solid"}${opacity ? " thin" : ""}`;
+  return svg("svg", { class: look, viewBox: "0 0 22 10", "aria-hidden": "true" },
+    svg("line", { x1: "0", y1: "5", x2: "22", y2: "5" }),
+    of === "looks" && svg("circle", { cx: "11", cy: "5", r: "2.6" }));
 }
 
 function placeText(data, here, at, epoch, look) {

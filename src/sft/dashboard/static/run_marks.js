@@ -13,7 +13,8 @@ export const MARK_GROUPS = [
 
 /** The marks of `charts` that are shown, as charts.js wants them. */
 export function shownMarks(charts) {
-  const kinds = new Set(MARK_GROUPS.filter((group) => charts.markGroups.has(group.key)).flatMap((group) => group.kinds));
+  const groups = MARK_GROUPS.filter((group) => charts.markGroups.has(group.key));
+  const kinds = new Set(groups.flatMap((group) => group.kinds));
   return marksOf(charts).filter((mark) => kinds.has(mark.kind)).flatMap((mark) => {
     const x = charts.data.xOfStep(mark.step);
     return x === null ? [] : [{ x, kind: mark.kind, text: textOf(mark) }];
@@ -37,7 +38,8 @@ export class MarkButtons {
 
   button(group) {
     const number = h("span", { class: "quiet" });
-    const button = h("button", { type: "button", "aria-pressed": String(group.on), data: { marks: group.key } }, glyph(group.shape), group.key, number);
+    const props = { type: "button", "aria-pressed": String(group.on), data: { marks: group.key } };
+    const button = h("button", props, glyph(group.shape), group.key, number);
     button.addEventListener("click", () => {
       this.charts.toggleMarks(group.key);
       button.setAttribute("aria-pressed", String(this.charts.markGroups.has(group.key)));

@@ -1,14 +1,18 @@
 // Which curves the Run screen shows, and how each looks. Train and val differ by line style too.
 
+function look(key, name, word, style) {
+  return { key, of: "looks", name, word, on: true, ...style };
+}
+
 // Curves of the big chart. `of` says where the points come from.
 export const CURVES = [
   { key: "raw", of: "steps", name: "loss", word: "train", colour: 1, width: 1, opacity: 0.4, on: true },
   { key: "smooth", of: "smooth", name: "loss", word: "smoothed", colour: 1, width: 2.4, on: true },
-  { key: "val", of: "looks", name: "val_loss", word: "val", colour: 2, dash: "dash", symbol: "circle", on: true },
-  { key: "usage", of: "looks", name: "usage_loss", word: "usage", colour: 3, dash: "dot", symbol: "diamond", on: true },
-  { key: "retain", of: "looks", name: "retain_loss", word: "retain", colour: 4, dash: "dashdot", symbol: "square", on: true },
-  { key: "probe", of: "looks", name: "train_probe_loss", word: "train rows", colour: 5, dash: "longdash", symbol: "triangle-up", on: false },
-  { key: "drift", of: "looks", name: "usage_drift_loss", word: "usage drift", colour: 6, dash: "longdashdot", symbol: "cross", on: false },
+  look("val", "val_loss", "val", { colour: 2, dash: "dash", symbol: "circle" }),
+  look("usage", "usage_loss", "usage", { colour: 3, dash: "dot", symbol: "diamond" }),
+  look("retain", "retain_loss", "retain", { colour: 4, dash: "dashdot", symbol: "square" }),
+  look("probe", "train_probe_loss", "train rows", { colour: 5, dash: "longdash", symbol: "triangle-up", on: false }),
+  look("drift", "usage_drift_loss", "usage drift", { colour: 6, dash: "longdashdot", symbol: "cross", on: false }),
 ];
 
 // Small charts: a metric of steps, and the look metric that belongs to it.
@@ -43,11 +47,13 @@ export function lineOf(curve, points) {
 export function panelLines(panel, data) {
   if (panel.look) {
     const points = data.looks[panel.name];
-    return points ? [{ name: panel.name, ...points, colour: 4, dash: "dashdot", symbol: "square", points: true, width: 1.4 }] : [];
+    const style = { colour: 4, dash: "dashdot", symbol: "square", points: true, width: 1.4 };
+    return points ? [{ name: panel.name, ...points, ...style }] : [];
   }
   const points = data.series[panel.name];
   if (!points) return [];
-  const raw = { name: panel.name, x: points.x, y: points.y, colour: 1, width: panel.noisy ? 0.8 : 1.6, opacity: panel.noisy ? 0.4 : 1 };
+  const style = panel.noisy ? { width: 0.8, opacity: 0.4 } : { width: 1.6 };
+  const raw = { name: panel.name, x: points.x, y: points.y, colour: 1, ...style };
   const lines = [raw];
   if (panel.noisy && points.smooth) lines.push({ ...raw, name: "smoothed", ...points.smooth, width: 1.8, opacity: 1 });
   const val = panel.val && data.looks[panel.val];

@@ -18,17 +18,18 @@ export function showFacts(node, snapshot) {
   const looked = snapshot.looks.filter((look) => look.val_loss !== null && look.val_loss !== undefined);
   const best = snapshot.looks.find((look) => look.step === snapshot.best_step);
   const bestLoss = best?.[snapshot.objective] ?? best?.val_loss;
-  const over = ["finished", "failed", "killed", "interrupted"].includes(state.state);
+  const over = ["finished", "failed", "killed", "interrupted", "unknown"].includes(state.state);
   fill(
     node,
     fact("loss", number(latest.loss)),
     fact("val loss", number(looked.at(-1)?.val_loss), looked.length ? `step ${count(looked.at(-1).step)}` : null),
-    bestLoss !== undefined && fact(`best ${words(snapshot.objective ?? "val_loss")}`, number(bestLoss), `step ${count(snapshot.best_step)}`),
+    bestLoss !== undefined &&
+      fact(`best ${words(snapshot.objective ?? "val_loss")}`, number(bestLoss), `step ${count(snapshot.best_step)}`),
     fact("epoch", epoch === null || epoch === undefined ? NONE : epoch.toFixed(2)),
     over ? null : fact("time left", duration(snapshot.eta_seconds), etaRange(snapshot)),
     fact("elapsed", duration(snapshot.elapsed_seconds)),
     fact("tokens per second", count(snapshot.tokens_per_second)),
-    fact("attempts", count(attempts)),
+    Number.isFinite(attempts) && fact("attempts", count(attempts)),
   );
 }
 
@@ -41,9 +42,18 @@ function etaRange({ eta_low: low, eta_high: high }) {
 // ------------------------------------------------------------------- what to do
 
 const NOTICES = {
-  failed: ["error", "cross", "The run failed.", "Mend what the message names. The same command then goes on from the last checkpoint:"],
-  killed: ["error", "bolt", "The run was cut off.", "It was killed, ran out of memory, or the machine stopped. Nothing before the last checkpoint is lost; go on with:"],
-  stalled: ["warning", "pause", "Nothing has been written for a while.", "If it stays so, stop the process (Ctrl-C, or kill its pid), and go on from the last checkpoint with:"],
+  failed: [
+    "error", "cross", "The run failed.",
+    "Mend what the message names. The same command then goes on from the last checkpoint:",
+  ],
+  killed: [
+    "error", "bolt", "The run was cut off.",
+    "It was killed, ran out of memory, or the machine stopped. Nothing before the last checkpoint is lost; go on with:",
+  ],
+  stalled: [
+    "warning", "pause", "Nothing has been written for a while.",
+    "If it stays so, stop the process (Ctrl-C, or kill its pid), and go on from the last checkpoint with:",
+  ],
   interrupted: ["warning", "square", "The run was stopped before its end.", "Go on with:"],
 };
 
@@ -61,17 +71,25 @@ export async function showNotice(node, snapshot, signal) {
   const [tone, shape, title, todo] = NOTICES[state];
   const resume = h("div", { class: "resume" });
   const said = state === "failed" ? errorText(snapshot) : detail;
-  const where = state === "stalled" && [updated && `Last written ${ago(updated)}. `, pid && `Process ${pid}${host ? ` on ${host}` : ""}.`];
+  const process = pid && `Process ${pid}${host ? ` on ${host}` : ""}.`;
+  const where = state === "stalled" && [updated && `Last written ${ago(updated)}. `, process];
   fill(
     node,
     h("div", { class: `notice ${tone} run-notice`, role: "alert", id: "notice" },
       h("p", { class: tone }, glyph(shape), h("strong", null, title)),
-      said && (state === "failed" ? h("pre", { class: "error-text", tabindex: 0 }, said) : h("p", { class: "said" }, asSentence(said))),
+      said && saidNode(state, said),
       where && h("p", { class: "quiet" }, where),
       h("p", null, todo),
       resume),
   );
   fill(resume, command(await resumeCommand(snapshot, signal)));
+}
+
+/** An error as it was printed; anything else as a sentence. */
+function saidNode(state, said) {
+  return state === "failed"
+    ? h("pre", { class: "error-text", tabindex: 0 }, said)
+    : h("p", { class: "said" }, asSentence(said));
 }
 
 function errorText(snapshot) {
@@ -96,14 +114,17 @@ export function showGuards(node, snapshot) {
     fill(node, missing("Guards: not measured.", "No look has been judged yet, or guards are off (guards.enabled)."));
     return;
   }
-  const names = [...ORDER.filter((name) => found.has(name)), ...[...found.keys()].filter((name) => !ORDER.includes(name))];
+  const others = [...found.keys()].filter((name) => !ORDER.includes(name));
+  const names = [...ORDER.filter((name) => found.has(name)), ...others];
   fill(node, names.map((name) => guardCard(snapshot.id, found.get(name))));
 }
 
 function guardCard(run, finding) {
-  return h("a", { class: "guard", href: `#/run/${encodeURIComponent(run)}/guards`, title: finding.message, data: { guard: finding.guard, verdict: finding.verdict } },
-    h("strong", null, words(finding.guard)),
-    h("span", { class: "guard-text" }, verdictBadge(finding.verdict), finding.message.replace(/^not measured: /i, "")));
+  const { guard, verdict, message } = finding;
+  const href = `#/run/${encodeURIComponent(run)}/guards`;
+  return h("a", { class: "guard", href, title: message, data: { guard, verdict } },
+    h("strong", null, words(guard)),
+    h("span", { class: "guard-text" }, verdictBadge(verdict), message.replace(/^not measured: /i, "")));
 }
 
 // ------------------------------------------------------------------- what to watch

@@ -19,13 +19,17 @@ export class SmallCharts {
     const value = h("output", { class: "value" });
     const plot = h("div", { class: "small-plot" });
     const meaning = h("p", { class: "meaning small", hidden: true, id: `meaning-${spec.name}` });
-    const ask = h("button", { type: "button", class: "ask", "aria-expanded": "false", "aria-controls": meaning.id, "aria-label": `What ${words(spec.name)} means` }, "?");
+    const ask = h("button", {
+      type: "button", class: "ask", "aria-expanded": "false", "aria-controls": meaning.id,
+      "aria-label": `What ${words(spec.name)} means`,
+    }, "?");
     ask.addEventListener("click", () => {
       meaning.hidden = !meaning.hidden;
       ask.setAttribute("aria-expanded", String(!meaning.hidden));
     });
-    const card = h("section", { class: "card panel", hidden: true, data: { metric: spec.name }, "aria-label": words(spec.name) },
-      h("header", null, h("h3", null, words(spec.name)), ask, value), meaning, plot);
+    const title = words(spec.name);
+    const card = h("section", { class: "card panel", hidden: true, data: { metric: spec.name }, "aria-label": title },
+      h("header", null, h("h3", null, title), ask, value), meaning, plot);
     return { spec, card, value, plot, meaning, chart: null };
   }
 
@@ -46,7 +50,8 @@ export class SmallCharts {
     const raw = lines.filter((line) => !line.points).map((line) => line.y);
     const looks = lines.filter((line) => line.points).map((line) => line.y);
     const clip = charts.settings.clip && spec.noisy;
-    const found = [[raw, { ...spec.y, clip }], [looks, spec.y]].filter(([lists]) => lists.length).map(([lists, y]) => rangeOf(lists, y));
+    const kinds = [[raw, { ...spec.y, clip }], [looks, spec.y]].filter(([lists]) => lists.length);
+    const found = kinds.map(([lists, y]) => rangeOf(lists, y));
     const range = [Math.min(...found.map((r) => r[0])), Math.max(...found.map((r) => r[1]))];
     return {
       label: `${words(spec.name)} by ${charts.data.x}. Arrow keys move the cursor.`,
@@ -58,7 +63,7 @@ export class SmallCharts {
   explain({ spec, meaning }) {
     const told = this.charts.context.snapshot.metrics?.[spec.name];
     if (!told) return;
-    const unit = told.unit && told.unit !== "1" ? ` (${told.unit})` : "";
+    const unit = told.unit && told.unit !== "1" ? ` Unit: ${told.unit}.` : "";
     setText(meaning, `${told.meaning}${unit}${told.watch ? ` Watch: ${told.watch}` : ""}`);
   }
 

@@ -2,7 +2,7 @@
 
 import { fill, h, setText } from "./dom.js";
 import { NONE, clock, count, duration, number } from "./format.js";
-import { fold, searchBox, tick } from "./controls.js";
+import { fold, ofAll, searchBox, tick } from "./controls.js";
 import { VERDICTS, glyph, scrollBox, statePill } from "./parts.js";
 import { valueText } from "./values.js";
 
@@ -29,7 +29,7 @@ const worst = (verdicts) => Math.max(-1, ...Object.values(verdicts ?? {}).map((v
 // { key, title, value(row) to sort by, show(row) node or text, num }
 const COLUMNS = [
   { key: "state", title: "state", value: (row) => row.state, show: (row) => statePill(row.state) },
-  { key: "step", title: "step", num: true, value: (row) => row.step, show: (row) => (row.step === null ? NONE : `${count(row.step)}${row.num_steps ? ` / ${count(row.num_steps)}` : ""}`) },
+  { key: "step", title: "step", num: true, value: (row) => row.step, show: (row) => (row.num_steps ? `${count(row.step)} / ${count(row.num_steps)}` : count(row.step)) },
   { key: "best_val_loss", title: "best val loss", num: true, value: (row) => row.best_val_loss, show: (row) => number(row.best_val_loss) },
   { key: "best_step", title: "at step", num: true, value: (row) => row.best_step, show: (row) => count(row.best_step) },
   { key: "loss", title: "loss", num: true, value: (row) => row.loss, show: (row) => number(row.loss) },
@@ -144,7 +144,7 @@ export class RunTable {
     const focused = this.body.contains(document.activeElement) ? document.activeElement.id : null;
     const scroll = this.body.querySelector(".scroll");
     const at = scroll?.scrollLeft ?? 0;
-    setText(this.told, `${found.length === this.runs.length ? "" : `${count(found.length)} of `}${count(this.runs.length)} runs; ${this.picked.length ? `${this.picked.length} chosen` : "choose 2 to 6"}`);
+    setText(this.told, `${ofAll(found.length, this.runs.length, "runs")}; ${this.picked.length ? `${this.picked.length} chosen` : "choose 2 to 6"}`);
     fill(this.body, found.length
       ? scrollBox("Runs", h("table", { class: "runs" },
         h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "hidden-label" }, "chosen")), [name, ...columns].map((column) => this.head(column)))),

@@ -31,14 +31,21 @@ class RunList {
     this.context = context;
     this.sort = { id: "updated", down: true };
     this.chosen = new Set();
-    this.query = h("input", { type: "search", id: "run-search", placeholder: "Search name, model, data, state", "aria-label": "Search runs", on: { input: () => this.draw() } });
-    this.compare = h("button", { type: "button", id: "compare", disabled: true, on: { click: () => context.go(`#/compare?runs=${[...this.chosen].map(encodeURIComponent).join(",")}`) } });
+    this.query = h("input", {
+      type: "search", id: "run-search", placeholder: "Search name, model, data, state",
+      "aria-label": "Search runs", on: { input: () => this.draw() },
+    });
+    const compare = () => context.go(`#/compare?runs=${[...this.chosen].map(encodeURIComponent).join(",")}`);
+    this.compare = h("button", { type: "button", id: "compare", disabled: true, on: { click: compare } });
     this.found = h("span", { role: "status" });
     this.body = h("tbody");
     this.heads = new Map(COLUMNS.map(([id, word, , , kind]) => [id, this.head(id, word, kind)]));
-    this.table = scrollBox("Runs", h("table", { class: "runs" }, h("thead", null, h("tr", null, h("th", { scope: "col" }, h("span", { class: "hidden-label" }, "compare")), [...this.heads.values()])), this.body));
+    const pick = h("th", { scope: "col" }, h("span", { class: "hidden-label" }, "compare"));
+    const head = h("thead", null, h("tr", null, pick, [...this.heads.values()]));
+    this.table = scrollBox("Runs", h("table", { class: "runs" }, head, this.body));
     this.none = h("div");
-    fill(root, h("h1", null, "Runs"), h("div", { class: "controls runs-controls" }, this.query, this.found, this.compare), this.table, this.none);
+    const controls = h("div", { class: "controls runs-controls" }, this.query, this.found, this.compare);
+    fill(root, h("h1", null, "Runs"), controls, this.table, this.none);
   }
 
   head(id, word, kind) {
@@ -97,8 +104,13 @@ class RunList {
     this.table.hidden = shown === 0;
     setText(this.found, shown === total ? `${count(total)} run${total === 1 ? "" : "s"}` : `${count(shown)} of ${count(total)} runs`);
     if (shown) fill(this.none);
-    else if (total) fill(this.none, missing("No run matches.", "Clear the search to see all."));
-    else fill(this.none, missing("No run here yet.", `Nothing was found in ${this.context.folder || "this folder"}. Start one with `, h("code", null, "sft train"), "; it appears here by itself."));
+    else fill(this.none, total ? missing("No run matches.", "Clear the search to see all.") : this.noRuns());
+  }
+
+  noRuns() {
+    const folder = this.context.folder || "this folder";
+    const start = h("code", null, "sft train");
+    return missing("No run here yet.", `Nothing was found in ${folder}. Start one with `, start, "; it appears here by itself.");
   }
 }
 
@@ -111,7 +123,8 @@ function compareValues(a, b, down) {
 
 function nameCell(row) {
   const link = h("a", { href: `#/run/${encodeURIComponent(row.id)}`, title: row.path }, row.name);
-  return row.detail && !["finished", "training"].includes(row.state) ? [link, h("div", { class: "small quiet detail", title: row.detail }, row.detail)] : link;
+  if (!row.detail || ["finished", "training"].includes(row.state)) return link;
+  return [link, h("div", { class: "small quiet detail", title: row.detail }, row.detail)];
 }
 
 function stepCell(row) {
@@ -119,7 +132,8 @@ function stepCell(row) {
 }
 
 function bestCell(row) {
-  return [number(row.best_val_loss), h("span", { class: "quiet small at-step" }, row.best_step === null || row.best_step === undefined ? "" : ` @${count(row.best_step)}`)];
+  const step = Number.isFinite(row.best_step) ? ` @${count(row.best_step)}` : "";
+  return [number(row.best_val_loss), h("span", { class: "quiet small at-step" }, step)];
 }
 
 function worstVerdict(row) {

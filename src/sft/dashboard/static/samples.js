@@ -1,7 +1,7 @@
 // The screen "Samples": the same prompts answered by the base model, midway and now.
 
 import { get, runPath } from "./api.js";
-import { choice, growing, searchBox, settled, tick } from "./controls.js";
+import { choice, growing, ofAll, searchBox, settled, tick } from "./controls.js";
 import { diffWords } from "./diff.js";
 import { fill, h, setText } from "./dom.js";
 import { count } from "./format.js";
@@ -9,6 +9,7 @@ import { failure, loading, missing } from "./parts.js";
 import { marked, plainPrompt, prompt, sentence, sharedEnds } from "./prose.js";
 
 const COLUMNS = ["base", "middle", "now"];
+const AGAINST = [["base", "the first column"], ["middle", "the second column"], ["reference", "the reference"], ["", "nothing"]];
 const AT_ONCE = 40; // rows drawn before "Show more"
 const WAIT = 400; // milliseconds after a sample: a look writes one for each prompt
 
@@ -69,8 +70,11 @@ class Screen {
     }
     const first = firstLooks(steps);
     const isNew = this.looks === null;
-    this.looks = isNew || !steps.includes(this.looks.base) ? first : { ...this.looks, now: this.isLast ? first.now : this.looks.now, middle: this.looks.middle ?? first.middle };
-    this.ends = new Map([...new Set(rows.map((row) => row.probe))].map((probe) => [probe, sharedEnds(rows.filter((row) => row.probe === probe).map((row) => row.prompt))]));
+    if (isNew || !steps.includes(this.looks.base)) this.looks = first;
+    else if (this.isLast) this.looks = { ...this.looks, now: first.now, middle: this.looks.middle ?? first.middle };
+    const promptsOf = (probe) => rows.filter((row) => row.probe === probe).map((row) => row.prompt);
+    this.ends = new Map(rows.map((row) => [row.probe, null]));
+    for (const probe of this.ends.keys()) this.ends.set(probe, sharedEnds(promptsOf(probe)));
     if (isNew) this.frame();
     this.drawLooks();
     this.list.set(this.found());
@@ -107,7 +111,7 @@ class Screen {
       h("div", { class: "controls" },
         searchBox("Search prompts and answers", (query) => { this.query = query; redraw(); }),
         probes.length > 1 && choice("probe", [["", "all"], ...probes.map((one) => [one, one])], "", (value) => { this.probe = value; redraw(); }),
-        choice("mark what differs from", [["base", "the first column"], ["middle", "the second column"], ["reference", "the reference"], ["", "nothing"]], this.against, (value) => { this.against = value; redraw(); }),
+        choice("mark what differs from", AGAINST, this.against, (value) => { this.against = value; redraw(); }),
         tick("whole prompts", this.isWhole, (on) => { this.isWhole = on; redraw(); }),
         this.told),
       this.heads, this.list.node, this.dialog);
@@ -115,14 +119,16 @@ class Screen {
 
   found() {
     const found = matching(this.answer.rows, this.query, this.probe);
-    setText(this.told, found.length === this.answer.rows.length
-      ? `${count(found.length)} prompts` : found.length ? `${count(found.length)} of ${count(this.answer.rows.length)} prompts` : "Nothing matches.");
+    setText(this.told, ofAll(found.length, this.answer.rows.length, "prompts"));
     return found;
   }
 
   drawLooks() {
     const { steps } = this.answer;
-    const name = (step) => (step === steps[0] && step === 0 ? "step 0, the base model" : step === steps[steps.length - 1] ? `step ${count(step)}, the last` : `step ${count(step)}`);
+    const name = (step) => {
+      if (step === 0) return "step 0, the base model";
+      return `step ${count(step)}${step === steps.at(-1) ? ", the last" : ""}`;
+    };
     const options = [...steps.map((step) => [step, name(step)])];
     const pick = (column) => {
       const own = column === "middle" ? [["", "none"], ...options] : options;
@@ -143,11 +149,15 @@ class Screen {
     const cells = COLUMNS.filter((column) => column !== "middle" || this.looks.middle !== null)
       .map((column) => this.cell(row, column, compared));
     const open = () => { if (!String(getSelection())) this.open(row); };
+    const press = (event) => {
+      event.stopPropagation();
+      this.open(row);
+    };
     const text = plainPrompt(row.prompt);
     return h("article", { class: "sample", on: { click: open } },
       h("div", { class: "cell prompt" },
         h("span", { class: "quiet small" }, row.probe),
-        h("button", { type: "button", class: "id", title: row.id, "aria-haspopup": "dialog", on: { click: (event) => { event.stopPropagation(); this.open(row); } } }, shortId(row.id)),
+        h("button", { type: "button", class: "id", title: row.id, "aria-haspopup": "dialog", on: { click: press } }, shortId(row.id)),
         h("div", { class: "text clamp" }, this.promptOf(row)),
         !text && h("span", { class: "quiet" }, "(empty prompt)")),
       cells);
@@ -199,7 +209,8 @@ class Screen {
 
   /** All of one row, at all looks. */
   open(row) {
-    const part = (name, children, note) => h("section", null, h("h3", null, name, note && h("span", { class: "quiet small" }, ` ${note}`)), h("div", { class: "text", tabindex: 0 }, children));
+    const part = (name, children, note) => h("section", null,
+      h("h3", null, name, note && h("span", { class: "quiet small" }, ` ${note}`)), h("div", { class: "text", tabindex: 0 }, children));
     const close = h("button", { type: "button", on: { click: () => this.dialog.close() } }, "Close");
     fill(this.dialog,
       h("header", null, h("h2", { class: "id" }, row.id), close),

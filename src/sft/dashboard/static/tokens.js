@@ -5,6 +5,7 @@ import { fill, h, setText } from "./dom.js";
 import { count, percent } from "./format.js";
 import { hits } from "./prose.js";
 
+const PARTS = { train: "training", val: "validation" };
 const KINDS = { trained: "trained", partly: "trained with a lower weight", masked: "only shown" };
 
 /** Views whose id or text holds `query` (lower case), of `part` ("train", "val", or "" for all). */
@@ -63,7 +64,7 @@ export class TokenViews {
     this.search = searchBox("Search rows by id or text", (query) => { this.query = query; this.find(); });
     this.node = h("div", { class: "token-views" },
       h("div", { class: "controls" }, this.search,
-        parts.length > 1 && choice("", [["", "all rows"], ...parts.map((part) => [part, part === "val" ? "validation" : "training"])], "", (part) => { this.part = part; this.find(); }),
+        parts.length > 1 && choice("", [["", "all rows"], ...parts.map((part) => [part, PARTS[part] ?? part])], "", (part) => { this.part = part; this.find(); }),
         h("span", { class: "token-turn" }, this.previous, this.select, this.next), this.place),
       legend(), this.head, this.text);
     this.find();
@@ -110,7 +111,7 @@ export class TokenViews {
       return;
     }
     this.select.value = String(at);
-    fill(this.head, h("strong", { class: "id" }, view.id), h("span", null, view.part === "val" ? "validation" : "training"),
+    fill(this.head, h("strong", { class: "id" }, view.id), h("span", null, PARTS[view.part] ?? view.part),
       h("span", null, `${count(view.tokens)} tokens`), h("span", null, `${count(view.trained)} trained (${percent(view.tokens ? view.trained / view.tokens : null)})`),
       view.cut && h("span", { class: "warning" }, "cut here: only the beginning is kept"));
     fill(this.text, view.pieces.map((one) => piece(one, this.query)));
