@@ -100,12 +100,13 @@ def test_a_fault_of_ours_keeps_its_name(run):
 
 
 def test_the_command_is_told_without_its_secrets(run, monkeypatch):
-    words = ["/bin/sft", "train", "a b.yaml", "--set", "alerts.webhook=https://host/secret"]
+    secret = "alerts.webhook=https://host/secret"
+    words = ["/bin/sft", "train", "a b.yaml", "--set", secret, f"--set={secret}"]
     monkeypatch.setattr(sys, "argv", words)
     with attempt(run, Console()):
         pass
     command = events(run.path)[0]["command"]
-    assert command == "sft train 'a b.yaml' --set alerts.webhook=..."
+    assert command == "sft train 'a b.yaml' --set alerts.webhook=... --set=alerts.webhook=..."
 
 
 def test_examples_are_shown_as_the_model_sees_them(finished):

@@ -65,7 +65,7 @@ def _command() -> str | None:
     if program not in ("sft", "__main__.py"):
         return None
     # The address of a webhook is a secret: who knows it can write there.
-    words = [re.sub(r"^(alerts\.\w+=).*", r"\1...", word) for word in sys.argv[1:]]
+    words = [re.sub(r"((?:^|=)alerts\.\w+=).*", r"\1...", word) for word in sys.argv[1:]]
     return shlex.join(["sft", *words])
 
 

@@ -7,6 +7,9 @@ import pytest
 from browser.poison import groups, poison_run
 from browser.served import SCREENS, serving, show
 from check.payloads import PAYLOADS
+from sft.records.events import EventLog
+from sft.records.store import RecordStore
+from sft.run_dir import RunDir
 
 pytest.importorskip("playwright.sync_api")
 
@@ -28,6 +31,7 @@ BROUGHT = """() => [...document.querySelectorAll("*")].flatMap((e) => {
 })"""
 
 
+ANSWER = {"step": 12, "probe": "usage", "reference": "x", "stop_reason": "stop", "tokens": 3}
 # What is folded is made when it is opened.
 UNFOLD = """() => new Promise((done) => {
   for (const fold of document.querySelectorAll("#main details")) fold.open = true;
@@ -157,3 +161,23 @@ def test_in_the_card_of_the_model_it_is_text(tab, site, hostile, tmp_path):
         allowed, requests = opened_file(tab, site, page)
         assert allowed == (0, []), run.name
         assert requests == 1
+
+
+def test_what_arrives_while_the_page_is_open_is_text(tab, site, hostile):
+    """Events, alarms and answers that come through the stream, not with the page."""
+    run = RunDir(hostile[0])
+    log = EventLog(run.events)
+    with tab(site) as page:
+        for number, screen in enumerate(("/events", "", "/samples")):
+            show(page, site.screen(hostile[0].name, screen))
+            for text in PAYLOADS:
+                log.add("alarm", text, level="error", step=6, guard=text, signal=text)
+            log.add("note", f"the end of all {number}", level="warning")
+            with RecordStore(run.samples) as samples:
+                samples.append({**ANSWER, **dict.fromkeys(("id", "prompt", "answer"), GROUPS[1])})
+            if screen == "/events":
+                page.get_by_text(f"the end of all {number}").first.wait_for()
+            if screen == "/samples":
+                page.locator(".sample").nth(4).wait_for()
+            page.wait_for_timeout(400)
+            assert_harmless(page)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 _SECTION = "alerts."
 _PLAIN = re.compile(r"[a-z_-]{0,16}|\$\w+")  # `alarm`, `$HOOK`; not a token
-_FLAG = re.compile(r"--alert[\w-]*")
 
 
 def masked(key: str, value: Any) -> Any:
@@ -19,33 +16,6 @@ def masked(key: str, value: Any) -> Any:
     Of an address the host stays (`https://host/...`), of a command its first word.
     """
     return _hidden(value) if key.startswith(_SECTION) else value
-
-
-def masked_command(command: str) -> str:
-    """A command line in which settings of alerts are masked."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = command.split()
-    if not any(_SECTION in word or _FLAG.match(word) for word in words):
-        return command
-    shown = []
-    for before, word in zip(["", *words], words, strict=False):
-        name, equals, value = word.partition("=")
-        if equals and (_SECTION in name or _FLAG.match(name)):
-            word = f"{name}={_hidden(value)}"
-        elif _FLAG.fullmatch(before):
-            word = _hidden(word)
-        shown.append(word)
-    return shlex.join(shown)
-
-
-def masked_event(event: Mapping[str, Any]) -> dict[str, Any]:
-    """An event in which the command that was typed is masked."""
-    command = event.get("command")
-    if not isinstance(command, str):
-        return dict(event)
-    return {**event, "command": masked_command(command)}
 
 
 def _hidden(value: Any) -> Any:

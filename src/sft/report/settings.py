@@ -11,7 +11,7 @@ from sft.config import Config, SourceConfig
 from sft.report.files import plain
 from sft.report.headline import resume_command
 from sft.report.index import dotted
-from sft.report.masked import masked, masked_command
+from sft.report.masked import masked
 from sft.report.reading import Record, RunRecords, items, part
 from sft.report.words import setting_text
 
@@ -82,9 +82,7 @@ def reproduction(records: RunRecords) -> dict[str, Any]:
     return {
         "again": f"sft train {shlex.quote(config)} --run {shlex.quote(again)}",
         "resume": resume_command(records),
-        "started": [masked_command(str(e["command"])) for e in started if e.get("command")][
-            :MOST_COMMANDS
-        ],
+        "started": [str(e["command"]) for e in started if e.get("command")][:MOST_COMMANDS],
         "folder": str(started[0].get("folder") or "") if started else "",
         "host": str(started[0].get("host") or "") if started else "",
         "files": {str(path): str(digest) for path, digest in files.items()},

@@ -200,7 +200,7 @@ class Console:
         self._last = record
         self._losses.add(record["loss"])
         self._pace.step(seconds, time.monotonic())
-        self._phase = ""
+        self._phase = self._logged_phase = ""
         self._estimate(record["step"])
         if self._draws:
             self._refresh(force=False)

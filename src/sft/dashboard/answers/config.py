@@ -11,7 +11,7 @@ from sft.config import Config
 from sft.errors import SFTError
 from sft.report.files import Record, identity, section
 from sft.report.index import dotted, events_of
-from sft.report.masked import masked, masked_command
+from sft.report.masked import masked
 from sft.run_dir import RunDir
 
 
@@ -85,7 +85,4 @@ def _started(run: RunDir) -> dict[str, Any] | None:
     if first is None:
         return None
     names = ("command", "folder", "host", "pid", "time", "num_steps")
-    found = {name: first.get(name) for name in names}
-    if isinstance(found["command"], str):
-        found["command"] = masked_command(found["command"])
-    return found
+    return {name: first.get(name) for name in names}

@@ -7,7 +7,6 @@ from typing import Any
 
 from sft.dashboard.answers.query import between
 from sft.report.index import Events, events_of
-from sft.report.masked import masked_event
 from sft.run_dir import RunDir
 
 
@@ -22,4 +21,4 @@ def events(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     with found.lock:
         found.update()
         newest, total = found.records[-limit:], found.total
-    return {"events": [masked_event(event) for event in newest], "total": total}
+    return {"events": list(newest), "total": total}
