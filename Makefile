@@ -42,7 +42,7 @@ $(VENV)/.installed-demo: $(VENV)/.created $(INPUTS)
 	$(install)
 	@touch $@
 
-$(VENV)/.installed-test: EXTRAS := starter,dev,goldens
+$(VENV)/.installed-test: EXTRAS := starter,dev,goldens,tensorboard,wandb,mlflow,trackio
 $(VENV)/.installed-test: $(VENV)/.created $(INPUTS)
 	$(install)
 	@touch $@ $(VENV)/.installed-demo

@@ -5,13 +5,15 @@ import sys
 
 import pytest
 
+from sft import load_config, train
 from sft.attempt import attempt
+from sft.config import read_run_options
 from sft.errors import CheckpointError, DivergedError, Interrupted
 from sft.records.events import KINDS
 from sft.records.store import read_records
 from sft.run_dir import RunDir
 from sft.trackers.console import Console
-from trained import Trained, make_world
+from trained import Trained, left_behind, make_world
 
 QUICK = {"optim__max_steps": 4, "looks__every": 2, "looks__samples": 0, "checkpoint__every": 2}
 
@@ -123,3 +125,15 @@ def test_examples_are_shown_as_the_model_sees_them(finished):
     lengths = [view["tokens"] for view in views if view["part"] == "train"]
     quantiles = shown["lengths"]["all_quantiles"]
     assert (min(lengths), max(lengths)) == (quantiles[0], quantiles[3])
+
+
+def test_a_run_can_be_started_again_from_its_own_config(finished, world):
+    options = read_run_options(finished.path / "config.yaml")
+    same = train(load_config(options, origins=("file", "flag")), Console())
+    assert same.best == finished.summary.best
+    again = load_config(options, {"run.dir": str(world / "again")}, origins=("file", "flag"))
+    train(again, Console())
+    equal = [left_behind(world / name) for name in ("finished", "again")]
+    differs = {name for name, digest in equal[0].items() if equal[1][name] != digest}
+    # config.yaml names the folder; the card the settings that were chosen, not left to `auto`.
+    assert differs <= {"config.yaml", "model/README.md"}

@@ -173,10 +173,8 @@ def test_secrets_are_left_out(tmp_path):
     run = unfinished_run(tmp_path / "mine", model__name=f"https://me:{secret}@host/model")
     text = f"401 for https://me:pass@host/x with token {secret}"
     append(run.events, *events(("failed", text, {"level": "error"}))[len(EVENTS) :])
-    command = [("started", "again", {"command": "sft train --alert https://h/hook/tok3n"})]
-    append(run.events, *events(*command)[len(EVENTS) :])
     shown = json.dumps(told(run))
-    assert secret not in shown and "me:pass" not in shown and "tok3n" not in shown
+    assert secret not in shown and "me:pass" not in shown
     assert "https://host/model" in shown
 
 

@@ -22,7 +22,7 @@ from sft.report.answer import (
 from sft.report.files import number, whole
 from sft.report.reading import PROBES, RunRecords, objects, part
 from sft.report.state import RUNNING
-from sft.report.words import figure, in_unit, interval_text, signed
+from sft.report.words import figure, in_unit, interval_text, p_text, signed
 
 # How the headline is marked: a shape and a colour.
 Kind = Literal["good", "warning", "error", "info"]
@@ -151,7 +151,10 @@ def _lay(claim: Claim, unsure: Claim | None, probe: str) -> str:
                 f"{figure(unsure.after, 1)} equal choices, where the base model is as unsure as "
                 f"between {figure(unsure.before, 1)}"
             )
-        return f"{text}."
+        return (
+            f"{text}. The loss of a row changed by {signed(claim.value)} nats per token (95 % "
+            f"interval {interval_text(claim.interval)}, {p_text(claim.p)})."
+        )
     if claim.verdict == "no difference seen":
         least = (
             "no difference could have been seen with so few rows"
