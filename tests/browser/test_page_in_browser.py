@@ -15,9 +15,12 @@ SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 # Smallest contrast of a text with what is behind it (WCAG 2.2), and the text; of all that is shown.
 CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const known = new Map();
   const rgba = (color) => {
+    if (known.has(color)) return known.get(color);
     canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
+    known.set(color, [...canvas.getImageData(0, 0, 1, 1).data]);
+    return known.get(color);
   };
   const light = (color) => {
     const [r, g, b] = rgba(color).slice(0, 3).map((v) => v / 255)

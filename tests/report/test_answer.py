@@ -42,8 +42,8 @@ def test_a_layman_is_told_first_what_was_won_and_what_it_cost(tmp_path):
     assert first == (
         "On 12 validation rows the model predicts the right answers better than the base model: "
         "word piece by word piece it is as unsure as between 2.7 equal choices, where the base "
-        "model is as unsure as between 7.4. The loss of a row changed by \N{MINUS SIGN}1.005 nats per "
-        "token (95 % interval \N{MINUS SIGN}1.024 to \N{MINUS SIGN}0.986, p < 0.001)."
+        "model is as unsure as between 7.4. The loss of a row changed by \N{MINUS SIGN}1.005 nats "
+        "per token (95 % interval \N{MINUS SIGN}1.024 to \N{MINUS SIGN}0.986, p < 0.001)."
     )
     assert second.startswith("What the base model knew, it kept. On 10 texts")
     assert any("best of 3 looks at these same validation rows" in note for note in found.notes)
