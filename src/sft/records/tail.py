@@ -28,7 +28,7 @@ class Tail:
         self._keep = keep
 
     def read(self, most: int | None = None) -> list[dict[str, Any]]:
-        """The records that are new since the last call, at most `most`.
+        """The records that are new since the last call, of at most `most` lines.
 
         A line that is no JSON object is left out: following a file is no place to judge it.
         """
@@ -41,19 +41,11 @@ class Tail:
             data = self._bytes(size - self.offset)
         except OSError:  # not there yet, or gone
             return []
-        records: list[dict[str, Any]] = []
-        start = 0
-        while most is None or len(records) < most:
-            end = data.find(b"\n", start)
-            if end < 0:
-                break
-            line = data[start:end]
-            record = _parse(line) if self._keep is None or self._keep(line) else None
-            if record is not None:
-                records.append(record)
-            start = end + 1
-        self.offset += start
-        return records
+        lines = data.split(b"\n", most if most is not None else -1)[:-1]
+        self.offset += sum(map(len, lines)) + len(lines)
+        if self._keep is not None:
+            lines = list(filter(self._keep, lines))
+        return _parsed(lines)
 
     def _bytes(self, available: int) -> bytes:
         """What follows `offset`; more than usual only where one line is longer than that."""
@@ -63,6 +55,18 @@ class Tail:
             while b"\n" not in data and len(data) < available:
                 data += file.read(_MOST_BYTES)
         return data
+
+
+def _parsed(lines: list[bytes]) -> list[dict[str, Any]]:
+    """The records of `lines`. All at once takes half the time of one by one."""
+    try:
+        found = json.loads(b"[" + b",".join(lines) + b"]")
+        if len(found) == len(lines):
+            return [record for record in found if isinstance(record, dict)]
+    except (ValueError, RecursionError):
+        pass
+    each = map(_parse, lines)
+    return [record for record in each if record is not None]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -290,7 +290,7 @@ def _plain_ticks(axis: Any, whole: bool = False) -> None:
 def _tick(value: float) -> str:
     """`0.5`, `12`, `1,200`, `2e-05`."""
     size = abs(value)
-    text = f"{value:,.0f}" if size >= 1000 else f"{value:.4g}"
+    text = f"{value:,.0f}" if 1000 <= size < 1e7 else f"{value:.4g}"
     return text.replace("-", "\N{MINUS SIGN}") if "e" not in text else text
 
 

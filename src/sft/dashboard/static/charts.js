@@ -226,8 +226,10 @@ function axis(spec, most, node, horizontal) {
 function traces(series, node) {
   const colour = colourOf(series.colour ?? 1, node);
   const line = { color: colour, width: series.width ?? 1.6, dash: series.dash ?? "solid", simplify: true };
+  // A line through one point would not be seen.
+  const mode = series.points || series.x.length === 1 ? "lines+markers" : "lines";
   const trace = {
-    type: "scatter", name: plain(series.name), x: series.x, y: series.y, mode: series.points ? "lines+markers" : "lines",
+    type: "scatter", name: plain(series.name), x: series.x, y: series.y, mode,
     line, opacity: series.opacity ?? 1, hoverinfo: "skip", connectgaps: Boolean(series.points),
     marker: { color: colour, size: series.size ?? 5, symbol: series.symbol ?? "circle" },
   };

@@ -85,14 +85,14 @@ class Screen {
     node.append(...remedy(verdict, this.context.snapshot?.path));
     const evidence = answer.evidence?.[guard] ?? [];
     node.append(h("div", { class: "folds" },
-      evidence.length > 0 && fold("Evidence in examples", () => evidence.map((part) => this.evidence(part)), this.key(guard, "evidence")),
-      findings.length > 0 && fold(`All signals (${findings.length})`, () => signalTable(findings), this.key(guard, "signals"))));
+      evidence.length > 0 && fold("Evidence in examples", () => evidence.map((part) => this.evidence(part)), this.foldKey(guard, "evidence")),
+      findings.length > 0 && fold(`All signals (${findings.length})`, () => signalTable(findings), this.foldKey(guard, "signals"))));
     const action = answer.actions?.[guard];
     node.append(h("p", { class: "action quiet small" }, actionText(action), action && [" ", h("code", null, `guards.${guard}: ${action}`)]));
     return node;
   }
 
-  key(guard, part) {
+  foldKey(guard, part) {
     return { key: `${guard}/${part}`, opened: this.opened };
   }
 

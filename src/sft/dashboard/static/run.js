@@ -1,5 +1,6 @@
 // The Run screen: how the training goes, live.
 
+import { loadPlotly } from "./charts.js";
 import { fill, h, setText } from "./dom.js";
 import { RunCharts } from "./run_charts.js";
 import { MarkButtons } from "./run_marks.js";
@@ -18,6 +19,8 @@ export async function show(root, context) {
   };
   addControls(parts, charts, context);
   showSnapshot();
+  // It is large, and the first chart waits for it and for the records: both come at once.
+  if (context.snapshot.step) loadPlotly().catch(() => {}); // the chart tells what is wrong
   await charts.load();
   return {
     update(message) {

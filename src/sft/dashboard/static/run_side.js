@@ -44,7 +44,7 @@ function etaRange({ eta_low: low, eta_high: high }) {
 const NOTICES = {
   failed: [
     "error", "cross", "The run failed.",
-    "Mend what the message names. The same command then goes on from the last checkpoint:",
+    "Mend what the message names. The same command then goes on from the last checkpoint, or begins again where there is none:",
   ],
   killed: [
     "error", "bolt", "The run was cut off.",
