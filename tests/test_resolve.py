@@ -44,6 +44,7 @@ def test_every_auto_is_filled_with_a_reason():
     resolver = resolve()
     decided_elsewhere = {"model.template", "model.dtype", "model.attention"}
     decided_elsewhere |= {"data.val_fraction", "data.tools", "data.workers", "data.cache"}
+    decided_elsewhere |= {"trackers.tensorboard"}
     assert autos(Config()) == AUTOS | decided_elsewhere
     assert autos(resolver.config) == decided_elsewhere
     assert set(resolver.reasons) == AUTOS

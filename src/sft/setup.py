@@ -153,8 +153,8 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     parameters = trained_parameters(model)
     optimizer = build_optimizer(parameters, resolved.optim, float(resolved.optim.learning_rate))
     same_run(run, identity(resolver, tokens, base, num_steps), show)
-    _write_account(run, tokens, batches.shares(resolved.data.train, visits), show)
     run.check_space(needed_bytes(model, parameters, resolved.checkpoint.keep))
+    _write_account(run, tokens, batches.shares(resolved.data.train, visits), show)
     forward = build_forward(resolved, model, dtype)
     return Setup(
         config=resolved,

@@ -1,6 +1,6 @@
 """A real browser, where there is one: Chromium of the system, driven by playwright.
 
-With SFT_NEED_BROWSER=1 a missing browser is a failure and not a skip.
+With NEED_BROWSER=1 a missing browser is a failure and not a skip.
 """
 
 import os
@@ -39,8 +39,8 @@ def launch(chromium, *more):
 
 
 def missing(why):
-    if os.environ.get("SFT_NEED_BROWSER", "0") not in ("", "0"):
-        pytest.fail(f"{why}, and SFT_NEED_BROWSER asks for one")
+    if os.environ.get("NEED_BROWSER", "0") not in ("", "0"):
+        pytest.fail(f"{why}, and NEED_BROWSER asks for one")
     pytest.skip(why)
 
 

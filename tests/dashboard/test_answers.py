@@ -301,11 +301,6 @@ def test_where_alerts_go_is_not_shown(tmp_path):
     run.config.write_text(
         dump_yaml({"config": {"alerts": alerts}, "sources": {"alerts.url": "flag"}})
     )
-    EventLog(run.events).add(
-        "started",
-        "process 1",
-        command=f"sft train a.yaml --set alerts.url={SECRET} --alert {SECRET}",
-    )
     shown = json.dumps([ask(run, name) for name in ANSWERS] + [compare([run, run], {})])
     assert "secret" not in shown
     assert "pass@" not in shown
@@ -316,7 +311,6 @@ def test_where_alerts_go_is_not_shown(tmp_path):
         "alerts.command": "notify ...",
         "alerts.on": "alarm",
     }
-    assert "alerts.url=https://hooks.example.com/..." in ask(run, "config")["started"]["command"]
 
 
 def test_an_old_run_has_marks_and_no_sources(tmp_path):

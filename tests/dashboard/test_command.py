@@ -1,5 +1,6 @@
 """`sft watch` as a command: its address, its ports, its end, and starting it beside a training."""
 
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from sft.cli import main
 from sft.dashboard import command
 from sft.dashboard.command import _Life, _listen, start_watching
 from sft.errors import ConfigError
+from trained import Outcome, make_world
 
 
 @pytest.fixture
@@ -240,3 +242,22 @@ def wait_until(is_true, seconds=20):
     while not is_true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_train_watch_prints_an_address_where_the_run_is(tmp_path):
+    world = make_world(tmp_path)
+    known = len(command._started)
+    done = Outcome(
+        *("train", "--model", str(world / "llama"), "--data", str(world / "rows.jsonl")),
+        *("--run", str(world / "run"), "--max-steps", "2", "--watch"),
+    )
+    [server] = command._started[known:]
+    try:
+        assert done.code == 0
+        [address] = re.findall(r"^watch: (http://127\.0\.0\.1:\d+/)$", done.err, re.MULTILINE)
+        with urlopen(f"{address}api/runs") as answer:
+            [row] = json.load(answer)["runs"]
+        assert (row["name"], row["state"], row["step"]) == ("run", "finished", 2)
+    finally:
+        server.terminate()
+        server.wait()

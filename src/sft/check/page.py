@@ -21,7 +21,7 @@ from sft.check.histogram import beyond_axis, histogram
 from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.errors import ConfigError
-from sft.records.shown import all_visible, as_json, digest, percent, visible
+from sft.records.shown import STATUSES, all_visible, as_json, digest, percent, visible
 from sft.run_dir import write_text
 
 # What is embedded at most, so that the page stays below 5 MB.
@@ -31,14 +31,6 @@ MAX_ITEMS = 100  # topics, groups, suspicious rows, notes
 NUM_PLACES = 3  # of a topic
 MAX_TEXT = 2_000  # characters of a message or a quoted prompt
 
-STATUSES = {
-    "used": "trained on",
-    "changed": "edited, and trained on",
-    "truncated": "cut, and trained on",
-    "val": "kept back for validation",
-    "dropped": "left out",
-    "bad": "cannot be used",
-}
 TRAINED = ("used", "changed", "truncated")
 SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
 

@@ -75,6 +75,7 @@ def evaluate(
     """Compare the base model with the trained one of RUN on held-out rows."""
     from rich.console import Console as RichConsole
 
+    from sft.attempt import report
     from sft.config import SourceConfig
     from sft.evaluate.before_after import evaluate as compare
     from sft.evaluate.before_after import render
@@ -91,6 +92,7 @@ def evaluate(
             on_progress=show.progress,
         )
     RichConsole(highlight=False).print(render(result))
+    report(RunDir(run), show)  # which takes up what was found
     click.echo(f"model: {RunDir(run).model}")
     click.echo(f'next:  sft chat {run}    or    sft chat {run} "a prompt of yours"')
 
@@ -125,13 +127,16 @@ def blend(run: str, budget: float | None, target: str | None) -> None:
     """
     from rich.console import Console as RichConsole
 
+    from sft.attempt import report
     from sft.blend import blend as mix
     from sft.blend import render
+    from sft.run_dir import RunDir
     from sft.trackers.console import Console
 
     with Console() as show:
         result = mix(run, budget=budget, to=target, on_progress=show.progress)
     RichConsole(highlight=False).print(render(result))
+    report(RunDir(run), show)
     click.echo(result.model_dir)
 
 

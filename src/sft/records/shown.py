@@ -20,6 +20,16 @@ _HIDDEN = re.compile(
     "\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
 
+# What became of a row, in words; the keys are those of `account.json`.
+STATUSES = {
+    "used": "trained on",
+    "changed": "edited, and trained on",
+    "truncated": "cut, and trained on",
+    "val": "kept back for validation",
+    "dropped": "left out",
+    "bad": "cannot be used",
+}
+
 
 def visible(text: str) -> str:
     """`text` with characters that cannot be seen, or that reorder others, as `⟨U+202E⟩`."""

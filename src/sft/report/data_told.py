@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from sft.records.shown import STATUSES
 from sft.report.files import number, whole
 from sft.report.reading import Record, RunRecords, items, objects, part
 from sft.report.samples import shortened
@@ -15,14 +16,6 @@ MOST_REASONS = 50
 MOST_PROMPTS = 60  # usage prompts that training does not cover
 NUM_VIEWS = 3
 MOST_VIEW = 3_000  # characters of one row as tokens
-STATUSES = {
-    "used": "trained on",
-    "changed": "edited, and trained on",
-    "truncated": "cut, and trained on",
-    "val": "kept back for validation",
-    "dropped": "left out",
-    "bad": "cannot be used",
-}
 KINDS = ("trained", "partly", "masked")
 _QUANTILES = ("shortest", "median", "95 %", "longest")
 

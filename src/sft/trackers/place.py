@@ -15,7 +15,7 @@ from typing import Any
 
 from sft.errors import ConfigError
 from sft.records.tail import Tail
-from sft.run_dir import TMP_PREFIX, RunDir
+from sft.run_dir import RunDir, write_json
 from sft.trackers.base import numbers
 
 BATCH = 500  # records handed over at once, so that memory is bounded
@@ -84,9 +84,7 @@ class Place:
         """Keep: the events read so far were sent, and what the tracker wants to remember."""
         self._kept |= {"events": {"offset": self._events.offset}, "state": self.state}
         self._path.parent.mkdir(exist_ok=True)
-        temporary = self._path.with_name(TMP_PREFIX + self._path.name)
-        temporary.write_text(json.dumps(self._kept, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self._path)
+        write_json(self._path, self._kept)
 
     def _is_new(self, record: Mapping[str, Any]) -> bool:
         kind = "look" if "look_seconds" in record else "step" if "loss" in record else "other"

@@ -87,7 +87,8 @@ class TensorBoard:
         self._file.close()
 
     def abandon(self) -> None:
-        """Nothing waits for a file."""
+        """Nothing waits for a file; it is closed, so that its disk can be let go."""
+        self._file.close()
 
     def _write(self, events: Iterable[Event]) -> None:
         whole = io.BytesIO()
