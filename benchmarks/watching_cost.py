@@ -30,6 +30,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psutil
 from watched_tools import ROOT, free_port, memory_bytes, stop
 
 from sft.records.tail import Tail
@@ -75,6 +76,7 @@ def main() -> None:
         "machine": machine(),
         "options": {key: str(value) for key, value in vars(options).items()},
         **cost(windows),
+        "watchers_share": watchers_share(windows),
         **delays(arrivals, windows),
         "server_bytes": memory,
         "windows": windows,
@@ -165,11 +167,33 @@ def alternate(
         state = PATTERN[number % len(PATTERN)]
         for process in watchers:
             os.killpg(process.pid, signal.SIGCONT if state == "on" else signal.SIGSTOP)
-        before = len(records)
+        before, used, began = len(records), processor_seconds(watchers), time.monotonic()
         reached(tail, training, records, before + options.window)
-        windows.append({"watched": state == "on", "steps": durations(records, before)})
+        window = {
+            "watched": state == "on",
+            "steps": durations(records, before),
+            "seconds": time.monotonic() - began,
+            "watchers_processor_seconds": processor_seconds(watchers) - used,
+        }
+        windows.append(window)
         print(f"window {number + 1} of {options.windows}: {state}", flush=True)
     return windows
+
+
+def processor_seconds(watchers: Sequence[subprocess.Popen[bytes]]) -> float:
+    """Processor time that servers and clients have used so far."""
+    times = [psutil.Process(process.pid).cpu_times() for process in watchers]
+    return sum(found.user + found.system for found in times)
+
+
+def watchers_share(windows: Sequence[dict[str, Any]]) -> float:
+    """Part of all cores' time that servers and clients used while they were not stopped.
+
+    Most that they can have taken from a training on all cores; far less noisy than step times.
+    """
+    watched = [window for window in windows if window["watched"]]
+    used = sum(window["watchers_processor_seconds"] for window in watched)
+    return used / (sum(window["seconds"] for window in watched) * (os.cpu_count() or 1))
 
 
 def catch_up(watchers: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -274,6 +298,7 @@ def table(result: dict[str, Any]) -> list[str]:
     lines += [f"| step, watched | {steps['watched']:.3f} s |"]
     lines += [f"| step, alone | {steps['alone']:.3f} s |"]
     lines += [f"| ratio (95 % interval) | {result['ratio']:.4f} ({low:.4f} to {high:.4f}) |"]
+    lines += [f"| servers and clients, of all cores | {result['watchers_share']:.2%} |"]
     if delay:
         told = ", ".join(f"{name} {delay[name] * 1000:.0f} ms" for name in ("p50", "p95", "max"))
         lines += [f"| from write to client | {told} ({delay['n']} arrivals) |"]

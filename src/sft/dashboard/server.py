@@ -11,7 +11,6 @@ import importlib.util
 import os
 import stat
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +59,6 @@ class Service:
         self._threads = Threads(4)
         self._static = _static_files()
         self._plotly = _plotly()
-        self._warmed = False
         self._router = Router(
             [
                 Route("/", self._page),
@@ -94,12 +92,18 @@ class Service:
             if not started:
                 await response(scope, receive, send)
 
+    def warm_up(self) -> None:
+        """Read the newest run beforehand: that is what most pages are opened for."""
+        with suppress(Exception):  # the first question will tell
+            from sft.dashboard.answers import ANSWERS
+
+            newest = self.folders.find(self.folders.rows()[0]["id"])
+            for name in ("snapshot", "series"):
+                ANSWERS[name](newest, {})
+
     # ------------------------------------------------------------------ files
 
     async def _page(self, request: Request) -> Response:
-        if not self._warmed:  # while the browser still loads the scripts
-            self._warmed = True
-            threading.Thread(target=_warm_up, daemon=True).start()
         return await self._file(request, self._static.get("index.html"))
 
     async def _static_file(self, request: Request) -> Response:
@@ -230,12 +234,6 @@ class _Stream(Response):
             ended = await asyncio.gather(sending, gone, return_exceptions=True)
         if not isinstance(ended[0], TimeoutError):  # else it would wait for the same page again
             await send({"type": "http.response.body"})
-
-
-def _warm_up() -> None:
-    """Import what the first question needs: scipy among it, without which the server starts."""
-    with suppress(Exception):  # the question will tell
-        importlib.import_module("sft.dashboard.answers")
 
 
 async def _gone(receive: Receive) -> None:
