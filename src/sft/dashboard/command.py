@@ -29,7 +29,7 @@ PORT = 8765
 MORE_PORTS = 20  # that are tried when nobody asked for a certain one
 LINGER = 60.0  # seconds after a run and its last page, until a server that belongs to it ends
 START_SECONDS = 5.0
-NICE = 5
+NICE = 10
 OUTPUT = "watch.log"  # in the folder of trackers of the run
 _ADDRESS = re.compile(rb"^(http://([^\s/]+):(\d+)/?)\s", re.MULTILINE)
 _MOST_CONNECTIONS = 256
@@ -56,8 +56,7 @@ def watch(
         # A token would stand in the command line of the browser, which every user can list.
         raise ConfigError(f"--open: not with --host {host}; open the address that is printed")
     folders = Folders(named_folders(names))
-    if for_pid is not None:
-        os.nice(NICE)
+    os.nice(NICE)  # whoever trains goes first
     listener = _listen(host, port)
     real_port: int = listener.getsockname()[1]
     if port is None and real_port != PORT:
