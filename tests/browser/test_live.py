@@ -153,7 +153,7 @@ def test_a_run_that_begins_later_appears_in_the_list(tab, site, growing):
     with tab(site) as page:
         show(page, f"{site.url}/#/compare")  # / leads to the only run, where there is one only
         show(page, f"{site.url}/#/")
-        assert page.locator("tbody tr", has_text=growing.path.name).count() == 1
+        page.locator("tbody tr", has_text=growing.path.name).wait_for(timeout=15_000)
         shutil.copytree(growing.path, growing.path.with_name("newcomer"))
         page.locator("tbody tr", has_text="newcomer").wait_for(timeout=15_000)
         shutil.rmtree(growing.path.with_name("newcomer"))

@@ -375,6 +375,8 @@ def test_in_a_real_terminal():
     )
     master, slave = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    for name in ("CI", "NO_COLOR"):  # which ask for plain lines
+        env.pop(name, None)
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=slave, env=env, check=True
     )

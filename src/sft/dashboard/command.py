@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 import webbrowser
 from collections.abc import Callable, Sequence
@@ -246,5 +245,4 @@ def _serve(
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=1,
     )
-    threading.Thread(target=service.warm_up, daemon=True).start()
     Server(config).run(sockets=[listener])

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +59,7 @@ class Service:
         self._threads = Threads(4)
         self._static = _static_files()
         self._plotly = _plotly()
+        self._warmed = False
         self._router = Router(
             [
                 Route("/", self._page),
@@ -92,8 +93,8 @@ class Service:
             if not started:
                 await response(scope, receive, send)
 
-    def warm_up(self) -> None:
-        """Read the newest run beforehand: that is what most pages are opened for."""
+    def _warm_up(self) -> None:
+        """Read the newest run: that is what most pages are opened for."""
         with suppress(Exception):  # the first question will tell
             from sft.dashboard.answers import ANSWERS
 
@@ -104,6 +105,9 @@ class Service:
     # ------------------------------------------------------------------ files
 
     async def _page(self, request: Request) -> Response:
+        if not self._warmed:  # while the browser still loads the scripts
+            self._warmed = True
+            threading.Thread(target=self._warm_up, daemon=True).start()
         return await self._file(request, self._static.get("index.html"))
 
     async def _static_file(self, request: Request) -> Response:
