@@ -70,10 +70,11 @@ def run(tmp_path):
 
 
 @pytest.mark.parametrize("error", [CheckpointError("no"), Interrupted("stopped", 15)])
-@pytest.mark.parametrize("begun", [False, True])
-def test_an_attempt_that_is_refused_leaves_no_trace(run, error, begun):
-    if begun:
+@pytest.mark.parametrize("before", ["nothing", "an attempt that failed early", "a run"])
+def test_an_attempt_that_is_refused_leaves_no_trace(run, error, before):
+    if before == "a run":
         run.config.write_text("config: {}\n")
+    if before != "nothing":
         run.events.write_text('{"kind": "started"}\n')
     before = sorted((p.name, p.read_bytes()) for p in run.path.iterdir() if p != run.lock)
     with pytest.raises(type(error)), attempt(run, Console()) as log:

@@ -45,7 +45,7 @@ def attempt(run: RunDir, show: Console) -> Iterator[EventLog]:
 
 def begin(run: RunDir, show: Console) -> EventLog:
     """The log of an attempt that begins now; from now on `show` writes to it too."""
-    log = EventLog(run.events, held=run.config.is_file())
+    log = EventLog(run.events, held=run.config.is_file() or run.events.is_file())
     show.log_to(log)
     host = socket.gethostname()
     log.add(
