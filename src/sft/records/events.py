@@ -17,7 +17,7 @@ Level = Literal["info", "warning", "error"]
 
 # kind: what it tells
 KINDS: dict[str, str] = {
-    "started": "An attempt began; with `command`, `folder`, `host`, `pid` and `num_steps`.",
+    "started": "An attempt began; with `command`, `folder`, `host` and `pid`.",
     "resumed": "It continues from a checkpoint; records after that step were cut off.",
     "phase": "What is being done before, between and after steps.",
     "note": "A line of the terminal.",

@@ -84,5 +84,5 @@ def _started(run: RunDir) -> dict[str, Any] | None:
         first = events.starts[0] if events.starts else None
     if first is None:
         return None
-    names = ("command", "folder", "host", "pid", "time", "num_steps")
+    names = ("command", "folder", "host", "pid", "time")
     return {name: first.get(name) for name in names}

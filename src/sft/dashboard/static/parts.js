@@ -79,9 +79,6 @@ export const statePill = (state) => labelled(STATES, state, "pill");
 /** A verdict of a guard: glyph and word. */
 export const verdictBadge = (verdict) => labelled(VERDICTS, verdict, "badge");
 
-/** The level of an event: glyph and word. */
-export const levelBadge = (level) => labelled(LEVELS, level, "badge");
-
 /** What could not be measured or does not exist (yet), and why. Never the same as "passed". */
 export function missing(title, ...why) {
   return h("p", { class: "missing" }, h("strong", null, title), " ", why);
