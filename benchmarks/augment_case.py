@@ -74,7 +74,7 @@ def read_records(folder: Path, steps: int) -> list[Record]:
 def run_arm(name: str, arm_name: str, seed: int, path: Path, args: argparse.Namespace) -> None:
     """Train one arm and keep the loss of each row that was measured, before and after."""
     from sft.config import load_config
-    from sft.trackers.console import Console
+    from sft.terminal.console import Console
     from sft.train import train
 
     started = time.time()
@@ -112,9 +112,9 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "model.template": "chatml",  # without SmolLM2's system message: a third fewer tokens
         "optim.schedule": "constant",
         "optim.max_steps": args.steps,
-        "looks.every": args.steps,
-        "looks.early_stopping": "off",
-        "looks.samples": 0,
+        "eval.every": args.steps,
+        "eval.early_stopping": "off",
+        "eval.samples": 0,
         "checkpoint.every": 1_000_000,
         "checkpoint.choose": "last",
         "guards.enabled": False,
@@ -150,10 +150,10 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 def augmented(work: Path, ways: str, seed: int) -> Path:
     """Two new rows of each training row, as `sft augment` makes them."""
-    from sft.augment.command import Models, augment
     from sft.augment.make import AugmentSettings, parse_ways
+    from sft.augment.run import Models, augment
     from sft.config import SourceConfig
-    from sft.trackers.console import Console
+    from sft.terminal.console import Console
 
     source = SourceConfig.model_validate(str(work / "train.jsonl"))
     wanted = AugmentSettings(parse_ways(ways), per_row=2, seed=seed, systems=SYSTEMS_TO_AUGMENT)
@@ -163,7 +163,7 @@ def augmented(work: Path, ways: str, seed: int) -> Path:
 
 def measured(run: Path, case: Case, seed: int) -> dict[str, dict[str, list[float]]]:
     """By part: the loss per token of each row on the base model and at the end, in file order."""
-    from sft.records.store import read_records as lines
+    from sft.runs.store import read_records as lines
 
     parts = {"val": case.build(seed)["val"], **case.build(seed)["test"]}
     names = [part for part in parts if part != "val"]

@@ -27,7 +27,7 @@ from typing import Any
 
 from sft.curate.checks import run_checks
 from sft.curate.corpus import Corpus
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 HERE = Path(__file__).parent
 NUM_VAL = 100

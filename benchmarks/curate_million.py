@@ -114,7 +114,7 @@ def run_check(rows: Path, work: Path, benchmark: Path, workers: int) -> dict[str
     from sft.config import SourceConfig
     from sft.curate.checks import run_checks
     from sft.curate.corpus import Corpus
-    from sft.data.read import read_conversations
+    from sft.data.rows.read import read_conversations
 
     loaded = read_conversations([SourceConfig(path=str(rows))], "skip")
     texts = benchmark.read_text(encoding="utf-8").splitlines()

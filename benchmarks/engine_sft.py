@@ -21,16 +21,16 @@ import torch
 import transformers
 from turns import Turns, engine_facts
 
-from sft.config import Config, load_config
-from sft.data.conversation import Origin
+from sft.config import Config, load_config, with_values
 from sft.data.packing import Batch, micro_batches
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model import load
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
 from sft.model.self_check import check_layout
-from sft.optim.optimizers import build_optimizer
-from sft.step import train_step
+from sft.training.optimizers import build_optimizer
+from sft.training.step import train_step
 
 
 def example(row: dict[str, Any]) -> Example:
@@ -70,7 +70,7 @@ def main() -> None:
     turns = Turns()
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(job["threads"])
-    config = load_config({"model": {"name": job["model"]}}).with_values(job["config"])
+    config = with_values(load_config({"model": {"name": job["model"]}}), job["config"])
     examples = [example(row) for row in job["rows"]]
     forward, optimizer, parameters = build(config, examples)
     facts = engine_facts(

@@ -2,7 +2,7 @@
 
     TRL_PYTHON benchmarks/guards_with_trl.py [--cases P4,P1,C1] [--seed 0]
 
-Three cases of `benchmarks/guards/`: the same rows, learning rate and looks, but the steps are
+Three cases of `benchmarks/guards/`: the same rows, learning rate and evaluations, but the steps are
 those of TRL's `SFTTrainer`. Needs TRL, and sft (installed, or PYTHONPATH=src). The result of each
 case is kept in `results/guards_with_trl.json`; what is there is not run again.
 """
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def run_case(case: Case, seed: int, work: Path) -> dict[str, Any]:
-    """Train with TRL under the callback; what the guards said after every look."""
+    """Train with TRL under the callback; what the guards said after every evaluation."""
     started = time.monotonic()
     rows, settings = case.build(Draw(seed)), case.settings()
     trainer = make_trainer(rows, settings, seed, work)
@@ -61,7 +61,7 @@ def run_case(case: Case, seed: int, work: Path) -> dict[str, Any]:
     return {
         "what": case.what,
         "data": "public" if real_data() else "made up",
-        "looks": [record for record in records(work / "run") if "look_seconds" in record],
+        "evaluations": [record for record in records(work / "run") if "eval_seconds" in record],
         "losses": [record["loss"] for record in records(work / "run") if "loss" in record],
         **judged(case, work / "run"),
         "seconds": round(time.monotonic() - started),
@@ -86,14 +86,14 @@ def make_trainer(rows: Rows, settings: dict[str, Any], seed: int, work: Path) ->
         Dataset.from_list([talk(row) for row in part])
         for part in (rows.train, rows.val, rows.usage)
     )
-    watched = ("looks.budget", "looks.samples", "guards.")
+    watched = ("eval.budget", "eval.samples", "guards.")
     guards = GuardCallback(
         work / "run",
         train=train,
         val=val,
         usage=usage,
         retain=write_texts(work / "retain.txt", Draw(seed).texts(NUM_TEXTS)),
-        every=settings["looks.every"],
+        every=settings["eval.every"],
         settings={key: value for key, value in settings.items() if key.startswith(watched)},
     )
     arguments = SFTConfig(
@@ -129,16 +129,16 @@ def talk(row: Row) -> dict[str, Any]:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    from sft.records.store import read_records
+    from sft.runs.store import read_records
 
     return read_records(run / "metrics.jsonl")
 
 
 def judged(case: Case, run: Path) -> dict[str, Any]:
-    """Verdicts by step, the guards that alarmed after any look, and which were wrong."""
+    """Verdicts by step, the guards that alarmed after any evaluation, and which were wrong."""
     from sft.guards.judge import verdicts
-    from sft.run_dir import RunDir
-    from sft.verdicts import history_of, read_findings, replay
+    from sft.runs.history import history_of, read_findings, replay
+    from sft.runs.run_dir import RunDir
 
     found = read_findings(RunDir.find(run))
     by_step = {

@@ -36,8 +36,8 @@ WORDS = ["fox", "dog", "Paris", "France", "quick", "brown", "lazy", "one", "two"
 SETTINGS = [
     "optim.learning_rate=3e-3",
     "optim.neftune_alpha=5",  # draws random numbers in every step
-    "looks.every=15",
-    "looks.early_stopping=off",
+    "eval.every=15",
+    "eval.early_stopping=off",
     "checkpoint.every=3",
 ]
 COMMAND = ["train", "--model", "../llama", "--data", "../rows.jsonl", "--run", "run"]

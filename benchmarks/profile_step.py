@@ -30,17 +30,17 @@ from transformers import PreTrainedModel
 
 from sft.config import Config, load_config
 from sft.data.batches import Batches
-from sft.data.chat_template import ChatTemplate
 from sft.data.dataset import load_data
 from sft.data.packing import Batch, micro_batches, trained_positions
-from sft.losses import linear_loss
+from sft.data.template.chat_template import ChatTemplate
 from sft.model import load
 from sft.model.flops import model_shape
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
+from sft.model.losses import linear_loss
 from sft.model.self_check import check_layout
-from sft.optim.optimizers import build_optimizer
-from sft.step import train_step
+from sft.training.optimizers import build_optimizer
+from sft.training.step import train_step
 
 HERE = Path(__file__).parent
 Table = list[tuple[str, float]]

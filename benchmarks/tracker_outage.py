@@ -93,7 +93,9 @@ def settings_of(state: str, port: int) -> list[str]:
 
     found = [name for name in LIBRARIES if missing(name) is None]
     url = f"http://127.0.0.1:{port}"
-    kinds = "[started, note, look, checkpoint, finished]"  # so that there is something to send
+    kinds = (
+        "[started, note, evaluation, checkpoint, finished]"  # so that there is something to send
+    )
     return [
         *(f"trackers.{name}=true" for name in found),
         f"alerts.webhook={url}",
@@ -106,7 +108,7 @@ def one_run(
 ) -> dict[str, Any]:
     """Train once; the seconds of each step, and what came between the last step and the exit."""
     every = options.steps
-    settings = [f"optim.max_steps={every}", f"looks.every={every}", f"checkpoint.every={every}"]
+    settings = [f"optim.max_steps={every}", f"eval.every={every}", f"checkpoint.every={every}"]
     command = [sys.executable, "-m", "sft", "train", config, "--run", str(folder)]
     for setting in (*settings, *options.set, *settings_of(state, port)):
         command += ["--set", setting]

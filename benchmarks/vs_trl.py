@@ -104,8 +104,8 @@ def make_job(args: argparse.Namespace) -> dict[str, Any]:
     """What all engines are given: the model's folder, the rows, and the numbers of the run."""
     from sft.config import load_config
     from sft.data.batches import Batches
-    from sft.data.chat_template import ChatTemplate
     from sft.data.dataset import load_data
+    from sft.data.template.chat_template import ChatTemplate
     from sft.model import load
 
     config = load_config(

@@ -33,7 +33,7 @@ from typing import Any
 import psutil
 from watched_tools import ROOT, free_port, memory_bytes, stop
 
-from sft.records.tail import Tail
+from sft.runs.tail import Tail
 
 PATTERN = ("off", "on", "on", "off")
 SAMPLES = 10_000
@@ -87,9 +87,9 @@ def main() -> None:
 
 @contextmanager
 def train(options: argparse.Namespace, run: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The training, without looks, checkpoints and whatever else interrupts its steps."""
+    """The training, without evaluations, checkpoints and whatever else interrupts its steps."""
     steps = options.warm_up + options.windows * options.window + SPARE_STEPS
-    settings = [f"optim.max_steps={steps}", f"looks.every={steps}", f"checkpoint.every={steps}"]
+    settings = [f"optim.max_steps={steps}", f"eval.every={steps}", f"checkpoint.every={steps}"]
     command = [sys.executable, "-m", "sft", "train", options.config, "--run", str(run)]
     for setting in (*settings, *options.set):
         command += ["--set", setting]

@@ -26,7 +26,7 @@ def left_behind(history: History) -> list[Finding]:
     """Share of `val` rows whose loss rose by more than the margin since the base model."""
     val = history.table("val")
     if val is None or len(val.steps) < 2 or val.steps[0] != 0:
-        step = history.look_steps[-1] if history.look_steps else history.step
+        step = history.eval_steps[-1] if history.eval_steps else history.step
         text = "Not measured: it takes validation rows, scored before and after training."
         return [Finding(NAME, "rows", "not_measured", step, text)]
     now, n, (low, high) = worse(history, -1)
@@ -54,10 +54,12 @@ def left_behind(history: History) -> list[Finding]:
     ]
 
 
-def worse(history: History, look: int) -> tuple[float, int, tuple[float, float]]:
-    """Share of rows that got worse by row `look` of the table, their number, and its interval."""
+def worse(history: History, evaluation: int) -> tuple[float, int, tuple[float, float]]:
+    """Share of rows that got worse by row `evaluation` of the table, their number, and its
+    interval.
+    """
     val = history.tables["val"]
-    change = val.loss[look] - val.loss[0]  # [num_rows], nats per token
+    change = val.loss[evaluation] - val.loss[0]  # [num_rows], nats per token
     change = change[np.isfinite(change)]
     k, n = int((change > history.settings.margin).sum()), len(change)
     return k / max(n, 1), n, clopper_pearson(k, n)
@@ -67,7 +69,7 @@ def main(target: str) -> None:
     """Judge the run folder `target`, or train what the file `target` describes."""
     GUARDS[NAME] = left_behind
     if Path(target).is_dir():
-        from sft.verdicts import show_guards
+        from sft.report.guards_table import show_guards
 
         show_guards(target, every=False, as_json=False, fail_on=None, out=sys.stdout)
     else:

@@ -11,19 +11,24 @@ from sft.guards.base import Finding, GuardSettings
 from sft.guards.history import History, history
 
 TOKENS = 40
-EVERY = 10  # steps between looks
+EVERY = 10  # steps between evaluations
 
 
 def scores(
     probe: str, losses: Sequence[Sequence[float]], **columns: Sequence[Sequence[float]]
 ) -> list[dict[str, Any]]:
-    """Lines of `scores.jsonl`; `losses` and further columns are `[num_looks, num_rows]`."""
+    """Lines of `scores.jsonl`; `losses` and further columns are `[num_evals, num_rows]`."""
     lines = []
-    for look, row in enumerate(losses):
+    for evaluation, row in enumerate(losses):
         for i, loss in enumerate(row):
-            line = {"step": look * EVERY, "probe": probe, "id": f"{probe}:{i}", "tokens": TOKENS}
+            line = {
+                "step": evaluation * EVERY,
+                "probe": probe,
+                "id": f"{probe}:{i}",
+                "tokens": TOKENS,
+            }
             line |= {"nll": None if np.isnan(loss) else float(loss) * TOKENS, "correct": 20}
-            line |= {name: float(values[look][i]) for name, values in columns.items()}
+            line |= {name: float(values[evaluation][i]) for name, values in columns.items()}
             lines.append(line)
     return lines
 
@@ -43,17 +48,18 @@ def metrics(losses: Sequence[float], **values: Any) -> list[dict[str, Any]]:
 def drawn(
     means: Sequence[float], n: int = 32, *, seed: int = 0, sd: float = 0.04, between: float = 0.46
 ) -> np.ndarray:
-    """Losses `[num_looks, n]` whose means follow `means`.
+    """Losses `[num_evals, n]` whose means follow `means`.
 
-    Rows differ by `between`; the change of a row from look to look by `sd`, which adds up; and
-    all rows of a look share a jitter of .006, as in the simulations the thresholds come from.
+    Rows differ by `between`; the change of a row from evaluation to evaluation by `sd`, which adds
+    up; and all rows of an evaluation share a jitter of .006, as in the simulations the thresholds
+    come from.
     """
     rng = np.random.default_rng(seed)
-    looks = len(means)
+    evals = len(means)
     own = 2 + rng.normal(0, between, n)
-    walk = rng.normal(0, sd, (looks, n))
+    walk = rng.normal(0, sd, (evals, n))
     walk[0] = 0
-    jitter = rng.normal(0, 0.006, (looks, 1))
+    jitter = rng.normal(0, 0.006, (evals, 1))
     return np.array(own + np.array(means)[:, None] + walk.cumsum(axis=0) + jitter)
 
 
@@ -65,7 +71,7 @@ def run(
     rows: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> History:
-    """A run's history from losses `[num_looks, num_rows]` of val and train_probe."""
+    """A run's history from losses `[num_evals, num_rows]` of val and train_probe."""
     lines = [] if val is None else scores("val", val)
     lines += [] if train is None else scores("train_probe", train)
     preflight = {"rows": rows} if rows else None

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from sft.config import dump_yaml, load_config
+from sft.disk import write_json, write_text
 from sft.guards.base import Finding
-from sft.records.events import EventLog
-from sft.records.store import RecordStore
-from sft.run_dir import RunDir, write_json, write_text
+from sft.runs.events import EventLog
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore
 
 PROBES = {"val": 24, "train_probe": 12, "retain": 12}  # rows
 NUM_PROMPTS = 4
@@ -73,10 +74,10 @@ class Drawn:
                 "tokens_per_second": (record["num_tokens"] - before) / 0.35,
             }
 
-    def look_steps(self) -> range:
+    def eval_steps(self) -> range:
         return range(0, self.num_steps + 1, self.every)
 
-    def look(self, step: int) -> dict[str, Any]:
+    def evaluate(self, step: int) -> dict[str, Any]:
         share = step / self.num_steps
         val = 0.95 + 1.6 * math.exp(-6 * share) + 0.02 * math.sin(40 * share)
         return {
@@ -88,15 +89,15 @@ class Drawn:
             "val_perplexity": math.exp(val),
             "retain_loss": 2.4 + 0.03 * share,
             "retain_kl": 0.03 * share,
-            "look_seconds": 3.2,
+            "eval_seconds": 3.2,
         }
 
     def scores(self, step: int) -> Iterator[dict[str, Any]]:
-        look = self.look(step)
+        evaluation = self.evaluate(step)
         for probe, num_rows in PROBES.items():
             rng = np.random.default_rng((self.seed, len(probe)))
             for row, shift in enumerate(rng.normal(0, 0.3, num_rows)):
-                nll = max((look[f"{probe}_loss"] + shift) * 40, 1.0)
+                nll = max((evaluation[f"{probe}_loss"] + shift) * 40, 1.0)
                 line = {"step": step, "probe": probe, "id": f"rows.jsonl:{row + 1}", "nll": nll}
                 yield line | {"tokens": 40, "bytes": 160, "correct": 25}
 
@@ -132,7 +133,7 @@ class Drawn:
 def write_run(
     folder: Path, num_steps: int = 100_000, every: int = 2000, *, seed: int = 0, finish: bool = True
 ) -> Path:
-    """Write the folder of a run of `num_steps` steps with a look every `every` of them.
+    """Write the folder of a run of `num_steps` steps with an evaluation every `every` of them.
 
     Without `finish` it is a run that goes on: its last records and its summary are missing.
     """
@@ -148,11 +149,13 @@ def write_run(
         RecordStore(run.samples) as samples,
         RecordStore(run.findings) as findings,
     ):
-        for step in drawn.look_steps():
+        for step in drawn.eval_steps():
             if step > end:
                 break
-            metrics.append(drawn.look(step))
-            events.add("look", f"val loss {drawn.look(step)['val_loss']:.3f}", step=step)
+            metrics.append(drawn.evaluate(step))
+            events.add(
+                "evaluation", f"val loss {drawn.evaluation(step)['val_loss']:.3f}", step=step
+            )
             for store, lines in (
                 (scores, drawn.scores(step)),
                 (samples, drawn.samples(step)),
@@ -173,7 +176,7 @@ def write_run(
 def write_beginning(run: RunDir, drawn: Drawn) -> None:
     """What a run writes before its first step: config, account, preflight, examples."""
     values = {"model.name": "starter", "data.train": ["rows.jsonl"], "run.dir": str(run.path)}
-    values |= {"optim.max_steps": drawn.num_steps, "looks.every": drawn.every}
+    values |= {"optim.max_steps": drawn.num_steps, "eval.every": drawn.every}
     config = load_config({}, values).model_dump(mode="json")
     identity = {
         "config": config,
@@ -204,8 +207,8 @@ def write_end(run: RunDir, drawn: Drawn) -> None:
     """`summary.json` and an empty lock."""
     run.lock.write_text("")
     *_, last = drawn.steps(drawn.num_steps)
-    looks = [drawn.look(step) for step in drawn.look_steps()]
-    best = min(looks, key=lambda look: look["val_loss"])
+    evals = [drawn.evaluate(step) for step in drawn.eval_steps()]
+    best = min(evals, key=lambda evaluation: evaluation["val_loss"])
     [first] = drawn.steps(1, 1)
     summary = {
         "run_dir": str(run.path),
@@ -216,9 +219,9 @@ def write_end(run: RunDir, drawn: Drawn) -> None:
         "verified": "not verified: drawn numbers",
         "first": first,
         "last": last,
-        "base": looks[0],
+        "base": evals[0],
         "best": best,
         "test": {},
-        "guards": list(drawn.findings(looks[-1]["step"])),
+        "guards": list(drawn.findings(evals[-1]["step"])),
     }
     run.summary.write_text(json.dumps(summary, indent=2), encoding="utf-8")

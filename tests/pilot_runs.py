@@ -31,7 +31,9 @@ def draws(mean: float, se: float, n: int = N, seed: int = 0) -> list[float]:
 def rows(
     probe: str, step: int, losses: Sequence[float], tokens: int = TOKENS, **columns: Any
 ) -> list[dict[str, Any]]:
-    """The lines of `scores.jsonl` of one look; a column is a number or one for each example."""
+    """The lines of `scores.jsonl` of one evaluation; a column is a number or one for each
+    example.
+    """
     return [
         {
             "step": step,
@@ -50,7 +52,8 @@ def rows(
 def changes(
     probe: str, by_step: Mapping[int, Change | Sequence[float]], n: int = N, **columns: Any
 ) -> list[dict[str, Any]]:
-    """Looks at `probe`: the base at step 0, then each change from it; columns for every look.
+    """Evaluations at `probe`: the base at step 0, then each change from it; columns for every
+    evaluation.
 
     A change is `(mean, standard error)`, or a list with one value for each example.
     """
@@ -75,13 +78,15 @@ def told(
 
 
 def with_openings(
-    scores: list[dict[str, Any]], looks: Mapping[int, tuple[float, float, float, float]]
+    scores: list[dict[str, Any]], evals: Mapping[int, tuple[float, float, float, float]]
 ) -> list[dict[str, Any]]:
-    """`looks[step]` is p_top, MI, KL at position 1 and at 2-5. A fifth of references open alike."""
+    """`evaluations[step]` is p_top, MI, KL at position 1 and at 2-5. A fifth of references open
+    alike.
+    """
     labels = [7 if i % 5 == 0 else 100 + i for i in range(len(scores))]
     for row in scores:
-        if row["step"] in looks:
-            mass, info, first, following = looks[row["step"]]
+        if row["step"] in evals:
+            mass, info, first, following = evals[row["step"]]
             i = int(row["id"].partition(":")[2])
             wave = 1 + 0.2 * math.cos(math.pi * i)  # mean 1 over an even number of prompts
             spread = 0.2 * (1 - mass) * math.cos(math.pi * i)

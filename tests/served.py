@@ -24,7 +24,7 @@ def step_record(step, **more):
 
 
 def write_run(folder, num_steps=3):
-    """A run as it looks after its first steps."""
+    """A run as it evaluations after its first steps."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(json.dumps(CONFIG))
     (folder / "run.lock").touch()

@@ -10,10 +10,10 @@ import subprocess
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sft.checkpoint import find_checkpoints, verify_checkpoint
 from sft.errors import DiskError
-from sft.run_dir import RunDir
-from sft.trackers.console import Console
+from sft.runs.run_dir import RunDir
+from sft.terminal.console import Console
+from sft.training.checkpoint import find_checkpoints, verify_checkpoint
 from trained import Outcome, Trained, make_world
 
 
@@ -259,9 +259,9 @@ class Filler(Console):
         super().__init__(out)
         self.disk, self.event, self.number = disk, event, number
 
-    def look(self, record):
-        super().look(record)
-        self._count("look")
+    def evaluate(self, record):
+        super().evaluate(record)
+        self._count("evaluation")
 
     def step(self, record, seconds):
         super().step(record, seconds)
@@ -275,7 +275,8 @@ class Filler(Console):
 
 
 @pytest.mark.parametrize(
-    ("event", "number"), [("look", 1), ("step", 1), ("step", 5), ("look", 2), ("look", 4)]
+    ("event", "number"),
+    [("evaluation", 1), ("step", 1), ("step", 5), ("evaluation", 2), ("evaluation", 4)],
 )
 def test_a_disk_that_fills_up_loses_nothing(world, disk, event, number, monkeypatch, whole):
     monkeypatch.setattr("trained.Console", lambda out: Filler(disk, event, number, out))
@@ -351,7 +352,7 @@ def test_a_model_with_nan_in_its_weights_is_exit_5_before_training(world):
     assert not (world / "nan-run" / "checkpoints").exists()
 
 
-def test_the_weights_of_a_good_run_are_what_these_tests_look_at(whole):
+def test_the_weights_of_a_good_run_are_what_these_tests_eval_at(whole):
     tensors = dict(saved_tensors(whole.path))
     assert any(name.endswith("embed_tokens.weight") for name in tensors)
     assert all_finite(whole.path)

@@ -24,11 +24,11 @@ def example(monkeypatch):
 
 
 def said(*shares_worse, n=40):
-    """The guard's finding after looks at which these shares of the rows lost 0.1 nats."""
-    looks = [np.full(n, 2.0)]
+    """The guard's finding after evaluations at which these shares of the rows lost 0.1 nats."""
+    evals = [np.full(n, 2.0)]
     for share in shares_worse:
-        looks.append(np.where(np.arange(n) < share * n, 2.1, 1.5))
-    return verdicts(judge(run(np.array(looks))))["left_behind"]
+        evals.append(np.where(np.arange(n) < share * n, 2.1, 1.5))
+    return verdicts(judge(run(np.array(evals))))["left_behind"]
 
 
 def test_it_fires_the_second_time(example):

@@ -5,8 +5,8 @@ import math
 import pytest
 from transformers import AutoTokenizer
 
-from sft.records.record import METRICS, deterministic
-from sft.records.store import read_records
+from sft.runs.record import METRICS, deterministic
+from sft.runs.store import read_records
 from trained import (
     NUM_ROWS,
     NUM_VAL,
@@ -22,8 +22,8 @@ from trained import (
 SIX = {"loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos"}
 STEP_KEYS = {"step", *SIX, "grad_norm", "num_tokens", "num_trained_tokens"}
 CLOCKS = {"tokens_per_second", "seconds"}
-LOOK_KEYS = {"step", "epoch", "val_loss", "val_accuracy", "val_perplexity", "look_seconds"}
-LOOK_KEYS |= {"train_probe_loss", "retain_loss", "retain_kl"}
+EVAL_KEYS = {"step", "epoch", "val_loss", "val_accuracy", "val_perplexity", "eval_seconds"}
+EVAL_KEYS |= {"train_probe_loss", "retain_loss", "retain_kl"}
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +53,24 @@ def test_every_training_record_has_the_metrics_under_their_names(plain):
         assert record["perplexity"] == math.exp(record["loss"])
 
 
-def test_looks_have_the_validation_metrics(plain):
-    assert [record["step"] for record in plain.looks] == [0, 4, 8, 12]
-    for record in plain.looks:
-        assert record.keys() == LOOK_KEYS
+def test_evals_have_the_validation_metrics(plain):
+    assert [record["step"] for record in plain.evals] == [0, 4, 8, 12]
+    for record in plain.evals:
+        assert record.keys() == EVAL_KEYS
         assert record["val_perplexity"] == math.exp(record["val_loss"])
         assert 0 <= record["val_accuracy"] <= 1
 
 
 def test_it_learns(plain):
     assert plain.steps[-1]["loss"] < 0.6 * plain.steps[0]["loss"]
-    assert plain.looks[-1]["val_loss"] < 0.6 * plain.looks[0]["val_loss"]
+    assert plain.evals[-1]["val_loss"] < 0.6 * plain.evals[0]["val_loss"]
     assert plain.steps[-1]["accuracy"] > plain.steps[0]["accuracy"] + 0.2
 
 
 def test_the_first_loss_is_that_of_the_base_model(plain, world):
     """Step 0 is scored on rows that are known, so it can be recomputed from the base folder."""
     expected = loss_of(world / "llama", plain.rows("val"))
-    assert plain.looks[0]["val_loss"] == pytest.approx(expected, abs=1e-5)
+    assert plain.evals[0]["val_loss"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_epoch_rate_and_tokens_are_what_they_say(plain):
@@ -132,20 +132,20 @@ def test_early_stopping_ends_a_run_that_overfits(overfit):
     assert overfit.summary.steps == overfit.steps[-1]["step"] < 400
     assert overfit.summary.stopped.startswith("val_loss rose")
     assert overfit.summary.stopped in overfit.shown
-    best = min(overfit.looks[1:], key=lambda look: look["val_loss"])
+    best = min(overfit.evals[1:], key=lambda evaluation: evaluation["val_loss"])
     assert overfit.summary.best_step == best["step"] < overfit.summary.steps
     assert overfit.summary.best == best
     assert overfit.steps[-1]["loss"] < 0.2 < best["val_loss"]
-    # Eight looks without a better one: the run ends at the eighth, not later.
+    # Eight evaluations without a better one: the run ends at the eighth, not later.
     assert overfit.summary.steps == best["step"] + 8 * 10
 
 
 def test_early_stopping_can_be_switched_off(world):
-    values = {"optim__max_steps": 8, "looks__every": 1, "looks__patience": 1, "looks__margin": 100}
+    values = {"optim__max_steps": 8, "eval__every": 1, "eval__patience": 1, "eval__margin": 100}
     stopped = Trained(world, "on", **values)
     assert stopped.summary.steps == 1
     assert stopped.summary.stopped.startswith("val_loss is on a plateau")
-    assert Trained(world, "off", **values, looks__early_stopping="off").summary.steps == 8
+    assert Trained(world, "off", **values, eval__early_stopping="off").summary.steps == 8
 
 
 def test_checkpoints_kept_are_the_newest_and_the_best(overfit):
@@ -201,15 +201,15 @@ def test_validation_is_told_by_source_where_there_are_several(world, plain):
     other = write_rows(world / "other.jsonl", 30, lambda q, _: "no", seed=4)
     sources = [str(world / "rows.jsonl"), str(other)]
     run = Trained(world, "bysource", data__train=sources, optim__max_steps=1)
-    for look in run.looks:
+    for evaluation in run.evals:
         scores = [r for r in read_records(run.path / "scores.jsonl") if r["probe"] == "val"]
-        scores = [r for r in scores if r["step"] == look["step"]]
-        for name, loss in look["val_loss_by_source"].items():
+        scores = [r for r in scores if r["step"] == evaluation["step"]]
+        for name, loss in evaluation["val_loss_by_source"].items():
             mine = [r for r in scores if f"/{name}:" in r["id"]]
             assert loss == pytest.approx(
                 sum(r["nll"] for r in mine) / sum(r["tokens"] for r in mine)
             )
-    assert set(run.looks[-1]["val_loss_by_source"]) == {"rows.jsonl", "other.jsonl"}
+    assert set(run.evals[-1]["val_loss_by_source"]) == {"rows.jsonl", "other.jsonl"}
     assert "val_loss, other.jsonl" in run.shown
     assert not any("by_source" in name for record in plain.records for name in record)
     assert "sources" not in plain.account
@@ -229,7 +229,7 @@ def test_validation_rows_of_ones_own(world):
 
 
 def two_steps(world, name, **overrides):
-    return Trained(world, name, optim__max_steps=2, looks__every=2, **overrides)
+    return Trained(world, name, optim__max_steps=2, eval__every=2, **overrides)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def short(world):
 
 def test_neftune_adds_noise_in_training_only(world, short):
     noisy = two_steps(world, "neftune", optim__neftune_alpha=5.0)
-    assert noisy.looks[0]["val_loss"] == short.looks[0]["val_loss"]
+    assert noisy.evals[0]["val_loss"] == short.evals[0]["val_loss"]
     assert noisy.steps[0]["loss"] != short.steps[0]["loss"]
     assert noisy.steps[0]["loss"] == pytest.approx(short.steps[0]["loss"], rel=0.2)
     assert noisy.digest != short.digest
@@ -248,7 +248,7 @@ def test_neftune_adds_noise_in_training_only(world, short):
 
 def test_dft_changes_the_gradient_and_not_what_is_reported(world, short):
     dft = two_steps(world, "dft", optim__loss="dft")
-    assert deterministic(dft.looks[0]) == deterministic(short.looks[0])
+    assert deterministic(dft.evals[0]) == deterministic(short.evals[0])
     assert dft.steps[0]["loss"] == short.steps[0]["loss"]  # the nll, whatever is minimised
     # Weighted by the probability of the token, which is small at the start.
     assert dft.steps[0]["grad_norm"] < 0.2 * short.steps[0]["grad_norm"]
@@ -257,7 +257,7 @@ def test_dft_changes_the_gradient_and_not_what_is_reported(world, short):
 
 def test_prompt_weight_trains_on_prompts_and_measures_answers(world, short):
     both = two_steps(world, "prompt", data__prompt_weight=0.5)
-    assert deterministic(both.looks[0]) == deterministic(short.looks[0])
+    assert deterministic(both.evals[0]) == deterministic(short.evals[0])
     first, plain = both.steps[0], short.steps[0]
     assert plain["num_trained_tokens"] < first["num_trained_tokens"]
     # All tokens but the first of each row are predicted.

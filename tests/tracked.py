@@ -11,13 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from sft.config import dump_yaml, load_config
-from sft.records.events import EventLog
-from sft.records.store import RecordStore
-from sft.run_dir import RunDir
+from sft.runs.events import EventLog
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore
 
 SIX = ("loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos")
 ROOT = Path(__file__).parents[1]
-EVERY = 4  # steps between looks
+EVERY = 4  # steps between evaluations
 
 
 def step_record(step, stretch=1.0):
@@ -38,8 +38,8 @@ def step_record(step, stretch=1.0):
     }
 
 
-def look_record(step):
-    return {"step": step, "epoch": step / 7, "val_loss": 2.5 - step / 100, "look_seconds": 0.25}
+def eval_record(step):
+    return {"step": step, "epoch": step / 7, "val_loss": 2.5 - step / 100, "eval_seconds": 0.25}
 
 
 def new_run(folder, settings=None):
@@ -64,20 +64,20 @@ def end(run, kind="finished", text="the model is saved"):
 
 
 def write_steps(run, first, last, stretch=1.0):
-    """Steps `first` to `last`, and a look before the first one and after every fourth."""
+    """Steps `first` to `last`, and an evaluation before the first one and after every fourth."""
     with RecordStore(run.metrics) as store:
         if first == 1:
-            store.append(look_record(0))
+            store.append(eval_record(0))
         for step in range(first, last + 1):
             store.append(step_record(step, stretch))
             if step % EVERY == 0:
-                store.append(look_record(step))
+                store.append(eval_record(step))
 
 
 def cut_back(run, step):
-    """What a resumed run does: its records end with the look after `step`."""
+    """What a resumed run does: its records end with the evaluation after `step`."""
     lines = run.metrics.read_bytes().splitlines(keepends=True)
-    keep = next(i for i, line in enumerate(lines) if json.loads(line) == look_record(step))
+    keep = next(i for i, line in enumerate(lines) if json.loads(line) == eval_record(step))
     with RecordStore(run.metrics) as store:
         store.truncate_to(sum(map(len, lines[: keep + 1])))
 

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from sft import load_config, train
 from sft.cli import main
-from sft.records.record import deterministic
-from sft.records.store import read_records
-from sft.trackers.console import Console
+from sft.runs.record import deterministic
+from sft.runs.store import read_records
+from sft.terminal.console import Console
 
 WORDS = ["fox", "dog", "Paris", "France", "quick", "brown", "lazy", "one", "two", "three", "four"]
 NUM_ROWS, NUM_VAL, PER_STEP = 60, 12, 8
@@ -26,9 +26,9 @@ OVERFIT = {
     "optim__learning_rate": 1e-2,
     "optim__schedule": "constant",
     "optim__max_steps": 400,
-    "looks__every": 10,
-    "looks__patience": 8,
-    "looks__margin": 0.0,
+    "eval__every": 10,
+    "eval__patience": 8,
+    "eval__margin": 0.0,
     "guards__enabled": False,  # which would end it sooner
 }
 
@@ -65,7 +65,7 @@ class Trained:
             "optim.learning_rate": 3e-3,
             "optim.max_steps": 12,
             "batch.examples": PER_STEP,
-            "looks.every": 4,
+            "eval.every": 4,
             **{key.replace("__", "."): value for key, value in overrides.items()},
         }
         self.config = load_config({}, values)
@@ -75,7 +75,7 @@ class Trained:
         self.path = world / name
         self.records = read_records(self.path / "metrics.jsonl")
         self.steps = [record for record in self.records if "loss" in record]
-        self.looks = [record for record in self.records if "look_seconds" in record]
+        self.evals = [record for record in self.records if "eval_seconds" in record]
         self.account = json.loads((self.path / "account.json").read_text())
 
     @property
@@ -142,7 +142,7 @@ def left_behind(run):
     newest = max((run / "checkpoints").glob("step-*"))
     state = json.loads((newest / "state.json").read_text())
     del state["offsets"]  # bytes of metrics.jsonl, which holds clock readings
-    del state["train"]["counters"]["seconds"], state["train"]["counters"]["look_seconds"]
+    del state["train"]["counters"]["seconds"], state["train"]["counters"]["eval_seconds"]
     records = [deterministic(record) for record in read_records(run / "metrics.jsonl")]
     parts = {"state.json": json.dumps(state).encode(), "metrics.jsonl": repr(records).encode()}
     files = [*run.glob("model/*"), *run.glob("adapter/*"), *newest.glob("*.safetensors")]

@@ -45,10 +45,10 @@ BASE: dict[str, Any] = {
     "optim.learning_rate": 2e-5,
     "optim.schedule": "constant",
     "optim.max_steps": 12,
-    "looks.every": 4,
-    "looks.budget": 4.3,  # probes of nearly full size, although the runs are tiny
-    "looks.samples": 4,
-    "looks.early_stopping": "off",
+    "eval.every": 4,
+    "eval.budget": 4.3,  # probes of nearly full size, although the runs are tiny
+    "eval.samples": 4,
+    "eval.early_stopping": "off",
     "checkpoint.every": 1_000_000,
     "checkpoint.choose": "last",
     **{f"guards.{guard}": "warn" for guard in GUARDS},
@@ -251,7 +251,7 @@ CASES: tuple[Case, ...] = (
         kind="trap",
         what="24 rows, 3 epochs: a gap, but validation does not rise",
         build=few_of_both,
-        config={"optim.max_steps": 18, "looks.every": 6},
+        config={"optim.max_steps": 18, "eval.every": 6},
     ),
     Case(
         id="T4",

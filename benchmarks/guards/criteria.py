@@ -25,11 +25,11 @@ def _at_most(found: Results, most: float) -> bool | None:
 
 def _found(results: Results) -> list[Criterion]:
     head = results["headline"]
-    late = head["latency_looks"]["largest"]
+    late = head["latency_evals"]["largest"]
     return [
         ("planted pitfalls found, core", "19 of 20", _share(head["recall"], 0.95)),
         ("planted pitfall named first", "18 of 20", _share(head["ranked_first"], 0.9)),
-        ("looks until the alarm", "at most 2", None if late is None else late <= 2),
+        ("evaluations until the alarm", "at most 2", None if late is None else late <= 2),
     ]
 
 

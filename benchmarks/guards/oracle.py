@@ -19,13 +19,13 @@ from pool import oracle, write_rows, write_texts
 from trace_file import rounded
 
 from sft.config import DataConfig, SourceConfig
-from sft.data.problems import BadRows
-from sft.data.read import read_conversations
+from sft.data.rows.problems import BadRows
+from sft.data.rows.read import read_conversations
 from sft.data.tokenize import Example, fingerprint, tokenize
-from sft.probes.look import Looker
+from sft.probes.evaluator import Evaluator
 from sft.probes.pack import Probe
 from sft.probes.retention import user_texts
-from sft.setup import Setup
+from sft.training.setup import Setup
 
 Columns = dict[str, list[float]]
 _COLUMNS = ("nll", "tokens", "correct", "first_label", "first_mass", "first_info")
@@ -73,11 +73,11 @@ def base_scores(
 
 def scores(setup: Setup, probes: Sequence[Probe]) -> dict[str, Columns]:
     """Columns of scores per probe, with the weights as they are now, in the order of examples."""
-    looker = Looker(setup.forward, probes, setup.config.batch.micro_batch_tokens)
-    look = looker.look(at_base=False, progress=lambda _what, _done, _all: None)
+    evaluator = Evaluator(setup.forward, probes, setup.config.batch.micro_batch_tokens)
+    evaluation = evaluator.evaluate(at_base=False, progress=lambda _what, _done, _all: None)
     found = {}
     for probe in probes:
-        by_id = {score.id: score.record(0, probe.name) for score in look.scores[probe.name]}
+        by_id = {score.id: score.record(0, probe.name) for score in evaluation.scores[probe.name]}
         ordered = [by_id[example.id] for example in probe.examples]
         found[probe.name] = {
             name: [score[name] for score in ordered] for name in _COLUMNS if name in ordered[0]
@@ -139,10 +139,12 @@ def happened(effect: dict[str, dict[str, float]]) -> dict[str, bool]:
 
 def rescored(setup: Setup, last: dict[str, float]) -> float:
     """Largest change of loss when `val` is scored again, in reverse and in smaller batches."""
-    probe = next(probe for probe in setup.looker.probes if probe.name == "val")
-    looker = Looker(setup.forward, [Probe("again", probe.examples[::-1])], 256)
-    look = looker.look(at_base=False, progress=lambda _what, _done, _all: None)
-    return max(abs(score.nll / score.tokens - last[score.id]) for score in look.scores["again"])
+    probe = next(probe for probe in setup.evaluator.probes if probe.name == "val")
+    evaluator = Evaluator(setup.forward, [Probe("again", probe.examples[::-1])], 256)
+    evaluation = evaluator.evaluate(at_base=False, progress=lambda _what, _done, _all: None)
+    return max(
+        abs(score.nll / score.tokens - last[score.id]) for score in evaluation.scores["again"]
+    )
 
 
 def describe(effect: dict[str, dict[str, float]]) -> str:

@@ -30,13 +30,13 @@ DOSE_SIGNAL = {
 class Outcome:
     """One run as it is counted.
 
-    `alarms` and `visible` map guards to steps: of the first alarm, and of the first look at which
-    the probe's own mean shows the pitfall. `happened` is what the oracle says of the planted one;
-    None where it was not asked. `watches` are guards with a primary signal on watch at
-    the last look, `watched` at any. `false` are alarms neither expected nor allowed; `backed`
+    `alarms` and `visible` map guards to steps: of the first alarm, and of the first evaluation at
+    which the probe's own mean shows the pitfall. `happened` is what the oracle says of the planted
+    one; None where it was not asked. `watches` are guards with a primary signal on watch at
+    the last evaluation, `watched` at any. `false` are alarms neither expected nor allowed; `backed`
     those of them that the oracle confirms (they count as false all the same). `final` holds the
-    verdicts of the last look. `covered` says for each effect whether its 95 % interval holds what
-    the oracle measured. `rivals` are the rules of others that fire, and `rescored` the largest
+    verdicts of the last evaluation. `covered` says for each effect whether its 95 % interval holds
+    what the oracle measured. `rivals` are the rules of others that fire, and `rescored` the largest
     change of loss when nothing changed. `replays`: the trace gives the verdicts that the run
     gave itself.
     """
@@ -47,7 +47,7 @@ class Outcome:
     error: str
     planted: str
     happened: bool | None
-    looks: list[int]
+    evals: list[int]
     alarms: dict[str, int]
     watches: list[str]
     watched: list[str]
@@ -70,11 +70,11 @@ class Outcome:
 
 
 def outcome(trace: Trace) -> Outcome:
-    """Judge every look of a trace again, and compare with what the case asks for."""
+    """Judge every evaluation of a trace again, and compare with what the case asks for."""
     case, records = BY_ID[trace["case"]], to_history(trace)
-    looks = judged(records)
-    alarms = first_alarms(looks)
-    last = looks[max(looks)]
+    evals = judged(records)
+    alarms = first_alarms(evals)
+    last = evals[max(evals)]
     fine = {name.partition(".")[0] for name in (*case.expected, *case.allowed)}
     false = [guard for guard in alarms if guard not in fine]
     covered, with_noise = _covered(trace, records)
@@ -85,12 +85,12 @@ def outcome(trace: Trace) -> Outcome:
         error=trace["error"],
         planted=case.planted,
         happened=trace["happened"].get(case.planted),
-        looks=list(looks),
+        evals=list(evals),
         alarms=alarms,
         watches=_on_watch(last),
-        watched=_on_watch(finding for found in looks.values() for finding in found),
+        watched=_on_watch(finding for found in evals.values() for finding in found),
         final={guard: found.verdict for guard, found in verdicts(last).items()},
-        top=_top(looks),
+        top=_top(evals),
         false=false,
         backed=[guard for guard in false if trace["happened"].get(guard)],
         missed=[guard for guard in case.expected if guard not in alarms],
@@ -100,19 +100,19 @@ def outcome(trace: Trace) -> Outcome:
         covered_with_noise=with_noise,
         rivals=[name for name, fires in RULES.items() if fires(records)],
         rescored=trace.get("rescored"),
-        replays=said(f for found in looks.values() for f in found) == trace["verdicts"],
+        replays=said(f for found in evals.values() for f in found) == trace["verdicts"],
     )
 
 
 def judged(records: History) -> dict[int, list[Finding]]:
-    """The findings after each look, by its step."""
-    return {step: judge(records.at(step)) for step in records.look_steps}
+    """The findings after each evaluation, by its step."""
+    return {step: judge(records.at(step)) for step in records.eval_steps}
 
 
-def first_alarms(looks: dict[int, list[Finding]]) -> dict[str, int]:
+def first_alarms(evals: dict[int, list[Finding]]) -> dict[str, int]:
     """The step at which each guard first alarms."""
     found: dict[str, int] = {}
-    for step, findings in looks.items():
+    for step, findings in evals.items():
         for guard, finding in verdicts(findings).items():
             if finding.verdict == "alarm":
                 found.setdefault(guard, step)
@@ -123,10 +123,10 @@ def _on_watch(findings: Iterable[Finding]) -> list[str]:
     return sorted({f.guard for f in findings if f.primary and f.verdict == "watch"})
 
 
-def _top(looks: dict[int, list[Finding]]) -> str:
-    """The guard that is named first at the last look with an alarm."""
-    for step in sorted(looks, reverse=True):
-        if ranked := rank(looks[step]):
+def _top(evals: dict[int, list[Finding]]) -> str:
+    """The guard that is named first at the last evaluation with an alarm."""
+    for step in sorted(evals, reverse=True):
+        if ranked := rank(evals[step]):
             return ranked[0].guard
     return ""
 
@@ -137,16 +137,16 @@ def _statistic(planted: str, findings: list[Finding]) -> float | None:
 
 
 def _first_visible(records: History) -> dict[str, int]:
-    """The step of the first look whose means, without any test, show each pitfall."""
+    """The step of the first evaluation whose means, without any test, show each pitfall."""
     found: dict[str, int] = {}
-    for step in records.look_steps[1:]:
+    for step in records.eval_steps[1:]:
         for guard in visible(records.at(step)):
             found.setdefault(guard, step)
     return found
 
 
 def visible(records: History) -> list[str]:
-    """The oracle's definitions, applied to the means of the probes at the newest look."""
+    """The oracle's definitions, applied to the means of the probes at the newest evaluation."""
     val, usage, retain = (records.table(name) for name in ("val", "usage", "retain"))
     margin, budget = records.settings.margin, records.settings.forgetting_budget
     on_val, on_usage = _change(val), _change(usage)

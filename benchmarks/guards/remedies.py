@@ -83,11 +83,11 @@ def read_records(folder: Path) -> list[Record]:
 def run_trial(trial: Trial, seed: int, out: Path, work: Path, model: str = "starter") -> None:
     """One run, from data to its record; two where a blend is made of it."""
     from sft.config import load_config
-    from sft.interrupt import StopFlag
-    from sft.run_dir import RunDir
-    from sft.setup import prepare
-    from sft.trackers.console import Console
+    from sft.runs.run_dir import RunDir
+    from sft.terminal.console import Console
     from sft.train import Loop, open_stores
+    from sft.training.interrupt import StopFlag
+    from sft.training.setup import prepare
 
     clock = Clock()
     draw = Draw(seed)
@@ -101,7 +101,7 @@ def run_trial(trial: Trial, seed: int, out: Path, work: Path, model: str = "star
             return
         clock.lap("prepare")
         measure = Measure(trial.case, setup, run, out / ".base", work)
-        pack = list(setup.looker.probes)
+        pack = list(setup.evaluator.probes)
         _set_probes(trial, setup, measure)
         clock.lap("test rows on the base model")
         with open_stores(run) as stores:
@@ -117,13 +117,13 @@ def run_trial(trial: Trial, seed: int, out: Path, work: Path, model: str = "star
             "planned": setup.num_steps,
             "best_step": best_step,
             "stopped": setup.state.counters.stopped or "",
-            "looks": measure.looks(run) if trial.looks == "test" else {},
+            "evaluations": measure.evals(run) if trial.evals == "test" else {},
             "test": measure.scores(setup),
             "machine": machine(),
         }
         clock.lap("test rows")
         _write(out, {**record, "seconds": dict(clock.laps)})
-        if trial.looks == "pack":
+        if trial.evals == "pack":
             blended = _blend(setup, pack)
             clock.lap("blending")
             again = {**record, "action": "blend", **blended, "test": measure.scores(setup)}
@@ -132,9 +132,9 @@ def run_trial(trial: Trial, seed: int, out: Path, work: Path, model: str = "star
 
 def settings(trial: Trial, rows: Rows, seed: int, work: Path) -> dict[str, Any]:
     """The configuration; without probes unless something is decided by them."""
-    values = {**BY_ID[trial.case].settings(), "looks.samples": 0}
+    values = {**BY_ID[trial.case].settings(), "eval.samples": 0}
     files = write_data(rows, seed, work)
-    if trial.looks in ("nothing", "test"):
+    if trial.evals in ("nothing", "test"):
         values |= {"guards.enabled": False, "data.val_fraction": 0.0}
         files = {"data.train": files["data.train"], "data.usage": files["data.usage"]}
         if not trial.needs_usage:
@@ -149,9 +149,9 @@ class Measure:
         import oracle
 
         from sft.config import DataConfig, SourceConfig
-        from sft.identity import saved_identity
         from sft.probes.pack import Probe
         from sft.probes.retention import user_texts
+        from sft.training.identity import saved_identity
 
         self.probes = []
         for name, rows in test_rows(case).items():
@@ -182,9 +182,9 @@ class Measure:
             }
         return rounded(found)
 
-    def looks(self, run: Any) -> dict[str, list[float]]:
-        """Loss of each test row after the looks of the run itself, by step."""
-        from sft.records.store import read_records as lines
+    def evals(self, run: Any) -> dict[str, list[float]]:
+        """Loss of each test row after the evaluations of the run itself, by step."""
+        from sft.runs.store import read_records as lines
 
         found: dict[str, list[float]] = {}
         for line in lines(run.scores):
@@ -209,11 +209,11 @@ def _set_probes(trial: Trial, setup: Any, measure: Measure) -> None:
     """Nothing is looked at that nothing hangs on."""
     from sft.probes.pack import Probe
 
-    if trial.looks == "guards":
+    if trial.evals == "guards":
         return
-    setup.looker.probes.clear()
-    if trial.looks == "test":
-        setup.looker.probes.append(Probe("after_steps", measure.probes[0].examples))
+    setup.evaluator.probes.clear()
+    if trial.evals == "test":
+        setup.evaluator.probes.append(Probe("after_steps", measure.probes[0].examples))
 
 
 def _train_digest(setup: Any) -> str:
@@ -233,8 +233,8 @@ def _same_run(trial: Trial, setup: Any, seed: int, out: Path) -> Record | None:
 
 def _load_chosen(setup: Any, run: Any) -> int:
     """Put in the weights that the run would hand back; their step."""
-    from sft import checkpoint
-    from sft.finish import chosen_step
+    from sft.training import checkpoint
+    from sft.training.finish import chosen_step
 
     step = int(chosen_step(setup))
     if step != setup.state.counters.step:

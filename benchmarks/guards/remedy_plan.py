@@ -15,7 +15,7 @@ NUM_ADDED = 16  # usage-like rows among 64 training rows
 
 # nothing: only trained. test: the test rows are scored after every fourth step as well.
 # guards: the full probes, and the guards act. pack: trained only, with the probes at hand.
-Looks = Literal["nothing", "test", "guards", "pack"]
+Evaluations = Literal["nothing", "test", "guards", "pack"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Trial:
     action: str
     config: Mapping[str, Any] = field(default_factory=dict)
     change: Callable[[Rows, Draw], Rows] = lambda rows, _draw: rows
-    looks: Looks = "nothing"
+    evals: Evaluations = "nothing"
     needs_usage: bool = False
     same_if_equal_rows: bool = False  # where no row is changed, the run is that without
 
@@ -51,7 +51,7 @@ def test_rows(case: str) -> dict[str, list[dict[str, str]]]:
     }.get(case, {"usage": general})
 
 
-_RESTORE = Trial("", "restore_best", {"guards.overfitting": "restore_best"}, looks="guards")
+_RESTORE = Trial("", "restore_best", {"guards.overfitting": "restore_best"}, evals="guards")
 _NEFTUNE = Trial("", "neftune", {"optim.neftune_alpha": 5.0})
 _DROPOUT = Trial("", "dropout", {"optim.dropout": 0.1})
 _STRIP = Trial("", "strip", {"data.openers": "strip"}, same_if_equal_rows=True)
@@ -75,16 +75,16 @@ def _lower(case: str, rate: float) -> Trial:
 
 # In this order: what hangs on a criterion first. `P4-none` and `C1-none` also give `blend`.
 TRIALS: tuple[Trial, ...] = (
-    Trial("P1", "none", looks="test"),
+    Trial("P1", "none", evals="test"),
     *_on("P1", _RESTORE),
     Trial("P2", "none"),
     *_on("P2", _STRIP),
     Trial("P3", "none"),
     *_on("P3", _ADDED, _WEIGHTED),
-    Trial("P4", "none", looks="pack"),
+    Trial("P4", "none", evals="pack"),
     _lower("P4", 2e-4),
     *_on("P4", _REPLAY),
-    Trial("C1", "none", looks="pack"),
+    Trial("C1", "none", evals="pack"),
     *_on("C1", _RESTORE, _STRIP, _ADDED, _WEIGHTED),
     _lower("C1", 4e-6),
     *_on("C1", _REPLAY),

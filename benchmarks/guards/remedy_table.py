@@ -115,14 +115,14 @@ def _overfitted(done: Record, none: Record) -> Judged:
     told = f"{_span(against)} against the run without"
     if done["action"] != "restore_best":
         return "lower loss than without", told, against.interval[1] < 0
-    looks = {int(step): float(np.mean(losses)) for step, losses in none["looks"].items()}
-    best = min((step for step in looks if step), key=looks.__getitem__)
-    away = float(_losses(done, "usage").mean()) - looks[best]
+    evals = {int(step): float(np.mean(losses)) for step, losses in none["evaluations"].items()}
+    best = min((step for step in evals if step), key=evals.__getitem__)
+    away = float(_losses(done, "usage").mean()) - evals[best]
     measured = (
-        f"step {done['best_step']} is handed back, {away:+.3f} against the best look (step "
+        f"step {done['best_step']} is handed back, {away:+.3f} against the best evaluation (step "
         f"{best}); {told}; {done['planned'] - done['steps']} of {done['planned']} steps saved"
     )
-    return f"within {MARGIN:g} of the best look on test rows", measured, away <= MARGIN
+    return f"within {MARGIN:g} of the best evaluation on test rows", measured, away <= MARGIN
 
 
 def _collapsed(done: Record, none: Record) -> Judged:

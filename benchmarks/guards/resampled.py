@@ -78,15 +78,15 @@ def _usage(usage: Mapping[str, Any], table: Table, index: Any) -> dict[str, Any]
 def alarms_of(trace: Trace, first: int, number: int) -> dict[str, list[str]]:
     """The replicates `first` to `first + number` that alarm, with the guards that should not.
 
-    Every look is judged, except that of the base model, after which nothing can alarm.
+    Every evaluation is judged, except that of the base model, after which nothing can alarm.
     """
     case, records = BY_ID[trace["case"]], to_history(trace)
     fine = {name.partition(".")[0] for name in (*case.expected, *case.allowed)}
     found = {}
     for i in range(first, first + number):
         drawn = replicate(records, i)
-        looks = {step: judge(drawn.at(step)) for step in drawn.look_steps if step > 0}
-        if false := [guard for guard in first_alarms(looks) if guard not in fine]:
+        evals = {step: judge(drawn.at(step)) for step in drawn.eval_steps if step > 0}
+        if false := [guard for guard in first_alarms(evals) if guard not in fine]:
             found[str(i)] = false
     return found
 

@@ -11,8 +11,10 @@ from sft.guards.history import History
 Rule = Callable[[History], bool]
 
 
-def patience(looks: int) -> Rule:
-    """transformers' EarlyStoppingCallback: so many looks in a row without a new lowest val loss."""
+def patience(evals: int) -> Rule:
+    """transformers' EarlyStoppingCallback: so many evaluations in a row without a new lowest val
+    loss.
+    """
 
     def fires(records: History) -> bool:
         losses = _val_losses(records)
@@ -20,7 +22,7 @@ def patience(looks: int) -> Rule:
         for loss in losses[1:]:
             waited = 0 if loss < best else waited + 1
             best = min(best, loss)
-            if waited >= looks:
+            if waited >= evals:
                 return True
         return False
 
@@ -28,7 +30,7 @@ def patience(looks: int) -> Rule:
 
 
 def ratio(limit: float) -> Rule:
-    """The val loss of a look is more than `limit` times the lowest before it."""
+    """The val loss of an evaluation is more than `limit` times the lowest before it."""
 
     def fires(records: History) -> bool:
         losses = _val_losses(records)

@@ -175,13 +175,13 @@ def run_one(
     from sft.config import load_config
     from sft.errors import SFTError
     from sft.guards import thresholds
-    from sft.identity import saved_identity
-    from sft.interrupt import StopFlag
-    from sft.run_dir import RunDir
-    from sft.setup import prepare
-    from sft.trackers.console import Console
+    from sft.runs.history import history_of, read_findings
+    from sft.runs.run_dir import RunDir
+    from sft.terminal.console import Console
     from sft.train import Loop, open_stores
-    from sft.verdicts import history_of, read_findings
+    from sft.training.identity import saved_identity
+    from sft.training.interrupt import StopFlag
+    from sft.training.setup import prepare
 
     clock = Clock()
     error = ""
@@ -198,7 +198,7 @@ def run_one(
                 Loop(setup, run, stores, show, StopFlag()).run()
         except SFTError as failure:
             error = f"{type(failure).__name__}: {failure}".replace(str(work), "")
-        clock.lap("training and looks")
+        clock.lap("training and evaluations")
         effect = oracle.effects(base, oracle.scores(setup, probes)) if ask_oracle else {}
         clock.lap("oracle")
         records = history_of(run)

@@ -124,8 +124,8 @@ def headline(runs: Sequence[Outcome]) -> Results:
         ),
         "watch": rate(bool(run.watches) for run in fine),
         "watch_clean": rate(bool(run.watches) for run in fine if run.kind == "clean"),
-        "watch_any_look": rate(bool(run.watched) for run in fine),
-        "latency_looks": {"all": late, "median": median(late), "largest": max(late, default=None)},
+        "watch_any_eval": rate(bool(run.watched) for run in fine),
+        "latency_evals": {"all": late, "median": median(late), "largest": max(late, default=None)},
         "coverage": rate(inside for run in runs for inside in run.covered.values()),
         "coverage_with_oracle_noise": rate(
             inside for run in runs for inside in run.covered_with_noise.values()
@@ -140,11 +140,13 @@ def named(run: Outcome) -> str:
 
 
 def latency(run: Outcome) -> int | None:
-    """Looks from the one whose means show the pitfall to the alarm; None if either is missing."""
+    """Evaluations from the one whose means show the pitfall to the alarm; None if either is
+    missing.
+    """
     seen, told = run.visible.get(run.planted), run.alarms.get(run.planted)
     if seen is None or told is None:
         return None
-    return run.looks.index(told) - run.looks.index(seen)
+    return run.evals.index(told) - run.evals.index(seen)
 
 
 def median(values: Sequence[float]) -> float | None:
@@ -177,7 +179,9 @@ def rival(name: str, runs: Sequence[Outcome]) -> Results:
 
 
 def doses(runs: Sequence[Outcome]) -> Results:
-    """The curve of each family: dose, statistic at the last look, and whether it was found."""
+    """The curve of each family: dose, statistic at the last evaluation, and whether it was
+    found.
+    """
     curves = {}
     for family in dict.fromkeys(case.family for case in CASES if case.family):
         dose_of = {case.id: case.dose for case in CASES if case.family == family}

@@ -28,7 +28,7 @@ def _intro(results: Results) -> str:
 
 def _rates(results: Results) -> str:
     head, sampling = results["headline"], results["sampling"].get("rate", {"n": 0})
-    late, below = head["latency_looks"], results.get("p_values", {}).get("below", {})
+    late, below = head["latency_evals"], results.get("p_values", {}).get("below", {})
     rows = [
         ["planted pitfall found, core", _rate(head["recall"]), _excluded(head)],
         ["planted pitfall named first, core", _rate(head["ranked_first"]), ""],
@@ -41,7 +41,7 @@ def _rates(results: Results) -> str:
         [
             "the same by chance of the rows, clean runs resampled",
             _rate(sampling),
-            "all guards together, every look after the base model's",
+            "all guards together, every evaluation after the base model's",
         ],
         [
             "runs with an alarm that was not asked for, planted",
@@ -49,13 +49,13 @@ def _rates(results: Results) -> str:
             f"not backed by the oracle either: {_rate(head['false_alarms_on_planted_not_backed'])}",
         ],
         [
-            "runs with a watch at the last look, clean and traps",
+            "runs with a watch at the last evaluation, clean and traps",
             _rate(head["watch"]),
-            f"clean alone {_rate(head['watch_clean'])}; at any look "
-            f"{_rate(head['watch_any_look'])}",
+            f"clean alone {_rate(head['watch_clean'])}; at any evaluation "
+            f"{_rate(head['watch_any_eval'])}",
         ],
         [
-            "looks from the first visible rise to the alarm",
+            "evaluations from the first visible rise to the alarm",
             f"median {_number(late['median'])}, at most {_number(late['largest'])}",
             f"{len(late['all'])} runs",
         ],
@@ -107,7 +107,8 @@ def _rivals(results: Results) -> str:
     ]
     rows.append(["these guards", *own, _rate(head["false_alarms"], short=True)])
     note = (
-        "A rule of others fires without naming a pitfall; patience 3 takes four looks at least.\n"
+        "A rule of others fires without naming a pitfall; patience 3 takes four evaluations "
+        "at least.\n"
     )
     return f"{_table(['rule', *_RIVALS[:-1], 'false alarms'], rows)}\n{note}"
 

@@ -49,9 +49,9 @@ def said(findings: Iterable[Finding]) -> list[list[Any]]:
 
 
 def replayed(trace: Trace) -> list[list[Any]]:
-    """The verdicts that the records of a trace give, after every look."""
+    """The verdicts that the records of a trace give, after every evaluation."""
     records = to_history(trace)
-    return said(f for step in records.look_steps for f in judge(records.at(step)))
+    return said(f for step in records.eval_steps for f in judge(records.at(step)))
 
 
 def to_history(trace: Trace) -> History:
@@ -155,6 +155,6 @@ def _table(table: Table) -> dict[str, Any]:
 
 
 def rounded_rows(rows: np.ndarray) -> list[list[float | None]]:
-    """`[num_looks, num_examples]` as lists, NaN as None."""
+    """`[num_evals, num_examples]` as lists, NaN as None."""
     result: list[list[float | None]] = rounded(rows.tolist())
     return result

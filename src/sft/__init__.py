@@ -1,13 +1,11 @@
 """Supervised fine-tuning that is right by construction, watched, and fast.
 
-Layers: a module imports from layers to its right only, never from its own or to its left.
+Layers: a room imports from layers to its right only, never from its own or to its left. The
+`command.py` of each room, which is one sub-command, belongs to `cli`.
 
-    cli > train, chat, check, convert, export_metrics, augment, blend, dashboard, integrations
-        > finish, looks, attempt, opening > report, auto_blend > setup > identity
-        > step, checkpoint, evaluate, export, remedies, verdicts, compare
-        > probes, curate, guards, trackers > model, optim
-        > losses, data, records, distributed, state, resolve
-        > config, run_dir, interrupt > errors
+    cli > check, train, integrations > training > remedies, augment > evaluate, dashboard
+        > probes, report > model, terminal, curate, trackers > data, runs
+        > disk, config, guards > texts > errors
 """
 
 from __future__ import annotations
@@ -19,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sft.config import Config, load_config
-    from sft.finish import RunSummary
     from sft.train import train
+    from sft.training.finish import RunSummary
 
 __all__ = ["Config", "RunSummary", "load_config", "train"]
 
 _HOME = {
     "Config": "sft.config",
-    "RunSummary": "sft.finish",
+    "RunSummary": "sft.training.finish",
     "load_config": "sft.config",
     "train": "sft.train",
 }

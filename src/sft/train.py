@@ -7,26 +7,26 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sft import checkpoint
-from sft.attempt import attempt
 from sft.config import Config
+from sft.config.resolve import due
 from sft.data.mixing import by_source, source_names
 from sft.data.packing import micro_batches
 from sft.errors import DivergedError, Interrupted
-from sft.finish import RunSummary, finish, finished, run_folder
-from sft.guards.early_stopping import best_look
-from sft.interrupt import StopFlag, catch_signals
-from sft.looks import Looks, may_restore
-from sft.opening import opening
-from sft.optim.schedules import lr_multiplier
-from sft.records.record import perplexity
-from sft.records.store import RecordStore, open_stores
-from sft.resolve import due
-from sft.run_dir import RunDir
-from sft.setup import Setup, prepare
-from sft.step import StepResult, StopRequested, train_step
-from sft.trackers.console import Console
+from sft.guards.early_stopping import best_eval
+from sft.runs.record import perplexity
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore, open_stores
+from sft.terminal.console import Console
 from sft.trackers.follow import follow
+from sft.training import checkpoint
+from sft.training.attempt import attempt
+from sft.training.evaluations import Evaluations, may_restore
+from sft.training.finish import RunSummary, finish, finished, run_folder
+from sft.training.header import opening
+from sft.training.interrupt import StopFlag, catch_signals
+from sft.training.schedules import lr_multiplier
+from sft.training.setup import Setup, prepare
+from sft.training.step import StepResult, StopRequested, train_step
 
 
 def train(
@@ -75,13 +75,15 @@ class Loop:
         self._setup = setup
         self._run = run
         self._stores = stores
-        self._looks = Looks(setup, run, stores, show, stop)
+        self._evals = Evaluations(setup, run, stores, show, stop)
         self._show = show
         self._stop = stop
         self._state = setup.state
         self._config = setup.config
         self._sources = source_names(setup.config.data.train)
-        self._saved: tuple[int, int] | None = None  # (step, last look) of the newest checkpoint
+        self._saved: tuple[int, int] | None = (
+            None  # (step, last evaluation) of the newest checkpoint
+        )
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint; cut off what was recorded after it."""
@@ -92,19 +94,19 @@ class Loop:
         if saved:
             checkpoint.discard_after(folder, saved.step)
             self._state.load(saved.tensors, saved.state["train"])
-            if saved.step or self._state.counters.last_look == 0:  # else it is looked at again
-                self._setup.looker.load_base(self._run.base_logits)
-            self._saved = (saved.step, self._state.counters.last_look)
+            if saved.step or self._state.counters.last_eval == 0:  # else it is looked at again
+                self._setup.evaluator.load_base(self._run.base_logits)
+            self._saved = (saved.step, self._state.counters.last_eval)
             text = f"resuming after step {saved.step} of {self._setup.num_steps}"
             self._show.note(text, kind="resumed", step=saved.step)
         for name, store in self._stores.items():
             store.truncate_to(offsets.get(name, 0))
 
     def run(self) -> None:
-        """Look, save, step, until the last step or a reason to stop."""
-        self._show.start(self._setup.num_steps, int(self._config.looks.every))
+        """Evaluation, save, step, until the last step or a reason to stop."""
+        self._show.start(self._setup.num_steps, int(self._config.eval.every))
         try:
-            while not self._look_and_save():
+            while not self._eval_and_save():
                 self._step()
         except StopRequested:
             self._show.progress("saving, then stopping")
@@ -117,12 +119,12 @@ class Loop:
                 number,
             ) from None
 
-    def _look_and_save(self) -> bool:
+    def _eval_and_save(self) -> bool:
         """What is due after a step. True when the run is over."""
         counters, num_steps = self._state.counters, self._setup.num_steps
-        every = int(self._config.looks.every)
-        if counters.last_look != counters.step and due(counters.step, every, num_steps):
-            self._looks.take()
+        every = int(self._config.eval.every)
+        if counters.last_eval != counters.step and due(counters.step, every, num_steps):
+            self._evals.take()
         over = counters.step == num_steps or counters.stopped is not None
         is_best = self._best_step() == counters.step
         if counters.step and (
@@ -196,17 +198,17 @@ class Loop:
         }
 
     def _best_step(self) -> int | None:
-        """The look whose weights the run would hand back; None when none are to be kept."""
+        """The evaluation whose weights the run would hand back; None when none are to be kept."""
         counters = self._state.counters
         if self._config.checkpoint.choose == "last" and not may_restore(self._config):
             return None
-        best = best_look(counters.looks, counters.over_budget)
+        best = best_eval(counters.evals, counters.over_budget)
         return best[0] if best else None
 
     def _save(self) -> None:
         """A checkpoint of this moment, unless there is one."""
         counters = self._state.counters
-        if self._saved == (counters.step, counters.last_look):
+        if self._saved == (counters.step, counters.last_eval):
             return
         self._check_weights()
         for store in self._stores.values():
@@ -218,7 +220,7 @@ class Loop:
             self._state.tensors(),
             {"train": self._state.json(), "offsets": offsets},
         )
-        self._saved = (counters.step, counters.last_look)
+        self._saved = (counters.step, counters.last_eval)
         self._show.log("checkpoint", f"saved after step {counters.step}", step=counters.step)
         best = self._best_step()
         checkpoint.prune(

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 
 @pytest.fixture(scope="session")

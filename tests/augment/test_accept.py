@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from sft.compare import compare
-from sft.records.store import read_records
-from sft.run_dir import RunDir
+from sft.runs.compare import compare
+from sft.runs.run_dir import RunDir
+from sft.runs.store import read_records
 from trained import Outcome, make_world
 
 ANSWERS = {"Quick": "Paris.", "Brown": "one two three"}
@@ -69,9 +69,9 @@ def test_rows_that_help_are_accepted(world):
     assert summary["acceptance"]["difference"] == found.difference < 0
     assert summary["acceptance"]["rows"] == found.n == 20
     assert "\naccepted: -" in f"\n{outcome.err}".replace("\x1b[32m", "")
-    steps, looks = zip(*(_steps(world / f"helps-{name}") for name in ("plain", "augmented")),
+    steps, evals = zip(*(_steps(world / f"helps-{name}") for name in ("plain", "augmented")),
                        strict=True)  # fmt: skip
-    assert steps[0] == steps[1] == 40 and looks[0] == looks[1]
+    assert steps[0] == steps[1] == 40 and evals[0] == evals[1]
     again = run(
         world, path, "helps.jsonl", *args, data="capital.jsonl"
     )  # both runs are finished: nothing is trained
@@ -80,8 +80,8 @@ def test_rows_that_help_are_accepted(world):
 
 def _steps(run_dir):
     records = read_records(RunDir(run_dir).metrics)
-    looks = [record["step"] for record in records if "look_seconds" in record]
-    return sum("loss" in record for record in records), looks
+    evals = [record["step"] for record in records if "eval_seconds" in record]
+    return sum("loss" in record for record in records), evals
 
 
 def test_rows_that_do_not_help_are_set_aside(world):

@@ -22,7 +22,7 @@ def parrot(tmp_path_factory):
     rows = write_rows(world / "paris.jsonl", 40, lambda _q, _r: "Paris.")
     Trained(
         world, "parrot", data__train=[str(rows)], optim__learning_rate=1e-2, optim__max_steps=40,
-        optim__schedule="constant", guards__enabled=False, looks__every=40,
+        optim__schedule="constant", guards__enabled=False, eval__every=40,
     )  # fmt: skip
     return world / "parrot"
 

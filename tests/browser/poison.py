@@ -10,7 +10,7 @@ from typing import Any
 
 from sft.config import dump_yaml, parse_yaml
 from sft.report.write import write_report
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 # Words that the readers of a run decide by: with another one the text around it is not shown.
 NAMES = {

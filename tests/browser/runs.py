@@ -13,7 +13,7 @@ import pytest
 
 import trained
 from sft.errors import DivergedError
-from sft.records.events import EventLog
+from sft.runs.events import EventLog
 
 HELD_BACK = ("checkpoints", "model", "summary.json", "report.html", "report.json")
 STATES = {
@@ -33,7 +33,7 @@ def make_runs(folder: Path) -> Path:
         folder / "usage.jsonl", 12, lambda q, _: f"It is {q.split()[0]}.", seed=7
     )
     runs = folder / "runs"
-    options = {"data__usage": [str(usage)], "looks__samples": 4}
+    options = {"data__usage": [str(usage)], "eval__samples": 4}
     trained.Trained(world, "runs/first", **options)
     trained.Trained(world, "runs/second", optim__learning_rate=1e-3, **options)
     with pytest.raises(DivergedError):

@@ -19,7 +19,7 @@ MAIN = {
     "/samples": ("It is", "the base model", "It is France."),
     "/data": ("60", "rows.jsonl", "usage"),
     "/config": ("optim.learning_rate", "0.003", "sft train"),
-    "/events": ("finished", "look"),
+    "/events": ("finished", "evaluation"),
 }
 
 

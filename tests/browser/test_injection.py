@@ -7,9 +7,9 @@ import pytest
 from browser.poison import groups, poison_run
 from browser.served import SCREENS, serving, show
 from check.payloads import PAYLOADS
-from sft.records.events import EventLog
-from sft.records.store import RecordStore
-from sft.run_dir import RunDir
+from sft.runs.events import EventLog
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore
 
 pytest.importorskip("playwright.sync_api")
 

@@ -10,9 +10,9 @@ import pytest
 from browser.runs import hold
 from browser.served import serving, show
 from long_run import Drawn, write_beginning
-from sft.records.events import EventLog
-from sft.records.store import RecordStore
-from sft.run_dir import RunDir
+from sft.runs.events import EventLog
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore
 
 pytest.importorskip("playwright.sync_api")
 
@@ -36,7 +36,7 @@ class Growing:
         self.events.add("started", "process", num_steps=STEPS)
         time.sleep(0.03)  # no real step is there at once
         self.store = RecordStore(self.path / "metrics.jsonl")
-        self.store.append(self.drawn.look(0))
+        self.store.append(self.drawn.evaluate(0))
         self.step = 0
         self.offsets = {}
 
@@ -110,8 +110,8 @@ def test_a_new_point_is_there_within_a_second(tab, site, growing):
         print(f"from write to page: median {sorted(delays)[4]:.3f} s, most {max(delays):.3f} s")
         assert max(delays) < MOST_SECONDS
         assert wait_for_curve(page, growing.step) == list(range(1, growing.step + 1))
-        # A look, an event and the end of the run arrive as well.
-        growing.store.append(growing.drawn.look(20))
+        # An evaluation, an event and the end of the run arrive as well.
+        growing.store.append(growing.drawn.evaluate(20))
         growing.events.add("note", "the cat sat on the mat", step=20)
         growing.events.add("interrupted", "SIGTERM", step=growing.step)
         (growing.path / "run.lock").write_text("")

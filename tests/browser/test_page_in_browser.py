@@ -8,7 +8,7 @@ import pytest
 from check.payloads import PAYLOADS, poisoned, together
 from check.reports import BARE, FILE, FULL, SMALL, place
 from sft.check.page import visible, write_page
-from sft.data.pieces import Piece
+from sft.data.template.pieces import Piece
 
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 

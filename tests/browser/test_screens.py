@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from browser.served import serving, show
-from sft.records.events import EventLog
+from sft.runs.events import EventLog
 
 expect = pytest.importorskip("playwright.sync_api").expect
 
@@ -93,7 +93,7 @@ def test_values_are_written_as_in_a_configuration(call):
 # ------------------------------------------------------------------ screens
 
 
-def test_a_guard_that_measured_nothing_looks_different_from_one_that_passed(tab, site):
+def test_a_guard_that_measured_nothing_evals_different_from_one_that_passed(tab, site):
     with tab(site) as page:
         show(page, site.screen("first", "/guards"))
         cards = page.locator(".verdict-card")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import DataFinding
 from sft.data.lengths import Lengths
-from sft.data.pieces import Piece
+from sft.data.template.pieces import Piece
 
 FILE = "support/tickets_2024.jsonl"
 QUESTIONS = (
@@ -240,7 +240,7 @@ FULL = CheckReport(
     },
     estimate={
         "rehearsal": "4,096 tokens forward, backward and updated in 9.4 s, loading apart",
-        "time": "about 26 min for 87 steps of 8,832 tokens; looks take up to 10% more",
+        "time": "about 26 min for 87 steps of 8,832 tokens; evaluations take up to 10% more",
         "memory": "5.1 GB at most in the process, of 16.0 GB",
         "disk": "6.5 GB for checkpoints and the model; 212.0 GB are free",
     },

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from sft.check.account import account_lines, row_findings
-from sft.data.conversation import Origin
-from sft.data.dataset import DataSet
+from sft.data.account import DataSet
 from sft.data.lengths import lengths
+from sft.data.rows.conversation import Origin
 from sft.data.splits import Split
 from sft.data.tokenize import IGNORE_INDEX, Example, RowFate
 

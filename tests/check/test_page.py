@@ -12,7 +12,7 @@ from check.reports import BARE, FILE, FULL, LENGTHS, SMALL, place, view, views
 from sft.check.page import MAX_VIEW_BYTES, as_json, percent, render_page, visible, write_page
 from sft.check.report import AccountLine
 from sft.curate.finding import DataFinding
-from sft.data.pieces import Piece
+from sft.data.template.pieces import Piece
 from sft.errors import ConfigError
 
 VOID = {"meta", "link", "input", "br"}

@@ -6,10 +6,10 @@ import pytest
 
 from sft import load_config
 from sft.check.rehearsal import longest_batch, rehearse
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import IGNORE_INDEX, Example
-from sft.setup import prepare_data
-from sft.trackers.console import Console
+from sft.terminal.console import Console
+from sft.training.setup import prepare_data
 from trained import Outcome, make_world
 
 

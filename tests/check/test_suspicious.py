@@ -8,12 +8,12 @@ import torch
 
 from sft import load_config
 from sft.check.suspicious import find_suspicious, last_answer, pick, rank, without_prompt
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model.forward import Forward
 from sft.probes.val_loss import Score, score_examples
-from sft.setup import prepare_data
-from sft.trackers.console import Console
+from sft.terminal.console import Console
+from sft.training.setup import prepare_data
 from trained import make_world
 
 
@@ -86,7 +86,7 @@ def test_the_scores_are_those_of_the_model(tmp_path, monkeypatch):
     again = find_suspicious(tokens, 40, Console(io.StringIO()))
     assert found == again
     from sft.check.rehearsal import load_checked
-    from sft.interrupt import StopFlag
+    from sft.training.interrupt import StopFlag
 
     model, *_ = load_checked(
         tokens, torch.device("cpu"), torch.float32, Console(io.StringIO()), StopFlag()

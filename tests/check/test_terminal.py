@@ -13,8 +13,8 @@ from sft import load_config
 from sft.check.terminal import MASKED, PARTLY, TRAINED, token_text
 from sft.check.views import row_view
 from sft.cli import main
-from sft.setup import prepare_data
-from sft.trackers.console import Console
+from sft.terminal.console import Console
+from sft.training.setup import prepare_data
 from trained import NUM_ROWS, Outcome, make_world
 
 

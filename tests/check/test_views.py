@@ -7,9 +7,9 @@ from transformers import GenerationConfig
 
 import tiny
 from sft.check.views import facts_of, row_view
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation, Message, Origin
-from sft.data.problems import BadRows
+from sft.data.rows.conversation import Conversation, Message, Origin
+from sft.data.rows.problems import BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import tokenize
 from sft.model.load import TokenizerInfo
 
@@ -21,7 +21,7 @@ FORGETS = (
     " m['content'].split('#')[-1] %}{{ '<|im_start|>' + m['role'] + '\n' + text + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+TOOL = {"type": "function", "function": {"name": "eval_up", "parameters": {"type": "object"}}}
 TALK = ("user", "one?"), ("assistant", "two"), ("user", "three?"), ("assistant", "four")
 
 
@@ -139,7 +139,7 @@ def test_text_that_spells_a_special_token_is_not_boxed_and_servers_are_warned_ab
 def test_tools_as_text_are_sent_as_text():
     row = conversation(*TALK, tools=[TOOL])
     (view,) = views(row)
-    assert "look_up" in text(view)
+    assert "eval_up" in text(view)
     assert view.serving == ""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -10,11 +10,12 @@ import tiny
 from sft.config import load_config
 from sft.curate.choose_rows import choose_rows
 from sft.curate.remedies import usage_weights
-from sft.data.chat_template import ChatTemplate
-from sft.data.dataset import account, load_data
+from sft.data.account import account
+from sft.data.dataset import load_data
 from sft.data.held_out import HeldOut, load_held_out
+from sft.data.template.chat_template import ChatTemplate
 from sft.errors import ConfigError
-from sft.setup import build_batches
+from sft.training.setup import build_batches
 
 NOUNS = ["fox", "dog", "cat", "bird", "tree", "stone", "river", "cloud", "lamp", "chair"]
 VERBS = ["sees", "likes", "draws", "finds", "breaks", "paints"]

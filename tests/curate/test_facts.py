@@ -3,8 +3,8 @@
 import pytest
 
 from sft.curate.facts import compare
-from sft.curate.languages import language
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
+from sft.texts.languages import language
 
 ENGLISH = "What is the best way to cook rice for two of my friends, and how long?"
 GERMAN = "Was ist die beste Art, Reis für zwei Freunde zu kochen, und wie lange?"

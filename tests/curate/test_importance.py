@@ -6,10 +6,10 @@ import pytest
 from sft import load_config
 from sft.config import SourceConfig
 from sft.curate.importance import importance
-from sft.data.read import read_conversations
+from sft.data.rows.read import read_conversations
 from sft.errors import ConfigError, DataError
-from sft.setup import build_batches, prepare_data
-from sft.trackers.console import Console
+from sft.terminal.console import Console
+from sft.training.setup import build_batches, prepare_data
 from trained import make_world
 
 

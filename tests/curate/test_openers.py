@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sft.curate.openers import opener, surface
+from sft.texts.openers import opener, surface
 
 FIRST = ["Paris", "Take", "When", "Most", "Water", "Sum"]
 

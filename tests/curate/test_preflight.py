@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sft.curate.preflight import preflight
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 
 def test_repeated_rows_and_leaks(rows):

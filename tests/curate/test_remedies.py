@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sft.curate.openers import opener
 from sft.curate.remedies import cap_openers, dedupe, select_diverse, usage_weights
 from sft.curate.strip import strip_openers
 from sft.errors import ConfigError
+from sft.texts.openers import opener
 
 BODIES = [
     f"{word} makes number {i} true."
@@ -78,7 +78,7 @@ def test_what_is_not_an_opener_beyond_its_share_stays(answered, answers):
 def test_only_the_first_answer_is_stripped_and_the_rest_of_the_row_stays(row):
     from dataclasses import replace
 
-    from sft.data.conversation import Message
+    from sft.data.rows.conversation import Message
 
     before = []
     for line in range(1, 21):

@@ -9,10 +9,10 @@ from sft.config import dump_yaml
 from sft.dashboard.answers import ANSWERS, compare
 from sft.dashboard.answers.series import MAIN
 from sft.errors import ConfigError
-from sft.records.events import EventLog
-from sft.records.record import METRICS
-from sft.records.store import RecordStore, read_records
-from sft.run_dir import RunDir
+from sft.runs.events import EventLog
+from sft.runs.record import METRICS
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore, read_records
 from trained import Trained, make_world, write_rows
 
 
@@ -48,16 +48,16 @@ def test_snapshot(run, trained):
     assert (found["name"], found["state"]["state"]) == ("mine", "finished")
     assert (found["step"], found["num_steps"], found["epoch"]) == (12, 12, last["epoch"])
     assert found["latest"]["loss"] == last["loss"]
-    assert found["latest"]["val_loss"] == trained.looks[-1]["val_loss"]
-    assert found["looks"] == trained.looks
+    assert found["latest"]["val_loss"] == trained.evals[-1]["val_loss"]
+    assert found["evaluations"] == trained.evals
     assert found["elapsed_seconds"] == pytest.approx(
-        last["seconds"] + sum(look["look_seconds"] for look in trained.looks)
+        last["seconds"] + sum(evaluation["eval_seconds"] for evaluation in trained.evals)
     )
     assert found["signs"] == trained.summary.signs
     assert found["verdicts"] == trained.summary.guards
     assert (found["best_step"], found["objective"]) == (trained.summary.best_step, "usage_loss")
     assert found["eta_seconds"] is None
-    assert {"look", "checkpoint", "finished"} <= {mark["kind"] for mark in found["marks"]}
+    assert {"evaluation", "checkpoint", "finished"} <= {mark["kind"] for mark in found["marks"]}
     assert found["attempts"] == 1
     assert found["metrics"].keys() == METRICS.keys()
     assert all(found["metrics"][name]["watch"] for name in MAIN)
@@ -71,12 +71,12 @@ def test_series(run, trained):
     assert found["series"]["loss"]["y"] == [record["loss"] for record in trained.steps]
     assert found["series"]["loss"]["smooth"]["y"][0] == trained.steps[0]["loss"]
     assert {"accuracy", "grad_norm", "tokens_per_second"} <= found["series"].keys()
-    assert found["looks"]["val_loss"]["step"] == [0, 4, 8, 12]
-    assert {"usage_loss", "retain_loss", "retain_kl"} <= found["looks"].keys()
+    assert found["evaluations"]["val_loss"]["step"] == [0, 4, 8, 12]
+    assert {"usage_loss", "retain_loss", "retain_kl"} <= found["evaluations"].keys()
     found = ask(run, "series", names="loss,val_loss,nonsense", x="tokens", to="0")
     assert found["series"].keys() == {"loss", "nonsense"}
     assert found["series"]["nonsense"]["x"] == found["series"]["loss"]["x"] == []
-    assert found["looks"]["val_loss"]["x"] == [0]
+    assert found["evaluations"]["val_loss"]["x"] == [0]
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_compare(run, trained, world):
 
 
 def test_time_left_and_marks_of_a_run_that_goes_on(tmp_path):
-    config = {"config": {"looks": {"every": 10}}, "num_steps": 25}
+    config = {"config": {"eval": {"every": 10}}, "num_steps": 25}
     with RunDir.open(tmp_path / "live") as live, RecordStore(live.metrics) as metrics:
         live.config.write_text(dump_yaml(config))
         EventLog(live.events).add("resumed", "from step 8", step=8)
-        metrics.append({"step": 0, "epoch": 0.0, "val_loss": 2.0, "look_seconds": 7.0})
+        metrics.append({"step": 0, "epoch": 0.0, "val_loss": 2.0, "eval_seconds": 7.0})
         for step, seconds in ((1, 2.0), (2, 4.0)):
             metrics.append({"step": step, "loss": 1.0, "seconds": seconds})
         assert ask(live, "snapshot")["eta_seconds"] is None  # before three steps
@@ -200,7 +200,7 @@ def test_time_left_and_marks_of_a_run_that_goes_on(tmp_path):
         os.utime(live.metrics, (later, later))
         found = ask(live, "snapshot")
     assert found["state"]["state"] == "training"
-    # 21 steps of 2 seconds (2, 5, 2), and looks after steps 10, 20 and 25.
+    # 21 steps of 2 seconds (2, 5, 2), and evaluations after steps 10, 20 and 25.
     assert found["eta_seconds"] == pytest.approx(21 * 2.0 + 3 * 7.0)
     assert found["eta_low"] == pytest.approx(21 * 2.0 + 3 * 7.0)
     assert found["eta_high"] == pytest.approx(21 * 4.4 + 3 * 7.0)
@@ -228,7 +228,7 @@ ODD = {
     "broken": dict.fromkeys(OBJECTS, "{ not JSON"),
     "lists instead of objects": dict.fromkeys(OBJECTS, "[1, 2]\n"),
     "other shapes": {
-        "config.yaml": "config: {guards: 5, looks: [], model: x}\nreasons: []\nsources: 7\n",
+        "config.yaml": "config: {guards: 5, evaluations: [], model: x}\nreasons: []\nsources: 7\n",
         "summary.json": '{"guards": 5, "signs": [7], "best": [], "best_step": []}',
         "account.json": '{"rows": [1, {"row": [], "status": {}}], "counts": 5, "notes": {}}',
         "preflight.json": '{"usage": {"uncovered": [1, {"p": "x"}]}, "rows": {"leaks": [1]}}',
@@ -241,13 +241,13 @@ ODD = {
     },
     "NaN": {
         "metrics.jsonl": '{"step": 1, "loss": null, "loss_nonfinite": "nan"}\n'
-        '{"step": 2, "loss": NaN}\n{"step": 3, "epoch": Infinity, "look_seconds": 1e999}\n',
+        '{"step": 2, "loss": NaN}\n{"step": 3, "epoch": Infinity, "eval_seconds": 1e999}\n',
         "preflight.json": '{"usage": {"n": NaN, "p_values": {"a": 1e999}}}',
         "summary.json": '{"best": {"val_loss": NaN}, "signs": [{"figure": Infinity}]}',
     },
     "hostile text": {
         "samples.jsonl": json.dumps({"step": 1, "prompt": HOSTILE, "id": HOSTILE}) + "\n",
-        "events.jsonl": json.dumps({"kind": "look", "text": HOSTILE}) + "\n",
+        "events.jsonl": json.dumps({"kind": "evaluation", "text": HOSTILE}) + "\n",
     },
 }
 
@@ -321,8 +321,8 @@ def test_an_old_run_has_marks_and_no_sources(tmp_path):
         '{"steps": 4, "stopped": "plateau", "verified": "equal", "best_step": 4}'
     )
     found = ask(run, "snapshot")
-    assert [mark["kind"] for mark in found["marks"]] == ["look", "stopped", "finished"]
-    assert found["looks"][0]["val_loss"] == 2.0
+    assert [mark["kind"] for mark in found["marks"]] == ["evaluation", "stopped", "finished"]
+    assert found["evaluations"][0]["val_loss"] == 2.0
     assert found["attempts"] is None
     sources = {row["key"]: row["source"] for row in ask(run, "config")["rows"]}
     assert sources == {"optim.learning_rate": "given", "optim.beta1": "default"}
@@ -333,7 +333,7 @@ def test_a_run_of_another_trainer_is_not_run_again_by_sft(tmp_path):
     saved = {"config": {"run": {"seed": 1}}, "template": {"source": "the trainer's tokenizer"}}
     run.config.write_text(dump_yaml(saved))
     run.metrics.write_text(
-        '{"step": 4, "loss": 1.0}\n{"step": 4, "epoch": 1.0, "look_seconds": 2.0}\n'
+        '{"step": 4, "loss": 1.0}\n{"step": 4, "epoch": 1.0, "eval_seconds": 2.0}\n'
     )
     found = ask(run, "config")
     assert (found["rerun"], found["resume"]) == (None, None)
@@ -345,8 +345,8 @@ def test_a_run_of_another_trainer_is_not_run_again_by_sft(tmp_path):
 
 def test_long_runs_are_thinned(tmp_path):
     run = RunDir(tmp_path)
-    looks = ({"step": n, "epoch": 1.0, "val_loss": 1.0, "look_seconds": 1.0} for n in range(3000))
-    run.metrics.write_text("".join(json.dumps(look) + "\n" for look in looks))
+    evals = ({"step": n, "epoch": 1.0, "val_loss": 1.0, "eval_seconds": 1.0} for n in range(3000))
+    run.metrics.write_text("".join(json.dumps(evaluation) + "\n" for evaluation in evals))
     findings = (
         {
             "guard": "health",
@@ -358,12 +358,12 @@ def test_long_runs_are_thinned(tmp_path):
         for n in range(3000)
     )
     run.findings.write_text("".join(json.dumps(finding) + "\n" for finding in findings))
-    steps = [look["step"] for look in ask(run, "snapshot")["looks"]]
+    steps = [evaluation["step"] for evaluation in ask(run, "snapshot")["evaluations"]]
     assert (len(steps), steps[:2], steps[-1]) == (1000, [0, 2001], 2999)
     points = ask(run, "guards")["signals"]["health.spikes"]["points"]
     assert len(points) <= 400
     assert {0, 777, 2999} <= {point["step"] for point in points}
-    assert len(ask(run, "series", width="50")["looks"]["val_loss"]["x"]) <= 100
+    assert len(ask(run, "series", width="50")["evaluations"]["val_loss"]["x"]) <= 100
 
 
 def test_a_value_that_is_not_finite_is_null(tmp_path):

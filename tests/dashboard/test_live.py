@@ -16,8 +16,8 @@ from sft.dashboard import live
 from sft.dashboard.cursor import Cursor, line_end
 from sft.dashboard.folders import Folders
 from sft.dashboard.live import MOST_RECORDS, RowsFeed, RunFeed, Threads, Watcher, json_bytes
-from sft.report.index import run_id
-from sft.run_dir import RunDir
+from sft.runs.index import run_id
+from sft.runs.run_dir import RunDir
 
 # Ten records for each line it is told, each written in two pieces.
 WRITER = """
@@ -107,15 +107,15 @@ def test_a_place_fits_only_behind_a_line(run):
 def test_all_kinds_of_records_are_told_once(run):
     feed = RunFeed(run)
     start = Cursor.at_end(run)
-    add(run.metrics, step_record(4), {"step": 4, "val_loss": 1.0, "look_seconds": 1.0})
+    add(run.metrics, step_record(4), {"step": 4, "val_loss": 1.0, "eval_seconds": 1.0})
     add(run.metrics, {"step": 4, "test_loss": 1.0})
     for path in (run.events, run.findings, run.samples):
         add(path, {"kind": path.name})
     ((event, data),), end = read_all(feed, start)
     assert event == "records"
     assert [record["step"] for record in data["steps"]] == [4]
-    assert [set(record) - {"step"} for record in data["looks"]] == [
-        {"val_loss", "look_seconds"},
+    assert [set(record) - {"step"} for record in data["evaluations"]] == [
+        {"val_loss", "eval_seconds"},
         {"test_loss"},
     ]
     names = {name: data[name][0]["kind"] for name in ("events", "findings", "samples")}

@@ -15,8 +15,8 @@ from served import Server, add, step_record, write_run
 from sft.dashboard.answers import ANSWERS
 from sft.dashboard.folders import DEPTH, Folders, search
 from sft.dashboard.server import STATIC, VIEWS
-from sft.report.index import run_id
-from sft.run_dir import RunDir
+from sft.runs.index import run_id
+from sft.runs.run_dir import RunDir
 
 # An answer that fails on purpose, one that takes long, and one that is no JSON.
 ODD_ANSWERS = """
@@ -196,7 +196,7 @@ def ask_in_vain(server, path):
         assert server.ask(path)[0] == 500
 
 
-def test_a_search_follows_no_link_and_does_not_look_into_runs(tmp_path):
+def test_a_search_follows_no_link_and_does_not_eval_into_runs(tmp_path):
     inside = write_run(tmp_path / "run")
     write_run(inside / "checkpoints" / "nested")
     write_run(tmp_path / ".tmp-hidden" / "x")

@@ -8,10 +8,10 @@ import pytest
 from tokenizers import Tokenizer
 
 import tiny
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
+from sft.data.template.chat_template import ChatTemplate
 
-FOLDERS = (Path(__file__).parent / "templates", resources.files("sft.data") / "templates")
+FOLDERS = (Path(__file__).parent / "templates", resources.files("sft.data.template"))
 SPECIALS = [
     *tiny.SPECIALS,
     *("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sft.data.batches import Batches
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import Example
 from sft.errors import ConfigError
 

@@ -8,9 +8,10 @@ import pytest
 
 import tiny
 from sft.config import DataConfig
-from sft.data import problems
-from sft.data.chat_template import ChatTemplate
-from sft.data.dataset import account, load_data
+from sft.data.account import account
+from sft.data.dataset import load_data
+from sft.data.rows import problems
+from sft.data.template.chat_template import ChatTemplate
 from sft.errors import ConfigError, DataError
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 10

@@ -6,8 +6,8 @@ import pytest
 
 import tiny
 from sft.config import load_config
-from sft.data.chat_template import ChatTemplate
 from sft.data.held_out import load_held_out
+from sft.data.template.chat_template import ChatTemplate
 from sft.errors import ConfigError, DataError
 
 LONG = "fox " * 200

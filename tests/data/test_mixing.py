@@ -5,8 +5,8 @@ import pytest
 
 from sft.config import SourceConfig
 from sft.data.batches import Batches
-from sft.data.conversation import Origin
 from sft.data.mixing import by_source, source_names, source_weights, tempered
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import Example
 
 

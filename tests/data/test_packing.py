@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sft.data.conversation import Origin
 from sft.data.packing import micro_batches, pack, pad, trained_positions
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import IGNORE_INDEX, Example
 
 NO = IGNORE_INDEX

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 import tiny
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Message
 from sft.data.parallel import (
     CHUNK_ROWS,
     TokenOptions,
@@ -16,7 +14,9 @@ from sft.data.parallel import (
     tokenize_chunks,
     tokenize_rows,
 )
-from sft.data.problems import BadRows
+from sft.data.rows.conversation import Message
+from sft.data.rows.problems import BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import fingerprint
 from sft.errors import DataError
 

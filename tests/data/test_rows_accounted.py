@@ -6,11 +6,11 @@ import pytest
 
 import tiny
 from sft.config import DataConfig
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Origin
 from sft.data.dataset import load_data
-from sft.data.problems import BadRows
-from sft.data.read import read_conversations
+from sft.data.rows.conversation import Origin
+from sft.data.rows.problems import BadRows
+from sft.data.rows.read import read_conversations
+from sft.data.template.chat_template import ChatTemplate
 from sft.errors import DataError
 
 LIMIT = 40

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft.data.conversation import Message
+from sft.data.rows.conversation import Message
 from sft.data.splits import given, leaks, num_val, prompt_key, row_text, split_off
 from sft.errors import ConfigError, DataError
 

@@ -9,9 +9,10 @@ import pytest
 import tiny
 from sft.config import DataConfig
 from sft.data import stream
-from sft.data.chat_template import ChatTemplate
-from sft.data.dataset import account, load_data
+from sft.data.account import account
+from sft.data.dataset import load_data
 from sft.data.stream import HELD_OUT
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import TokenCache
 from sft.data.tokenize import fingerprint
 from sft.errors import ConfigError, DataError

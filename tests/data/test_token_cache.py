@@ -9,10 +9,11 @@ import pytest
 
 import tiny
 from sft.config import DataConfig
-from sft.data.chat_template import ChatTemplate
-from sft.data.dataset import account, load_data
+from sft.data.account import account
+from sft.data.dataset import load_data
 from sft.data.parallel import TokenOptions
-from sft.data.problems import BadRows
+from sft.data.rows.problems import BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import TokenCache, tokenizer_fingerprint
 from sft.data.token_store import NotStorable, StoreWriter
 from sft.data.tokenize import Example, fingerprint, tokenize

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import tiny
-from sft.data.chat_template import ChatTemplate
-from sft.data.problems import BadRows
+from sft.data.rows.problems import BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import IGNORE_INDEX, RowFate, fingerprint, tokenize
 from sft.errors import DataError
 

@@ -14,8 +14,8 @@ from typing import Any
 from unittest import mock
 
 import tiny
-from sft.data.chat_template import ChatTemplate, Rendered
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
+from sft.data.template.chat_template import ChatTemplate, Rendered
 from sft.errors import SFTError
 
 FOLDER = Path(__file__).parent
@@ -167,8 +167,8 @@ def tokenizer(name: str) -> Any:
 
 
 def template_text(name: str) -> str:
-    folder = resources.files("sft.data") if name == "chatml" else FOLDER
-    return (folder / "templates" / f"{name}.jinja").read_text(encoding="utf-8").rstrip("\n")
+    folder = resources.files("sft.data.template") if name == "chatml" else FOLDER / "templates"
+    return (folder / f"{name}.jinja").read_text(encoding="utf-8").rstrip("\n")
 
 
 @cache

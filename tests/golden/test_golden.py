@@ -14,7 +14,7 @@ from golden.families import (
     on_a_fixed_day,
     tokenizer,
 )
-from sft.data.tool_text import tools_as_text
+from sft.data.template.tool_text import tools_as_text
 from sft.errors import SFTError
 
 CASES = list(itertools.product(FAMILIES, CONVERSATIONS))

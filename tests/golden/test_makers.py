@@ -13,8 +13,8 @@ import pytest
 
 from golden.families import CALL, TOOLS, chat_template, talk
 from golden.makers import from_ranks, from_sentencepiece
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Message
+from sft.data.rows.conversation import Message
+from sft.data.template.chat_template import ChatTemplate
 
 WHY = 'needs {}: pip install -e ".[goldens]"'
 

@@ -1,4 +1,6 @@
-"""Usage against training data, written out: what hurts, what only looks different, what is open."""
+"""Usage against training data, written out: what hurts, what only evaluations different, what is
+open.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ A_LITTLE = [-0.01, 0.01, -0.02, 0.00, -0.01, 0.02, -0.03, 0.01, 0.00, -0.02, 0.0
 
 
 def findings(val=(), usage=(), preflight=None, probe="usage", n=12):
-    """Looks at steps 1, 2, ... ; each a list of changes."""
+    """Evaluations at steps 1, 2, ... ; each a list of changes."""
     scores = [changes("val", dict(enumerate(val, 1)), n)] if val else []
     if usage:
         scores.append(changes(probe, dict(enumerate(usage, 1)), n))
@@ -37,7 +39,7 @@ def test_learning_that_does_not_help_usage_is_an_alarm():
     assert finding.interval[1] < 0.25 and "usage_weighting" in finding.remedy
 
 
-def test_one_look_is_watched():
+def test_one_eval_is_watched():
     """The evidence of these twelve rows is t = 13; of noisier ones it is less."""
     assert signal("transfer", [BETTER], [SAME]).verdict == "alarm"
     noisy = [x + (0.2 if i % 2 else -0.2) for i, x in enumerate(SAME)]
@@ -109,8 +111,8 @@ def test_other_style_is_never_an_alarm():
     """T6 in full, with a classifier that tells the styles apart."""
     preflight = uncovered(20)
     preflight["usage"]["classifier"] = {"auc": 0.95, "p": 1e-6, "words": ["hey", "quick"]}
-    for looks in ([BETTER], [BETTER, BETTER], [A_LITTLE, BETTER]):
-        found = findings(looks, looks, preflight)
+    for evals in ([BETTER], [BETTER, BETTER], [A_LITTLE, BETTER]):
+        found = findings(evals, evals, preflight)
         assert "alarm" not in {f.verdict for f in found}
     assert only(found, "classifier").verdict == "watch"
     assert "hey, quick" in only(found, "classifier").message

@@ -1,27 +1,27 @@
-"""Looks written out, and whether the run should end."""
+"""Evaluations written out, and whether the run should end."""
 
 from __future__ import annotations
 
 import pytest
 
-from sft.guards.early_stopping import best_look, reason_to_stop
+from sft.guards.early_stopping import best_eval, reason_to_stop
 
 
 def reason(*losses: float, margin: float = 0.01, patience: int = 3) -> str | None:
-    """Looks every 10 steps, the first before training."""
-    looks = [(10 * k, loss) for k, loss in enumerate(losses)]
-    return reason_to_stop(looks, margin=margin, patience=patience)
+    """Evaluations every 10 steps, the first before training."""
+    evals = [(10 * k, loss) for k, loss in enumerate(losses)]
+    return reason_to_stop(evals, margin=margin, patience=patience)
 
 
 GO_ON = {
     "steady fall": [3.0, 2.5, 2.2, 2.0, 1.9, 1.85, 1.8],
-    "slow fall, each look better than all before": [2.0, 1.985, 1.97, 1.955, 1.94],
+    "slow fall, each evaluation better than all before": [2.0, 1.985, 1.97, 1.955, 1.94],
     "one bump": [3.0, 2.5, 2.0, 2.4, 1.9, 1.8],
     "two bumps, then better": [3.0, 2.0, 2.4, 2.3, 1.9],
     "better once, then worse twice": [3.0, 2.0, 1.8, 2.2, 2.3],
-    "no look at all": [],
+    "no evaluation at all": [],
     "only before training": [3.0],
-    "too few looks, though they rise": [2.0, 2.5, 3.0],
+    "too few evaluations, though they rise": [2.0, 2.5, 3.0],
 }
 
 
@@ -33,8 +33,8 @@ def test_it_goes_on(name):
 def test_a_rise_ends_it():
     text = reason(3.0, 2.0, 2.2, 2.3, 2.4)
     assert text == (
-        "val_loss rose: 2.4000 now, 2.0000 at step 10, and above it by more than 0.01 in 3 looks "
-        "in a row"
+        "val_loss rose: 2.4000 now, 2.0000 at step 10, and above it by more than 0.01 in 3 "
+        "evaluations in a row"
     )
 
 
@@ -45,17 +45,17 @@ def test_a_rise_from_the_base_model_on_ends_it():
 def test_a_plateau_ends_it():
     text = reason(3.0, 2.0, 1.995, 2.005, 1.992)
     assert text == (
-        "val_loss is on a plateau: no look of the last 3 is better than the 2.0000 of step 10 by "
-        "more than 0.01"
+        "val_loss is on a plateau: no evaluation of the last 3 is better than the 2.0000 of step "
+        "10 by more than 0.01"
     )
 
 
-def test_a_rise_with_one_look_inside_the_margin_is_a_plateau():
+def test_a_rise_with_one_eval_inside_the_margin_is_a_plateau():
     assert "plateau" in reason(3.0, 2.0, 2.3, 2.005, 2.4)
 
 
-def test_creeping_below_the_margin_for_patience_looks_is_a_plateau():
-    """Each look is better, but all three together by less than the margin."""
+def test_creeping_below_the_margin_for_patience_evals_is_a_plateau():
+    """Each evaluation is better, but all three together by less than the margin."""
     assert "plateau" in reason(3.0, 2.0, 1.997, 1.994, 1.991)
     assert reason(3.0, 2.0, 1.997, 1.994, 1.985) is None
 
@@ -92,15 +92,15 @@ def test_a_loss_that_is_not_a_number_is_worse_than_any():
     assert reason(nan, 2.0, 1.8, 1.6) is None
     assert reason(3.0, nan, 2.0, 1.8, 1.6) is None
     assert reason(3.0, 2.0, nan, 1.8, nan) is None
-    assert best_look([(0, 3.0), (10, nan), (20, 2.0), (30, 2.5)]) == (20, 2.0)
-    assert best_look([(0, 3.0), (10, nan)]) is None
+    assert best_eval([(0, 3.0), (10, nan), (20, 2.0), (30, 2.5)]) == (20, 2.0)
+    assert best_eval([(0, 3.0), (10, nan)]) is None
 
 
-def test_best_look_is_the_lowest_and_the_earliest_of_equals():
-    assert best_look([(0, 3.0), (10, 2.0), (20, 1.5), (30, 1.5), (40, 1.7)]) == (20, 1.5)
+def test_best_eval_is_the_lowest_and_the_earliest_of_equals():
+    assert best_eval([(0, 3.0), (10, 2.0), (20, 1.5), (30, 1.5), (40, 1.7)]) == (20, 1.5)
 
 
-def test_best_look_never_is_the_base_model():
-    assert best_look([(0, 1.0), (10, 2.0), (20, 3.0)]) == (10, 2.0)
-    assert best_look([(0, 1.0)]) is None
-    assert best_look([]) is None
+def test_best_eval_never_is_the_base_model():
+    assert best_eval([(0, 1.0), (10, 2.0), (20, 3.0)]) == (10, 2.0)
+    assert best_eval([(0, 1.0)]) is None
+    assert best_eval([]) is None

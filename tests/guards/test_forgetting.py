@@ -14,19 +14,19 @@ BARELY = [0.04, 0.05, 0.03, 0.06, 0.04, 0.05, 0.04, 0.03, 0.05, 0.04, 0.06, 0.05
 SCATTERED = [0.9, -0.8, 0.5, -0.6, 0.7, -0.9, 0.4, -0.2, 0.6, -0.7, 0.3, -0.1]
 
 
-def retention(*looks, probe="retain", n=12, **settings):
-    scores = changes(probe, dict(enumerate(looks, start=1)), n)
+def retention(*evals, probe="retain", n=12, **settings):
+    scores = changes(probe, dict(enumerate(evals, start=1)), n)
     return only(forgetting(told(scores, **settings)), "retention")
 
 
-def test_a_loss_in_two_looks_is_an_alarm():
+def test_a_loss_in_two_evals_is_an_alarm():
     finding = retention([x / 2 for x in LOST], LOST)
     assert (finding.verdict, finding.n, finding.threshold) == ("alarm", 12, 0.05)
     assert finding.statistic == pytest.approx(sum(LOST) / 12)
     assert finding.interval[0] > 0.05 and "sft blend RUN" in finding.remedy
 
 
-def test_one_look_alarms_only_beyond_doubt():
+def test_one_eval_alarms_only_beyond_doubt():
     assert retention(LOST).verdict == "alarm"  # t is above 8
     unsure = [x if i % 2 else x / 3 for i, x in enumerate(LOST)]
     assert retention(unsure).verdict == "watch"
@@ -43,7 +43,7 @@ def test_what_stays_within_the_budget_is_no_alarm():
     assert retention(BARELY, BARELY, forgetting_budget=0.02).verdict == "alarm"
 
 
-def test_too_few_texts_are_insufficient_however_bad_it_looks():
+def test_too_few_texts_are_insufficient_however_bad_it_evals():
     finding = retention([0.9] * 7, [0.9] * 7, n=7)
     assert finding.verdict == "insufficient" and "8" in finding.message
 
@@ -54,10 +54,10 @@ def test_a_probe_that_sees_nothing_does_not_pass():
     assert "use about" in finding.message
 
 
-def test_more_looks_share_one_alpha():
-    look = [0.08, 0.12, 0.05, 0.20, 0.04, 0.11, 0.09, 0.15, 0.03, 0.13, 0.07, 0.16]
-    assert retention(look, look, num_looks=1).verdict == "alarm"
-    assert retention(look, look, num_looks=60).verdict == "watch"
+def test_more_eval_share_one_alpha():
+    evaluation = [0.08, 0.12, 0.05, 0.20, 0.04, 0.11, 0.09, 0.15, 0.03, 0.13, 0.07, 0.16]
+    assert retention(evaluation, evaluation, num_evals=1).verdict == "alarm"
+    assert retention(evaluation, evaluation, num_evals=60).verdict == "watch"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,10 @@ def test_more_looks_share_one_alpha():
         ([], "no `retain` probe"),
         (changes("val", {8: (0.5, 0.1)}), "no `retain` probe"),
         (changes("retain", {}), "only the base model"),
-        ([row for row in changes("retain", {4: (0, 1), 8: (0, 1)}) if row["step"]], "no look at"),
+        (
+            [row for row in changes("retain", {4: (0, 1), 8: (0, 1)}) if row["step"]],
+            "no evaluation at",
+        ),
     ],
 )
 def test_what_was_not_measured_never_passes(scores, reason):

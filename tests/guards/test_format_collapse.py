@@ -13,11 +13,11 @@ BASE = (0.18, 1.18, 0.0, 0.0)
 SURE = (0.96, 0.06, 5.6, 0.12)
 
 
-def openings(probe, *looks, n=20, labels=None):
-    """The base, then `looks` of p_top, MI, KL at position 1, KL at 2-5."""
-    steps = range(1, len(looks) + 1)
+def openings(probe, *evals, n=20, labels=None):
+    """The base, then `evaluations` of p_top, MI, KL at position 1, KL at 2-5."""
+    steps = range(1, len(evals) + 1)
     scores = changes(probe, dict.fromkeys(steps, STILL), n)
-    scores = with_openings(scores, {0: BASE, **dict(zip(steps, looks, strict=True))})
+    scores = with_openings(scores, {0: BASE, **dict(zip(steps, evals, strict=True))})
     for row in scores if labels else ():
         row["first_label"] = labels[int(row["id"].partition(":")[2])]
     return scores
@@ -34,7 +34,7 @@ def test_one_opener_for_all_prompts_is_an_alarm():
     assert finding.threshold == pytest.approx(0.737, abs=0.001)  # 4 of 20: at most .437, plus .3
 
 
-def test_the_first_look_alarms_only_beyond_doubt():
+def test_the_first_eval_alarms_only_beyond_doubt():
     assert verdict(openings("usage", SURE)).verdict == "alarm"
     unsure = (0.75, 0.06, 5.6, 0.12)
     assert verdict(openings("usage", unsure)).verdict == "watch"
@@ -42,7 +42,7 @@ def test_the_first_look_alarms_only_beyond_doubt():
 
 
 @pytest.mark.parametrize(
-    ("look", "expected"),
+    ("evaluation", "expected"),
     [
         ((0.17, 1.18, 0.1, 0.1), "pass"),  # clean pilot
         ((0.32, 1.54, 4.0, 0.93), "pass"),  # tiny pilot
@@ -51,8 +51,8 @@ def test_the_first_look_alarms_only_beyond_doubt():
         ((0.60, 0.06, 5.6, 0.12), "watch"),  # not .3 above the bound of the references
     ],
 )
-def test_all_three_conditions_are_needed(look, expected):
-    assert verdict(openings("usage", look, look)).verdict == expected
+def test_all_three_conditions_are_needed(evaluation, expected):
+    assert verdict(openings("usage", evaluation, evaluation)).verdict == expected
 
 
 def test_a_json_task_is_meant_to_open_alike():

@@ -135,6 +135,6 @@ def test_a_loss_flat_from_the_start_is_watched():
     assert of(noisy)["learning"].verdict == "insufficient"
 
 
-def test_the_newest_look_dates_the_findings():
+def test_the_newest_eval_dates_the_findings():
     record = history(GuardSettings(), metrics(falling()), scores("val", drawn([2.0, 1.9, 1.8])))
     assert {finding.step for finding in health(record)} == {20}

@@ -28,7 +28,7 @@ def record():
     return history(GuardSettings(), METRICS, SCORES, [{"step": 10, "id": "a"}])
 
 
-def test_a_table_has_a_row_for_each_look_and_a_column_for_each_example():
+def test_a_table_has_a_row_for_each_eval_and_a_column_for_each_example():
     table = record().table("val")
     assert (table.steps, table.ids) == ((0, 10), ("a", "b"))
     np.testing.assert_array_equal(table.loss, [[2.0, 3.0], [1.0, math.nan]])
@@ -52,21 +52,21 @@ def test_training_losses():
     np.testing.assert_array_equal(losses, [3.0, math.nan, 2.0])
 
 
-def test_steps_and_looks():
+def test_steps_and_evals():
     assert record().step == 11
-    assert record().look_steps == (0, 10)
-    assert history(GuardSettings()).look_steps == ()
+    assert record().eval_steps == (0, 10)
+    assert history(GuardSettings()).eval_steps == ()
     assert history(GuardSettings()).step == 0
 
 
 def test_replay_sees_nothing_of_what_came_later():
     early = record().at(2)
-    assert early.look_steps == (0,)
+    assert early.eval_steps == (0,)
     assert early.step == 2
     assert len(early.metrics) == 2
     assert list(early.samples) == []
     assert early.table("val").loss.tolist() == [[2.0, 3.0]]
-    assert record().at(11).look_steps == record().look_steps
+    assert record().at(11).eval_steps == record().eval_steps
 
 
 def test_a_probe_that_starts_later_is_absent_before():

@@ -62,13 +62,15 @@ RISES: Change = (0.30, 0.01)
 
 
 def damaged(val: Change, usage: Change, retain: Change, train: float = -1.5, **openings):
-    """Two looks alike; training loss falls."""
+    """Two evaluations alike; training loss falls."""
     tables = [
         changes(probe, {1: change, 2: change})
         for probe, change in (("val", val), ("usage", usage), ("retain", retain))
     ]
     for table in tables[:2] if openings else ():
-        with_openings(table, {0: (0.18, 1.18, 0, 0), 1: openings["look"], 2: openings["look"]})
+        with_openings(
+            table, {0: (0.18, 1.18, 0, 0), 1: openings["evaluation"], 2: openings["evaluation"]}
+        )
     tables.append(changes("train_probe", {1: (train / 2, 0.02), 2: (train, 0.02)}))
     return told(*tables, preflight=uncovered(3))
 
@@ -106,7 +108,7 @@ SURE = (0.96, 0.06, 5.6, 0.12)
 
 def test_a_collapsed_opener_explains_what_that_token_costs():
     """0.1 nats over 40 tokens are 4 of the 5.6 nats that the opener costs."""
-    found = judge(damaged((-0.5, 0.02), (0.1, 0.003), (0.0, 0.01), look=SURE))
+    found = judge(damaged((-0.5, 0.02), (0.1, 0.003), (0.0, 0.01), evaluation=SURE))
     assert [name_of(f) for f in rank(found)] == ["format_collapse.opener"]
     opener = only(found, "opener")
     assert set(opener.explains) == {"distribution_mismatch.harm", "distribution_mismatch.transfer"}
@@ -115,13 +117,13 @@ def test_a_collapsed_opener_explains_what_that_token_costs():
 
 
 def test_a_collapsed_opener_does_not_explain_more_than_that():
-    found = judge(damaged((-0.5, 0.02), (0.6, 0.02), (0.0, 0.01), look=SURE))
+    found = judge(damaged((-0.5, 0.02), (0.6, 0.02), (0.0, 0.01), evaluation=SURE))
     assert only(found, "harm").verdict == "alarm"
     assert only(found, "opener").explains == ()
 
 
 def test_a_rise_where_references_open_like_the_model_is_not_the_openers():
-    run = damaged((0.1, 0.003), (0.0, 0.01), (0.0, 0.01), look=SURE)
+    run = damaged((0.1, 0.003), (0.0, 0.01), (0.0, 0.01), evaluation=SURE)
     found = only(judge(run), "paired_rise")
     assert found.verdict == "watch"  # its references open otherwise: the opener costs that much
     run.tables["val"].columns["first_label"][:] = 3
@@ -131,7 +133,7 @@ def test_a_rise_where_references_open_like_the_model_is_not_the_openers():
 def test_everything_at_once_alarms_everywhere():
     """Cocktail: learned by heart, prefixed, elsewhere, and at a high learning rate."""
     spread = (0.96, 0.06, 8.0, 3.0)
-    run = damaged((1.0, 0.03), (1.5, 0.05), (0.9, 0.03), look=spread)
+    run = damaged((1.0, 0.03), (1.5, 0.05), (0.9, 0.03), evaluation=spread)
     run = type(run)(run.settings, run.metrics, run.tables, (), uncovered(25))
     alarms = [f.guard for f in rank(judge(run))]
     assert alarms[0] == "overfitting"

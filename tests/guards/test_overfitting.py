@@ -19,9 +19,12 @@ ROWS = {
 
 
 def spread(means, n=10, step=0.01):
-    """Losses written out: row i lies `i * step` above the mean, and each look adds a little."""
+    """Losses written out: row i lies `i * step` above the mean, and each evaluation adds a
+    little.
+    """
     return [
-        [mean + i * step * (1 + 0.1 * look) for i in range(n)] for look, mean in enumerate(means)
+        [mean + i * step * (1 + 0.1 * evaluation) for i in range(n)]
+        for evaluation, mean in enumerate(means)
     ]
 
 
@@ -138,7 +141,7 @@ def test_a_hump_during_warm_up_is_not_judged():
     assert verdict(*after, warmup_steps=20) == "pass"
 
 
-def test_one_bad_look_is_watched_two_in_a_row_alarm():
+def test_one_bad_eval_is_watched_two_in_a_row_alarm():
     """Every row rises above the margin: 1 in 1,024 by chance, but t is only 3.6."""
     val = np.array(spread([2.0, 1.8, 1.8, 1.8], step=0.0))
     val[2:] += [0.03, 0.13] * 5
@@ -273,18 +276,20 @@ def test_rows_known_to_have_leaked_do_not_hide_a_rise():
     assert verdict(val, train, rows=ROWS) != "alarm"
 
 
-# Noise, as in the simulation the rule was chosen by: 12 looks at 30 rows
+# Noise, as in the simulation the rule was chosen by: 12 evaluations at 30 rows
 
 LEARNED = list(2 - 0.05 * np.arange(13))
 
 
 def first_alarms(means, runs):
-    """At which look each run first alarms, 0 where it never does; and the share that is watched."""
+    """At which evaluation each run first alarms, 0 where it never does; and the share that is
+    watched.
+    """
     first, watched = [], 0
     for seed in range(runs):
         val, train = drawn(means, 30, seed=seed), drawn(LEARNED, 30, seed=seed + 10**6)
-        record = run(val, train, num_looks=12)
-        verdicts = [overfitting(record.at(step))[0].verdict for step in record.look_steps]
+        record = run(val, train, num_evals=12)
+        verdicts = [overfitting(record.at(step))[0].verdict for step in record.eval_steps]
         first.append(verdicts.index("alarm") if "alarm" in verdicts else 0)
         watched += "watch" in verdicts
     return np.array(first), watched / runs
@@ -297,9 +302,12 @@ def test_noise_on_a_plateau_or_a_steady_fall_is_not_overfitting(slope):
     assert watched <= 0.2
 
 
-def test_a_slow_rise_is_caught_within_six_looks_of_the_minimum():
-    """.02 nats a look, half of what rows differ by in one look."""
-    means = [2 - 0.02 * look if look < 4 else 1.92 + 0.02 * (look - 4) for look in range(13)]
+def test_a_slow_rise_is_caught_within_six_evals_of_the_minimum():
+    """.02 nats an evaluation, half of what rows differ by in one evaluation."""
+    means = [
+        2 - 0.02 * evaluation if evaluation < 4 else 1.92 + 0.02 * (evaluation - 4)
+        for evaluation in range(13)
+    ]
     first, _ = first_alarms(means, 8)
     assert (first > 0).mean() >= 0.9
     assert 5 < first[first > 0].mean() < 10

@@ -87,24 +87,24 @@ def test_intervals_cover_as_often_as_they_say():
     assert 0.93 < np.mean([low <= 0.3 <= high for low, high in intervals]) < 0.97
 
 
-def looks(rng: np.random.Generator, num_looks: int, n: int, mean: float = 0.0) -> np.ndarray:
-    """Differences of the same examples at looks that drift together."""
-    return mean + rng.normal(0, 0.1, (num_looks, n)).cumsum(axis=0)
+def evals(rng: np.random.Generator, num_evals: int, n: int, mean: float = 0.0) -> np.ndarray:
+    """Differences of the same examples at evaluations that drift together."""
+    return mean + rng.normal(0, 0.1, (num_evals, n)).cumsum(axis=0)
 
 
-def test_the_largest_t_over_looks_is_uniform_under_the_null():
+def test_the_largest_t_over_evals_is_uniform_under_the_null():
     rng = generator(5)
-    p = [st.max_t(looks(rng, 6, 12)) for _ in range(300)]
+    p = [st.max_t(evals(rng, 6, 12)) for _ in range(300)]
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
 
-def test_max_t_of_one_look_is_the_sign_flip_test():
-    """With one look t grows with the sum, so the two orders of patterns are the same."""
+def test_max_t_of_one_eval_is_the_sign_flip_test():
+    """With one evaluation t grows with the sum, so the two orders of patterns are the same."""
     delta = np.array([1.2, -0.4, 0.9, 2.0, 0.3, -0.1, 1.1])
     assert st.max_t(delta[None], 0.5) == pytest.approx(st.paired(delta, 0.5).p)
 
 
-def test_max_t_is_sharper_than_bonferroni_on_looks_that_agree():
+def test_max_t_is_sharper_than_bonferroni_on_evals_that_agree():
     rng = generator(2)
     base = rng.normal(0.08, 0.1, 13)
     delta = base + rng.normal(0, 0.005, (8, 13))

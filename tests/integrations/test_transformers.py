@@ -20,14 +20,14 @@ from sft.guards.base import Finding
 from sft.integrations.transformers import JOINED, GuardCallback
 from sft.integrations.unchanged import unchanged
 from sft.probes.generate import generate
-from sft.records.store import read_records
-from sft.run_dir import RunDir
-from sft.verdicts import history_of, read_findings, replay
+from sft.runs.history import history_of, read_findings, replay
+from sft.runs.run_dir import RunDir
+from sft.runs.store import read_records
 from trained import WORDS, Outcome
 from trained_elsewhere import rows, tokenised, trainer
 
 TRAIN, VAL = rows(24), rows(12, start=100)
-SIX_LOOKS = [0, 1, 2, 3, 4, 5, 6]
+SIX_EVALS = [0, 1, 2, 3, 4, 5, 6]
 
 
 def model_with_dropout():
@@ -66,12 +66,12 @@ def test_guards_that_watch_leave_the_training_bit_for_bit_as_it_was(watched, tmp
 
 def test_the_run_folder_is_one_that_sft_guards_reads(watched):
     run, done = watched
-    assert sorted({record["step"] for record in read_records(RunDir(run).scores)}) == SIX_LOOKS
+    assert sorted({record["step"] for record in read_records(RunDir(run).scores)}) == SIX_EVALS
     steps = [record for record in metrics(run) if "loss" in record]
     logged = [log for log in done.state.log_history if "loss" in log]
     for name in ("step", "loss", "learning_rate", "epoch", "grad_norm"):
         assert [record[name] for record in steps] == [log[name] for log in logged]
-    assert [record["step"] for record in metrics(run) if "val_loss" in record] == SIX_LOOKS
+    assert [record["step"] for record in metrics(run) if "val_loss" in record] == SIX_EVALS
     assert json.loads(RunDir(run).preflight.read_text())["rows"]["train"] == len(TRAIN)
     samples = read_records(RunDir(run).samples)
     assert {sample["step"] for sample in samples} == {0, 3, 6}
@@ -83,13 +83,13 @@ def test_the_run_folder_is_one_that_sft_guards_reads(watched):
 
 def test_the_config_says_what_the_trainer_does(watched):
     config = history_of(RunDir(watched[0])).settings
-    assert (config.num_steps, config.num_looks) == (6, 6)
+    assert (config.num_steps, config.num_evals) == (6, 6)
     assert config.learning_rate == pytest.approx(3e-3)
     # 24 rows, two at a time, two times a step: one pass is six steps.
     assert json.loads(RunDir(watched[0]).preflight.read_text())["rows"]["visits"] == 24
 
 
-def test_a_look_leaves_no_trace_in_the_model():
+def test_a_eval_leaves_no_trace_in_the_model():
     model = tiny.model()
     model.train()
     model.model.layers[0].eval()  # a frozen part, as some trainers have it
@@ -160,7 +160,7 @@ def test_an_alarm_ends_the_training(tmp_path, capsys, action):
         max_steps=100,
         learning_rate=1e-2,
         lr_scheduler_type="constant",
-        logging_steps=500,  # looks do not depend on it
+        logging_steps=500,  # evaluations do not depend on it
     )
     run.train()
     last = run.state.global_step
@@ -190,7 +190,7 @@ def test_a_training_that_is_continued_continues_its_records(tmp_path):
     assert replay(history_of(RunDir(tmp_path / "run"))) == read_findings(RunDir(tmp_path / "run"))
     cut = read_records(tmp_path / "run" / "metrics.discarded.jsonl")
     assert {record["step"] for record in cut} == {5, 6}
-    with pytest.raises(ConfigError, match="no look at the base model"):
+    with pytest.raises(ConfigError, match="no evaluation at the base model"):
         run("new").train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
     # The folder is free again, and is refused for other rows.
     other = GuardCallback(tmp_path / "run", train=TRAIN[:20], val=VAL)
@@ -255,7 +255,7 @@ def prompt_tuned():
         ({"train": ["rows.jsonl"]}, None, "found text in them"),
         ({"action": "restore_best"}, None, "restore_best: which weights are best"),
         ({"action": {"overfiting": "stop"}}, None, "unknown guard 'overfiting'"),
-        ({"settings": {"looks.bugdet": 1}}, None, "looks.bugdet"),
+        ({"settings": {"eval.bugdet": 1}}, None, "eval.bugdet"),
     ],
 )
 def test_what_cannot_be_watched_is_refused(tmp_path, options, make_model, message):

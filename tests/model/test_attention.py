@@ -91,7 +91,7 @@ def test_what_it_cannot_do_it_refuses(more):
         flat_attention(CAUSAL, q, k, v, None, **{"cu_seq_lens_q": BOUNDS, **more})
 
 
-def test_a_model_that_looks_ahead_is_refused():
+def test_a_model_that_evals_ahead_is_refused():
     module = torch.nn.Module()
     module.is_causal = False
     with pytest.raises(UnsupportedAttention, match="Module"):

@@ -165,7 +165,7 @@ def test_noise_is_for_training_only():
 
 
 def test_the_embedding_learns_through_the_noise():
-    model = tiny.model("mistral")  # untied: the gradient comes through the look-up alone
+    model = tiny.model("mistral")  # untied: the gradient comes through the evaluation-up alone
     Forward(model, neftune_alpha=5.0).loss(BATCH).objective.backward()
     touched = model.get_input_embeddings().weight.grad.abs().sum(1) > 0
     assert set(touched.nonzero().flatten().tolist()) <= set(BATCH.input_ids.tolist())

@@ -14,12 +14,12 @@ from sft.config import MethodConfig, OptimConfig
 from sft.data.packing import pack
 from sft.data.tokenize import Example
 from sft.errors import ConfigError
-from sft.export.weights import save_model
 from sft.model.forward import Forward
 from sft.model.lora import merge, prepare_method, trained_parameters
+from sft.model.save import save_model
 from sft.model.self_check import check_layout
-from sft.optim.optimizers import build_optimizer
-from sft.step import train_step
+from sft.training.optimizers import build_optimizer
+from sft.training.step import train_step
 
 IDS = torch.arange(380, 400)[None]
 NEW = [398, 399]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import continuation
 from sft.probes.pack import (
     FEWEST,
@@ -21,7 +21,7 @@ from sft.probes.pack import (
 from sft.probes.retention import SAMPLE_TOKENS
 
 LENGTH = 40
-LOOKS = 6
+EVALS = 6
 
 
 def rows(num, length=LENGTH, name="rows"):
@@ -39,22 +39,22 @@ def sizes(num_trained, *, train=500, val=100, usage=200, drift=0, budget=0.1):
         [LENGTH] * drift,
         trained_tokens=num_trained,
         budget=budget,
-        num_looks=LOOKS,
+        num_evals=EVALS,
     )
 
 
 def cost(chosen, num_trained):
-    """What all looks take, as a share of training."""
+    """What all evaluations take, as a share of training."""
     scored = chosen.val + chosen.train_probe + chosen.usage + chosen.drift
     tokens = LENGTH * scored + SAMPLE_TOKENS * chosen.retain
-    return (LOOKS + 1) * tokens / (SCORING_COST * num_trained)
+    return (EVALS + 1) * tokens / (SCORING_COST * num_trained)
 
 
 @pytest.mark.parametrize("num_trained", [120_000, 200_000, 400_000, 5_000_000])
 @pytest.mark.parametrize("drift", [0, 50, 300])
-def test_looks_fit_into_the_budget_where_it_is_large_enough(num_trained, drift):
+def test_evals_fit_into_the_budget_where_it_is_large_enough(num_trained, drift):
     chosen = sizes(num_trained, drift=drift, usage=200 if drift < 300 else 0)
-    assert cost(chosen, num_trained) <= 0.1 + (FEWEST * LENGTH * (LOOKS + 1)) / (3 * num_trained)
+    assert cost(chosen, num_trained) <= 0.1 + (FEWEST * LENGTH * (EVALS + 1)) / (3 * num_trained)
     assert chosen.val >= FEWEST_VAL and chosen.train_probe >= FEWEST_TRAIN
     assert FEWEST <= chosen.retain <= MOST and chosen.train_probe <= MOST
     assert chosen.usage <= MOST_USAGE and chosen.drift <= MOST_USAGE
@@ -120,6 +120,6 @@ def test_the_probe_of_validation_marks_the_boilerplate_of_training():
         assert mask.tolist() == [True, True, True, False]
 
 
-def test_tokens_of_a_probe_are_those_a_look_reads():
+def test_tokens_of_a_probe_are_those_a_eval_reads():
     assert Probe("val", rows(3)).num_tokens == 3 * LENGTH
     assert Probe("val", []).num_tokens == 0

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from sft.config import load_config
-from sft.data.chat_template import ChatTemplate
+from sft.data.template.chat_template import ChatTemplate
 from sft.errors import ConfigError, DataError
 from sft.model.forward import Forward
 from sft.probes.retention import (
@@ -21,7 +21,7 @@ from sft.probes.retention import (
     user_texts,
 )
 from sft.probes.val_loss import score_examples
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 ALONE = "{% if messages|length < 2 %}{{ raise_exception('no') }}{% endif %}" + tiny.CHATML
 SENTENCE = "The quick brown fox jumps over the lazy dog and the capital of France is Paris. "

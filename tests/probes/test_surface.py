@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import continuation
 from sft.probes.surface import boilerplate, surface_mask
 

@@ -12,10 +12,10 @@ from sft.data.packing import pack
 from sft.data.tokenize import Example, continuation
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
-from sft.optim.optimizers import build_optimizer
 from sft.probes.self_samples import self_samples
 from sft.remedies.anchor import Anchor
 from sft.remedies.dropout import add_dropout
+from sft.training.optimizers import build_optimizer
 
 VOCAB = 400
 

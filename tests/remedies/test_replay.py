@@ -8,8 +8,8 @@ import torch
 
 import tiny
 from sft.data.batches import Batches
-from sft.data.chat_template import ChatTemplate
 from sft.data.packing import pack
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model.forward import Forward
 from sft.remedies.replay import mixed, replay_examples

@@ -10,7 +10,7 @@ import pytest
 
 from sft.cli import cli
 from sft.config import Config, SourceConfig
-from sft.records.record import METRICS
+from sft.runs.record import METRICS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

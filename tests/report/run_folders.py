@@ -1,7 +1,7 @@
 """Run folders made by hand: every file that a run leaves behind, with numbers that can be checked.
 
-12 steps, looks at 0, 4, 8 and 12; weights of step 8. On `val` each row falls by 1 nat per token, a
-little more or less; on `retain` each text rises.
+12 steps, evaluations at 0, 4, 8 and 12; weights of step 8. On `val` each row falls by 1 nat per
+token, a little more or less; on `retain` each text rises.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sft.config import Config, dump_yaml
-from sft.records.store import RecordStore
-from sft.run_dir import RunDir, write_json, write_text
+from sft.config import Config, dump_yaml, with_values
+from sft.disk import write_json, write_text
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore
 
-LOOKS = (0, 4, 8, 12)
+EVALS = (0, 4, 8, 12)
 TOKENS = 10
 NUM_VAL, NUM_RETAIN = 12, 10
 FILE = "tickets/train.jsonl"
@@ -29,7 +30,9 @@ def append(path, *records):
 
 
 def scores(probe, n, change, step):
-    """One look: loss 2 nats per token at the base, `change[i]` later; a fifth right, then half."""
+    """One evaluation: loss 2 nats per token at the base, `change[i]` later; a fifth right, then
+    half.
+    """
     return [
         {
             "step": step,
@@ -61,7 +64,7 @@ def step_record(step):
     }
 
 
-def look_record(step):
+def eval_record(step):
     loss = 2.0 - step / 8 if step <= 8 else 1.1
     return {
         "step": step,
@@ -72,7 +75,7 @@ def look_record(step):
         "val_perplexity": 7.389 if not step else 2.718,
         "retain_loss": 2.0 + 0.001 * step,
         "retain_kl": 0.001 * step,
-        "look_seconds": 0.5,
+        "eval_seconds": 0.5,
     }
 
 
@@ -99,7 +102,7 @@ def finding(guard, step, verdict="pass", **more):
 
 def findings():
     found = []
-    for step in LOOKS:
+    for step in EVALS:
         found += [
             finding("overfitting", step, "watch" if step == 12 else "pass"),
             finding("format_collapse", step),
@@ -123,7 +126,7 @@ EVENTS = [
         "process 7 on desk",
         {"command": "sft train x.yaml", "host": "desk", "folder": "/"},
     ),
-    ("look", "looking", {"step": 0}),
+    ("evaluation", "evaluating", {"step": 0}),
     ("interrupted", "stopped by Ctrl-C; state saved", {"level": "warning", "step": 4}),
     ("started", "process 8 on desk", {"command": "sft train x.yaml"}),
     ("resumed", "resuming after step 4 of 12", {"step": 4}),
@@ -247,8 +250,8 @@ def summary(**changes):
         "verified": "equal: loaded by plain transformers",
         "first": step_record(1),
         "last": step_record(12),
-        "base": look_record(0),
-        "best": look_record(8),
+        "base": eval_record(0),
+        "best": eval_record(8),
         "test": {},
         "guards": [f for f in findings() if f["step"] == 12],
         "signs": [
@@ -256,24 +259,25 @@ def summary(**changes):
             {"name": "val loss is on a plateau", "held": False, "figure": "rising"},
             {"name": "learning rate", "held": None, "figure": "not measured"},
         ],
-        "looks_share": 0.08,
+        "eval_share": 0.08,
         **changes,
     }
 
 
 def identity(**settings):
-    config = Config().with_values(
+    config = with_values(
+        Config(),
         {
             "model.name": "starter",
             "data.train": [{"path": FILE, "weight": 2.0}],
             "optim.learning_rate": 1e-4,
-            "looks.every": 4,
+            "eval.every": 4,
             **{key.replace("__", "."): value for key, value in settings.items()},
-        }
+        },
     )
     return {
         "config": config.model_dump(mode="json"),
-        "reasons": {"looks.every": "about 3 looks in 12 steps"},
+        "reasons": {"eval.every": "about 3 evaluations in 12 steps"},
         "sources": {"data.train": "file", "optim.learning_rate": "flag"},
         "num_steps": 12,
         "fingerprint": {"train": "cd" * 32, "files": {FILE: "ab" * 32}, "template": "ef" * 32},
@@ -291,8 +295,8 @@ def unfinished_run(folder: Path, steps: int = 12, fall=None, rise=None, **settin
     write_json(run.account, ACCOUNT)
     write_json(run.preflight, PREFLIGHT)
     write_json(run.examples, EXAMPLES)
-    for at in (look for look in LOOKS if look <= steps):
-        append(run.metrics, look_record(at))
+    for at in (evaluation for evaluation in EVALS if evaluation <= steps):
+        append(run.metrics, eval_record(at))
         append(run.scores, *scores("val", NUM_VAL, fall or FALL, at))
         append(run.scores, *scores("retain", NUM_RETAIN, rise or RISE, at))
         append(run.findings, *(f for f in findings() if f["step"] == at))

@@ -5,7 +5,7 @@ import pytest
 from report.run_folders import FALL, NUM_VAL, RISE, append, edit, finished_run, scores
 from sft.guards.statistics import paired
 from sft.report.headline import answer
-from sft.report.reading import read_run
+from sft.runs.reading import read_run
 
 
 def told(run):
@@ -46,7 +46,9 @@ def test_a_layman_is_told_first_what_was_won_and_what_it_cost(tmp_path):
         "per token (95 % interval \N{MINUS SIGN}1.024 to \N{MINUS SIGN}0.986, p < 0.001)."
     )
     assert second.startswith("What the base model knew, it kept. On 10 texts")
-    assert any("best of 3 looks at these same validation rows" in note for note in found.notes)
+    assert any(
+        "best of 3 evaluations on these same validation rows" in note for note in found.notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_rows_that_were_trained_on_are_told(tmp_path):
     assert "3 validation rows are in training too: their figures are too good." in told(run).notes
 
 
-def test_the_last_step_was_chosen_by_no_look(tmp_path):
+def test_the_last_step_was_chosen_by_no_eval(tmp_path):
     run = finished_run(tmp_path / "mine", checkpoint__choose="last", best={"best_step": 12})
     assert not any("too good" in note for note in told(run).notes)
 

@@ -8,11 +8,11 @@ from markdown_it import MarkdownIt
 from check.payloads import PAYLOADS
 from report.poison import poisoned_run
 from report.run_folders import FALL, FILE, edit, finished_run
-from sft.records.markdown import code, text
-from sft.records.shown import visible
 from sft.report.card import card
 from sft.report.facts import facts
-from sft.report.reading import read_run
+from sft.runs.reading import read_run
+from sft.texts.markdown import code, text
+from sft.texts.shown import visible
 
 # As a hub renders it: tables, strikethrough and HTML; a raw tag would come through.
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

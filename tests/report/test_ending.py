@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from report.run_folders import look_record, summary
+from report.run_folders import eval_record, summary
 from sft.report.ending import show_ending
-from sft.trackers.console import Console
+from sft.terminal.console import Console
 
 
 def ending(width, monkeypatch, **changes):
@@ -28,7 +28,7 @@ def test_tables_fit(width, monkeypatch):
 
 
 def test_what_went_wrong_is_said(monkeypatch):
-    worse = {**look_record(8), "val_loss": 3.0}
+    worse = {**eval_record(8), "val_loss": 3.0}
     text = ending(80, monkeypatch, best=worse, stopped="overfitting: it rose")
     assert "this training made it worse" in text
     assert "ended early: overfitting: it rose" in text
@@ -42,8 +42,8 @@ def test_without_validation_and_guards(monkeypatch):
 
 
 def test_losses_by_source(monkeypatch):
-    best = {**look_record(8), "val_loss_by_source": {"a\x1b[2J.jsonl": 1.25, "b.jsonl": 1.5}}
-    base = {**look_record(0), "val_loss_by_source": {"a\x1b[2J.jsonl": 2.25}}
+    best = {**eval_record(8), "val_loss_by_source": {"a\x1b[2J.jsonl": 1.25, "b.jsonl": 1.5}}
+    base = {**eval_record(0), "val_loss_by_source": {"a\x1b[2J.jsonl": 2.25}}
     text = ending(80, monkeypatch, best=best, base=base)
     assert "val_loss, a" in text and "\x1b" not in text
     assert "2.25" in text and "b.jsonl" not in text  # nothing to compare with

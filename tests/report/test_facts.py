@@ -8,8 +8,8 @@ import pytest
 
 from report.run_folders import EVENTS, FILE, append, edit, events, finished_run, unfinished_run
 from sft.report.facts import facts
-from sft.report.reading import read_run
-from sft.run_dir import RunDir
+from sft.runs.reading import read_run
+from sft.runs.run_dir import RunDir
 
 
 def told(run):
@@ -37,7 +37,7 @@ def test_everything_is_told_of_a_run_that_has_everything(found):
         12,
         8,
     )
-    assert (run["chosen_by"], run["looks_to_choose_from"]) == ("val", 3)
+    assert (run["chosen_by"], run["evals_to_choose_from"]) == ("val", 3)
     assert run["checkpoints"] == [4, 8, 12]
 
 
@@ -60,7 +60,7 @@ def test_every_claim_says_where_it_comes_from(run, found):
     assert [name for name in files if not (run.path / name).is_file()] == []
 
 
-def test_verdicts_of_the_last_look_and_of_the_model(found):
+def test_verdicts_of_the_last_eval_and_of_the_model(found):
     rows = {row["guard"]: row for row in found["verdicts"]}
     assert [row["called"] for row in found["verdicts"]] == [
         "watch",
@@ -137,7 +137,7 @@ def test_samples_stand_side_by_side(found):
     assert found["samples"]["exact"]
 
 
-def test_samples_of_the_nearest_look_say_so(tmp_path):
+def test_samples_of_the_nearest_eval_say_so(tmp_path):
     run = finished_run(tmp_path / "mine", best={"best_step": 4})
     samples = told(run)["samples"]
     assert (samples["step"], samples["exact"]) == (8, False)
@@ -153,8 +153,8 @@ def test_without_samples_those_of_an_evaluation(tmp_path):
 def test_settings_say_who_chose_them(found):
     rows = {row["key"]: row for row in found["settings"]}
     assert rows["optim.learning_rate"]["source"] == "flag"
-    assert rows["looks.every"]["source"] == "auto"
-    assert rows["looks.every"]["reason"] == "about 3 looks in 12 steps"
+    assert rows["eval.every"]["source"] == "auto"
+    assert rows["eval.every"]["reason"] == "about 3 evaluations in 12 steps"
     assert rows["optim.epochs"]["source"] == "default"
     train = rows["data.train"]
     assert (train["value"], train["source"]) == (f"[{{path: {FILE}, weight: 2}}]", "file")
@@ -193,7 +193,7 @@ def test_curves_are_those_of_the_records(found):
     loss = curves["lines"]["loss"]
     assert loss["step"] == list(range(1, 13))
     assert loss["y"][0] == pytest.approx(1.92)
-    assert loss["looks"]["val_loss"]["y"] == pytest.approx([2.0, 1.5, 1.0, 1.1])
+    assert loss["evaluations"]["val_loss"]["y"] == pytest.approx([2.0, 1.5, 1.0, 1.1])
     assert "Loss, nats per token from 1.920 at step 1 to 1.040 at step 12" in loss["words"]
     kinds = {(mark["kind"], mark["step"], mark["guard"]) for mark in curves["marks"]}
     assert {("watch", 12, "overfitting"), ("chosen", 8, ""), ("checkpoint", 8, "")} <= kinds

@@ -7,10 +7,10 @@ import pytest
 
 from report.poison import poisoned_run
 from report.run_folders import finished_run, unfinished_run
-from sft.records.shown import visible
 from sft.report.facts import facts
 from sft.report.html import render
-from sft.report.reading import read_run
+from sft.runs.reading import read_run
+from sft.texts.shown import visible
 
 VOID = {"meta", "link", "img", "source", "br"}
 UNDRAWN = {"smoothing": 0.9, "marks_words": [], "lines": {}}
@@ -75,7 +75,7 @@ def test_the_answer_comes_first_and_sections_stand_in_order(page):
     head = page.text("head")
     title, _, rest = head.partition("Better than the base model on held-out rows")
     assert "Training report: mine" in title and "On 12 validation rows" in rest
-    assert "best of 3 looks at these same validation rows" in head
+    assert "best of 3 evaluations on these same validation rows" in head
     assert "12 of 12 steps" in head.replace("steps 12 of 12", "12 of 12 steps")
 
 
@@ -99,7 +99,7 @@ def test_each_section_says_what_was_found(page):
     assert "2 of 20 usage prompts" in page.text("data")
     assert "2026-03-01 12:00:02 UTC 4 interrupted" in page.text("incidents")
     assert "optim.learning_rate 0.0001 auto flag" in page.text("settings")
-    assert "looks.every 4 auto auto about 3 looks in 12 steps" in page.text("settings")
+    assert "eval.every 4 auto auto about 3 evaluations in 12 steps" in page.text("settings")
     assert "--run" in page.text("again") and "ab" * 32 in page.text("again")
     assert "Other seeds: this is one run." in page.text("missing")
 

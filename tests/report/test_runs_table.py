@@ -52,7 +52,7 @@ def test_json_has_what_the_page_has(folder):
     rows = {row["name"]: row for row in json.loads(Outcome("runs", str(folder), "--json").out)}
     assert len(rows) == 3
     assert rows["good"]["best_step"] == 8 and rows["good"]["verdicts"]["overfitting"] == "watch"
-    assert rows["good"]["config"]["looks.every"] == 4
+    assert rows["good"]["config"]["eval.every"] == 4
 
 
 def test_a_run_that_is_named_itself(folder):

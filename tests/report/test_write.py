@@ -8,7 +8,7 @@ import pytest
 from report.run_folders import finished_run, unfinished_run
 from sft.errors import ConfigError, DiskError
 from sft.report.write import write_report
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 
 def names(run):
@@ -65,7 +65,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_no_torch_is_needed(tmp_path):
     run = finished_run(tmp_path / "mine")
     program = (
-        "import sys; from sft.run_dir import RunDir; from sft.report.write import write_report; "
+        "import sys; from sft.runs.run_dir import RunDir; "
+        "from sft.report.write import write_report; "
         f"write_report(RunDir({str(run.path)!r})); "
         "print(sorted({'torch', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)))"
     )

@@ -10,7 +10,7 @@ import pytest
 from sft.config import load_config
 from sft.config.tracker_sections import EventKind
 from sft.errors import ConfigError, SFTError
-from sft.records.events import KINDS, EventLog
+from sft.runs.events import KINDS, EventLog
 from sft.trackers import alerts
 from sft.trackers.follow import follow, send
 from tracked import begin, end, new_run, webhook

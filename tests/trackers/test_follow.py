@@ -7,15 +7,15 @@ import pytest
 
 from sft.config import load_config
 from sft.errors import ConfigError, SFTError
-from sft.records.events import EventLog
-from sft.run_dir import RunDir
+from sft.runs.events import EventLog
+from sft.runs.run_dir import RunDir
 from sft.trackers import TRACKERS
 from sft.trackers import follow as following
 from sft.trackers.base import headline, numbers, tidy
 from sft.trackers.follow import flat_settings, follow, send
-from tracked import begin, cut_back, end, look_record, new_run, sft, write_steps
+from tracked import begin, cut_back, end, eval_record, new_run, sft, write_steps
 
-STEPS = [(0, "look"), *((s, k) for s in range(1, 13) for k in ("step", "look"))]
+STEPS = [(0, "evaluation"), *((s, k) for s in range(1, 13) for k in ("step", "evaluation"))]
 WHOLE = [(s, k) for s, k in STEPS if k == "step" or s % 4 == 0]
 
 
@@ -53,7 +53,7 @@ class Kept:
 
     @property
     def sent(self):
-        return [(r["step"], "look" if "look_seconds" in r else "step") for r in self.records]
+        return [(r["step"], "evaluation" if "eval_seconds" in r else "step") for r in self.records]
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_times_are_the_begin_of_the_run_and_the_time_it_trained(tmp_path, servic
     run, config = new_run(tmp_path / "run")
     write_steps(run, 1, 5)
     send(run, "tensorboard", config)
-    times = {(r["step"], "look_seconds" in r): r["time"] for r in service.records}
+    times = {(r["step"], "eval_seconds" in r): r["time"] for r in service.records}
     began = times[(0, True)] - 0.25
     assert abs(began - time.time()) < 60
     assert times[(4, False)] - began == pytest.approx(0.25 + 2.0)
@@ -323,7 +323,7 @@ def test_texts_of_an_event_and_a_summary_are_short_and_harmless():
 
 def test_the_command_line_names_the_tracker_that_was_meant(tmp_path):
     run, _ = new_run(tmp_path / "run")
-    run.metrics.write_text(json.dumps(look_record(0)) + "\n")
+    run.metrics.write_text(json.dumps(eval_record(0)) + "\n")
     code, out, err = sft("track", run.path, "--to", "wanbd")
     assert (code, out) == (2, "")
     assert "Did you mean 'wandb'?" in err

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sft.records.events import EventLog
+from sft.runs.events import EventLog
 from sft.trackers.follow import follow, send
 from sft.trackers.installed import missing
 from tracked import SIX, begin, cut_back, end, new_run, step_record, write_steps

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 from sft.trackers.installed import missing
 from tracked import ROOT, hanging_server, sft, webhook
 

@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from sft.records.events import EventLog
+from sft.runs.events import EventLog
 from sft.trackers.installed import missing
 from tracked import SIX, end, new_run, sft, step_record, write_steps
 

@@ -3,10 +3,10 @@
 import pytest
 
 from sft.errors import Interrupted
-from sft.records.store import read_records
-from sft.run_dir import RunDir
-from sft.step import StopRequested
+from sft.runs.run_dir import RunDir
+from sft.runs.store import read_records
 from sft.train import Loop
+from sft.training.step import StopRequested
 from tracked import SIX
 from trained import Trained, make_world
 
@@ -29,8 +29,8 @@ def test_an_interrupted_run_goes_on_in_the_same_curves(tmp_path, monkeypatch):
     for name in SIX:
         sent = [(event.step, event.value) for event in found.Scalars(name) if event.step]
         assert sent == [(r["step"], pytest.approx(r[name], rel=1e-6)) for r in steps], name
-    looks = [record["step"] for record in records if "look_seconds" in record]
-    assert [event.step for event in found.Scalars("val_loss")] == looks
+    evals = [record["step"] for record in records if "eval_seconds" in record]
+    assert [event.step for event in found.Scalars("val_loss")] == evals
     assert "not sent" not in run.shown
 
 

@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from sft.records.events import EventLog
+from sft.runs.events import EventLog
 from sft.trackers.installed import missing
 from tracked import SIX, cut_back, end, new_run, sft, step_record, write_steps
 

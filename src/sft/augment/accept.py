@@ -1,6 +1,6 @@
 """Does training on the new rows help? Two runs that differ in them alone, and one test.
 
-Both take the same number of steps and the same looks. Nothing ends one of them early.
+Both take the same number of steps and the same evaluations. Nothing ends one of them early.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sft.augment.command import Files
-from sft.config import Config, SourceConfig, read_config
+from sft.augment.run import Files
+from sft.config import Config, SourceConfig, read_config, with_values
+from sft.disk import sync_path, write_json
 from sft.errors import ConfigError
 from sft.guards.judge import GUARDS
-from sft.run_dir import RunDir, sync_path, write_json
+from sft.runs.run_dir import RunDir
 
 LEVEL = 0.05  # one-sided
 PROBE = "val"
 
 
 class Compared(Protocol):
-    """What a comparison of two runs tells (`sft.compare.Comparison`)."""
+    """What a comparison of two runs tells (`sft.runs.compare.Comparison`)."""
 
     @property
     def n(self) -> int: ...  # noqa: D102
@@ -92,7 +93,7 @@ def accept(
     """Train without and with the new rows, compare, and keep the file or set it aside.
 
     Run folders are `run_folder` with -plain and -augmented behind it. `train` is `sft.train.train`
-    and `compare` is `sft.compare.compare`, which this layer may not import.
+    and `compare` is `sft.runs.compare.compare`, which this layer may not import.
 
     Raises:
         SFTError: a run fails, or the two cannot be compared; the file stays where it is.
@@ -101,25 +102,27 @@ def accept(
     augmented_dir = run_folder.with_name(run_folder.name + "-augmented")
     out = files.out.resolve()
     own = [source for source in config.data.train if _place(source) != out]
-    plain = config.with_values(
+    plain = with_values(
+        config,
         {
             **_undisturbed(config),
             "data.train": [source.model_dump() for source in own],
             "run.dir": str(plain_dir),
-        }
+        },
     )
     train(plain)
     saved = read_config(RunDir(plain_dir).config)
     train(
-        plain.with_values(
+        with_values(
+            plain,
             {
                 "data.train": [
                     s.model_dump() for s in (*own, SourceConfig.model_validate(str(files.out)))
                 ],
                 "run.dir": str(augmented_dir),
                 "optim.max_steps": int(saved["num_steps"]),
-                "looks.every": int(saved["config"]["looks"]["every"]),
-            }
+                "eval.every": int(saved["config"]["eval"]["every"]),
+            },
         )
     )
     found = compare(plain_dir, augmented_dir, PROBE)
@@ -140,7 +143,7 @@ def _undisturbed(config: Config) -> dict[str, Any]:
     """No guard and no plateau ends one of the runs, and nothing but steps is chosen."""
     acting = [name for name in GUARDS if getattr(config.guards, name, "off") != "off"]
     quiet: dict[str, Any] = {f"guards.{name}": "warn" for name in acting}
-    return {**quiet, "looks.early_stopping": "off", "guards.blend": "off"}
+    return {**quiet, "eval.early_stopping": "off", "guards.blend": "off"}
 
 
 def _record(found: Acceptance, files: Files) -> Acceptance:

@@ -13,7 +13,7 @@ from sft.augment.faithful import (
     without_thoughts,
 )
 from sft.augment.rows import Change, one_prompt, said_by, with_text
-from sft.data.conversation import Conversation
+from sft.data.rows.conversation import Conversation
 
 # Each further paraphrase of a row asks for another style, so that they differ.
 STYLES = (

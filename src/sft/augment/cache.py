@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sft.records.store import RecordStore, read_records
+from sft.runs.store import RecordStore, read_records
 
 
 def request_key(asked: Mapping[str, Any]) -> str:

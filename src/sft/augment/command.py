@@ -1,314 +1,90 @@
-"""`sft augment`: read rows, make new ones, write them with a ledger and a summary."""
+"""`sft augment`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+import click
 
-from sft.augment.ask import Request, Writer
-from sft.augment.budget import Bill, Estimate, Prices, estimate
-from sft.augment.cache import Cache
-from sft.augment.endpoint import Endpoint, EndpointSettings
-from sft.augment.make import (
-    WRITTEN,
-    AugmentSettings,
-    Made,
-    Wanted,
-    make,
-    requests_for,
-    wanted_rows,
+from sft.config.flags import is_config_file
+
+
+@click.command()
+@click.argument("data", nargs=-1, required=True, metavar="CONFIG|DATA...")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="File of new rows.")
+@click.option(
+    "--way",
+    "ways",
+    required=True,
+    help="One or more, with commas: template, system_prompt, case, whitespace, typos, paraphrase, "
+    "self_answer.",
 )
-from sft.config import SourceConfig
-from sft.data.conversation import Conversation
-from sft.data.problems import BadRows
-from sft.data.read import Loaded, read_conversations
-from sft.errors import ConfigError, DataError
-from sft.run_dir import disk_errors, write_json, write_text
-from sft.trackers.console import Console, printable
+@click.option("--per-row", type=click.IntRange(1), default=1, help="New rows of each  [1]")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Rows to use  [1]"
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--templates", type=click.Path(), help="Wrappers, one a line, with {prompt} in it.")
+@click.option("--system-prompts", type=click.Path(), help="One a line; (none) for none.")
+@click.option("--endpoint", metavar="URL", help="OpenAI-compatible endpoint for paraphrases.")
+@click.option("--endpoint-model", metavar="NAME", help="The model, as the endpoint calls it.")
+@click.option("--endpoint-options", metavar="JSON", help="More for each request; null removes.")
+@click.option("--api-key-env", metavar="NAME", help="Variable with the key  [OPENAI_API_KEY]")
+@click.option("--price-per-million", metavar="IN,OUT", help="US dollars per million tokens.")
+@click.option("--budget", type=click.FloatRange(0), help="Stop before spending more US dollars.")
+@click.option("--requests-per-minute", type=click.FloatRange(0, min_open=True), help="At most.")
+@click.option("--parallel", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=60, help="Seconds  [60]"
+)
+@click.option("--own-model", metavar="starter|PATH|RUN", help="A model here that writes.")
+@click.option("--dry-run", is_flag=True, help="Show counts and cost; ask and write nothing.")
+@click.option(
+    "--on-bad-row",
+    type=click.Choice(["error", "skip"]),
+    help="What to do about rows that cannot be used  [error, or what CONFIG says]",
+)
+@click.option(
+    "--accept",
+    "accept_config",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="CONFIG",
+    help="Train without and with the new rows, and keep them only if validation improves.",
+)
+def augment(data: Sequence[str], out: str, accept_config: str | None, **flags: Any) -> None:
+    """Make new training rows of DATA: other wordings, other noise, a model's own words.
 
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """Who writes what needs a model: an endpoint, a model on this machine, or both."""
-
-    endpoint: EndpointSettings | None = None
-    prices: Prices = field(default_factory=Prices)
-    budget: float | None = None  # US dollars
-    own: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """The file of new rows, and those beside it."""
-
-    out: Path
-
-    def _beside(self, name: str) -> Path:
-        return self.out.with_name(f"{self.out.stem}.{name}")
-
-    @property
-    def ledger(self) -> Path:
-        """One line for each row that was wanted."""
-        return self._beside("ledger.jsonl")
-
-    @property
-    def summary(self) -> Path:
-        """What was asked for, made, dropped and paid."""
-        return self._beside("summary.json")
-
-    @property
-    def cache(self) -> Path:
-        """Answers of models."""
-        return self._beside("cache.jsonl")
-
-    @property
-    def rejected(self) -> Path:
-        """The new rows, when training on them did not help."""
-        return self._beside("rejected.jsonl")
-
-
-def augment(
-    sources: Sequence[SourceConfig],
-    out: str | Path,
-    settings: AugmentSettings,
-    models: Models,
-    show: Console,
-    *,
-    on_bad_row: str = "error",
-    dry_run: bool = False,
-) -> Files:
-    """Write new rows to `out`, and a ledger and a summary beside it. Reads all rows first.
-
-    With `dry_run` nothing is asked and nothing written: counts and cost are shown.
-
-    Raises:
-        SFTError: what was asked for cannot be done; nothing at `out` was changed.
+    Train on both files; each new row stays on the side of the split where its parent is.
     """
-    files = Files(Path(out).expanduser())
-    check_out(files, sources)
-    check_models(settings, models)
-    show.progress("reading")
-    loaded = _read(sources, on_bad_row, show)
-    rows = loaded.conversations
-    wanted = wanted_rows(rows, settings)
-    if not wanted:
-        raise DataError("no row can be augmented: all are plain texts, or augmented already")
-    show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {_shares(wanted)}")
-    bill = Bill(models.prices, models.budget)
-    with _cache(files, needed=any(way in WRITTEN for way in settings.ways), dry=dry_run) as cache:
-        expected = _expected(wanted, models, cache, bill, show)
-        if dry_run:
-            return files
-        writers = _writers(settings, models, cache, bill, show) if cache else {}
-        made = make(rows, wanted, settings, writers)
-    show.table(result_table(made))
-    summary = _summary(loaded.files, rows, settings, models, made)
-    summary |= {"estimate": asdict(expected) if expected else None, "paid": _paid(models, bill)}
-    _write(files, made, summary, bill, models, show)
-    return files
+    from sft.augment.flags import wishes, writers
+    from sft.augment.run import augment as run
+    from sft.config import SourceConfig, load_config, read_config
+    from sft.terminal.console import Console
 
+    sources, on_bad_row = [SourceConfig.model_validate(path) for path in data], "error"
+    if len(data) == 1 and is_config_file(data[0]):
+        config = load_config(read_config(data[0])).data
+        sources, on_bad_row = config.train, config.on_bad_row
+    on_bad_row = flags["on_bad_row"] or on_bad_row
+    settings, models, dry_run = wishes(flags), writers(flags), flags["dry_run"]
+    judged = load_config(read_config(accept_config)) if accept_config else None
+    if judged:
+        from sft.augment.accept import check_accept
 
-def _read(sources: Sequence[SourceConfig], on_bad_row: str, show: Console) -> Loaded:
-    """All rows; those that cannot be used raise, or are left out with a note."""
-    loaded = read_conversations(sources, "skip")
-    if loaded.num_bad and on_bad_row == "error":
-        bad = BadRows("error")
-        for row in loaded.bad_rows:
-            bad.add(row.origin, row.reason)
-        bad.raise_if_any(
-            len(loaded.conversations) + loaded.num_bad,
-            "Correct them, or leave them out with --on-bad-row skip",
-        )
-    if loaded.num_bad:
-        show.note(f"{loaded.num_bad:,} rows cannot be used and are left out", style="yellow")
-    return loaded
-
-
-def _shares(wanted: Sequence[Wanted]) -> str:
-    ways = [want.way for want in wanted]
-    return ", ".join(f"{way} {ways.count(way):,}" for way in dict.fromkeys(ways)) or "none"
-
-
-def check_out(files: Files, sources: Sequence[SourceConfig]) -> None:
-    """Raise `ConfigError` where writing would destroy rows, or put other files among them."""
-    out = files.out
-    if out.suffix != ".jsonl":
-        raise ConfigError(f"--out: the name must end in .jsonl, found {out.name!r}")
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out: there is no folder {out.parent}")
-    where = out.resolve()
-    for source in sources:
-        path = Path(source.path).expanduser()
-        if path.is_file() and path.resolve() == where:
-            raise ConfigError(f"--out: {out} is the file that rows are read from")
-        if path.is_dir() and where.is_relative_to(path.resolve()):
-            raise ConfigError(
-                f"--out: {out} lies in {path}, whose files are all read as rows; choose a file "
-                "elsewhere"
-            )
-    if out.exists() and not files.summary.exists():
-        raise ConfigError(
-            f"--out: {out} exists and was not written by sft augment (no {files.summary.name} "
-            "beside it); choose another name"
-        )
-
-
-def check_models(settings: AugmentSettings, models: Models) -> None:
-    """Raise `ConfigError` where a way needs a model and none was given, or the other way round."""
-    if "paraphrase" in settings.ways and not (models.endpoint or models.own):
-        raise ConfigError("--way paraphrase: needs a model; give --endpoint URL or --own-model")
-    if "self_answer" in settings.ways and not models.own:
-        raise ConfigError(
-            "--way self_answer: the answers are those of the model that will be trained; give "
-            "--own-model, such as --own-model starter"
-        )
-    if models.endpoint:
-        if "paraphrase" not in settings.ways:
-            raise ConfigError("--endpoint: is asked for paraphrases only; add --way paraphrase")
-        models.endpoint.api_key()  # raises where the address or the key will not do
-    if models.budget is not None and (models.prices.sent is None or models.prices.received is None):
-        raise ConfigError("--budget: needs --price-per-million IN,OUT to know what requests cost")
-
-
-@contextmanager
-def _cache(files: Files, *, needed: bool, dry: bool) -> Iterator[Cache | None]:
-    """The cache, where a model is asked; a dry run reads one that is there, and makes none."""
-    if not needed or (dry and not files.cache.exists()):
-        yield None
+        check_accept(judged, sources)
+    with Console() as show:
+        files = run(sources, out, settings, models, show, on_bad_row=on_bad_row, dry_run=dry_run)
+    if dry_run:
         return
-    with Cache(files.cache) as cache:
-        yield cache
+    if judged is None:
+        click.echo(files.out)
+        return
+    from sft.augment.accept import accept
+    from sft.runs.compare import compare as compare_runs
+    from sft.train import train
+    from sft.training.finish import run_folder
 
-
-def _expected(
-    wanted: Sequence[Wanted], models: Models, cache: Cache | None, bill: Bill, show: Console
-) -> Estimate | None:
-    """Tell what asking the endpoint will take, before anything is asked."""
-    if not models.endpoint:
-        return None
-    asked = [
-        request
-        for i, request in requests_for(wanted).items()
-        if wanted[i].way == "paraphrase" and isinstance(request, Request)
-    ]
-    new = asked
-    if cache:
-        endpoint = Endpoint(models.endpoint, cache, bill)
-        new = [request for request in asked if not cache.get(endpoint.key_of(request))]
-    found = estimate(new, len(asked) - len(new), models.prices)
-    show.note(f"estimate: {found.sentence()}")
-    over = models.budget is not None and (found.dollars or 0.0) > models.budget
-    if over:
-        show.note(f"the budget of ${models.budget:g} ends it before that", style="yellow")
-    return found
-
-
-def _writers(
-    settings: AugmentSettings, models: Models, cache: Cache, bill: Bill, show: Console
-) -> Mapping[str, Writer]:
-    """Who writes, by way."""
-    writers: dict[str, Writer] = {}
-    if "paraphrase" in settings.ways and models.endpoint:
-        writers["paraphrase"] = Endpoint(
-            models.endpoint,
-            cache,
-            bill,
-            lambda done, total: show.progress("asking", done, total),
-        )
-    missing = [way for way in settings.ways if way in WRITTEN and way not in writers]
-    if missing and models.own:
-        from sft.augment.own_model import OwnModel
-
-        own = OwnModel(models.own, cache, show.progress)
-        writers |= dict.fromkeys(missing, own)
-    return writers
-
-
-def _summary(
-    files: Mapping[str, str],
-    rows: Sequence[Conversation],
-    settings: AugmentSettings,
-    models: Models,
-    made: Made,
-) -> dict[str, Any]:
-    return {
-        "num_rows": len(rows),
-        "num_new": len(made.rows),
-        "ways": made.counts(),
-        "files": dict(files),
-        "settings": asdict(settings),
-        "endpoint": models.endpoint.address if models.endpoint else None,
-        "endpoint_model": models.endpoint.model if models.endpoint else None,
-        "own_model": models.own,
-        "accepted": None,
-    }
-
-
-def _paid(models: Models, bill: Bill) -> dict[str, Any] | None:
-    if not models.endpoint:
-        return None
-    return {
-        "requests": bill.num_requests,
-        "tokens_sent": bill.sent,
-        "tokens_received": bill.received,
-        "answers_without_usage": bill.num_guessed,
-        "dollars": bill.dollars,
-    }
-
-
-def _write(
-    files: Files,
-    made: Made,
-    summary: Mapping[str, Any],
-    bill: Bill,
-    models: Models,
-    show: Console,
-) -> None:
-    """The ledger and the summary always, the rows when there are any."""
-    if models.endpoint:
-        cost = "" if bill.dollars is None else f", ${bill.dollars:.4f}"
-        show.note(
-            f"asked: {bill.num_requests:,} requests, {bill.sent:,} tokens sent and "
-            f"{bill.received:,} received{cost}"
-        )
-    with disk_errors(files.out):
-        write_text(files.ledger, _lines(made.ledger))
-        write_json(files.summary, summary)
-        files.rejected.unlink(missing_ok=True)
-        if made.rows:
-            write_text(files.out, _lines([row.record() for row in made.rows]))
-        else:
-            files.out.unlink(missing_ok=True)
-    if not made.rows:
-        raise DataError(f"no new row could be made; {files.ledger} says why for each")
-
-
-def _lines(records: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-
-
-def result_table(made: Made) -> Table:
-    """By way: wanted, made, dropped and why."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("way", no_wrap=True)
-    for name in ("wanted", "made", "dropped"):
-        table.add_column(name, justify="right")
-    table.add_column("why", overflow="fold")
-    for way, counts in made.counts().items():
-        reasons = [f"{printable(why)}: {number:,}" for why, number in counts["dropped"].items()]
-        table.add_row(
-            way,
-            f"{counts['wanted']:,}",
-            f"{counts['made']:,}",
-            f"{counts['wanted'] - counts['made']:,}",
-            Text("\n".join(reasons[:6] + (["..."] if len(reasons) > 6 else []))),
-        )
-    return table
+    found = accept(judged, files, run_folder(judged), train, compare_runs)
+    click.secho(found.sentence(), fg="green" if found.accepted else "yellow", err=True)
+    click.echo(found.file)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.augment.budget import Prices
-from sft.augment.command import Models
 from sft.augment.endpoint import EndpointSettings
 from sft.augment.make import AugmentSettings, parse_ways
+from sft.augment.run import Models
 from sft.augment.wording import read_lines, read_templates
 from sft.errors import ConfigError
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sft.augment.rows import Change, said_by, with_text
 from sft.augment.spans import free_spans
-from sft.data.conversation import Conversation
+from sft.data.rows.conversation import Conversation
 
 TYPO_RATE = 0.05  # of the words; at least one
 SPACE_RATE = 0.08  # of the gaps between words; at least one

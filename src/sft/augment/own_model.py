@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from sft.augment.ask import Reply, Request
 from sft.augment.cache import Cache, request_key
 from sft.config import ModelConfig
-from sft.data.chat_template import ChatTemplate
+from sft.data.template.chat_template import ChatTemplate
 from sft.errors import DataError
 from sft.evaluate.before_after import run_config, tuned_model
 from sft.model.load import fingerprint, load_tokenizer, model_folder, stop_ids
 from sft.probes.generate import generate, load_for_answers
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 CHUNK = 16  # requests that are written, and kept, together
 

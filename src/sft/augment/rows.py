@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sft.data.conversation import Conversation, Message
-from sft.data.formats.writing import write
+from sft.data.rows.conversation import Conversation, Message
+from sft.data.rows.formats.writing import write
 from sft.data.splits import prompt_key
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sft.augment.rows import Change, one_prompt, with_text
-from sft.data.conversation import Conversation, Message
+from sft.data.rows.conversation import Conversation, Message
 from sft.errors import ConfigError
 
 PROMPT = "{prompt}"

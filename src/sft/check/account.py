@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sft.check.report import AccountLine
 from sft.curate.checks.wording import count
 from sft.curate.finding import DataFinding
-from sft.data.dataset import DataSet
+from sft.data.account import DataSet
 from sft.data.tokenize import RowFate
 
 NUM_PLACES = 3

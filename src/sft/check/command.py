@@ -1,52 +1,54 @@
-"""`sft check` as a command: examine, print, write the page, and say how bad it is."""
+"""`sft check`."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console as RichConsole
+import click
 
-from sft.check.desk import Wishes, examine
-from sft.check.page import write_page
-from sft.check.terminal import show_report, verdict
-from sft.config import Config
-from sft.curate.finding import SEVERITIES, DataFinding
-from sft.errors import DataError
-from sft.trackers.console import Console
+from sft.config.flags import build_config, is_config_file, run_options
 
 
-def check(
-    config: Config, wishes: Mapping[str, Any], *, html: str | None, as_json: bool, fail_on: str
-) -> None:
-    """Print the report to stdout, or with `as_json` its findings as a JSON list.
+@click.command()
+@click.argument("source", required=False, metavar="[CONFIG|DATA]")
+@run_options
+@click.option("--rows", type=click.IntRange(0), default=3, show_default=True, help="Rows to show.")
+@click.option("--row", help="Show this row: file:line, or line.")
+@click.option("--search", help="Show rows that hold this text.")
+@click.option("--benchmark", "benchmarks", multiple=True, help="Texts not to train on; repeatable.")
+@click.option(
+    "--rehearse/--no-rehearse",
+    default=None,
+    help="Run one micro-batch, which tells time and memory  [default: with a config file]",
+)
+@click.option(
+    "--score", type=click.IntRange(0), default=0, help="Rows to score with the base model."
+)
+@click.option(
+    "--html",
+    is_flag=False,
+    flag_value="check.html",
+    type=click.Path(dir_okay=False),
+    help="Write a page too  [without a name: check.html]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list only.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning", "never"]),
+    default="error",
+    show_default=True,
+    help="Exit with code 3 if a finding is this severe or worse.",
+)
+def check(source: str | None, html: str | None, as_json: bool, fail_on: str, **flags: Any) -> None:
+    """Tell what is wrong with the data, and what would be trained, before a single step.
 
-    Raises:
-        DataError: a finding is as severe as `fail_on`, or more.
+    Reads every row as `sft train` would: its fate, its tokens, its copies, leaks and faults.
     """
-    with Console() as show:
-        report = examine(config, Wishes(**wishes, every_view=html is not None), show)
-        if html:
-            write_page(report, Path(html))
-    if as_json:
-        json.dump([finding.record() for finding in report.findings], sys.stdout, indent=1)
-        print()
-    else:
-        num_views = len(report.views) if wishes["row"] or wishes["search"] else wishes["rows"]
-        show_report(report, num_views, RichConsole(highlight=False))
-        if html:
-            print(f"page: {html}")
-    worst = _severe(report.findings, fail_on)
-    if worst:
-        raise DataError(f"{verdict(worst)} in the data; --fail-on never exits with 0 all the same")
+    names = ("rows", "row", "search", "benchmarks", "rehearse", "score")
+    wishes = {name: flags.pop(name) for name in names}
+    built = build_config(source, flags)
+    if wishes["rehearse"] is None:
+        wishes["rehearse"] = is_config_file(source)
+    from sft.check.run import check as run
 
-
-def _severe(findings: Sequence[DataFinding], fail_on: str) -> list[DataFinding]:
-    """The findings that are as severe as `fail_on`, or more."""
-    if fail_on == "never":
-        return []
-    limit = SEVERITIES.index(fail_on)
-    return [finding for finding in findings if SEVERITIES.index(finding.severity) <= limit]
+    run(built, wishes, html=html, as_json=as_json, fail_on=fail_on)

@@ -12,20 +12,20 @@ from sft.check.rehearsal import rehearse
 from sft.check.report import CheckReport, RowView
 from sft.check.suspicious import Suspicious, find_suspicious
 from sft.check.views import facts_of, row_view
-from sft.config import Config
+from sft.config import Config, with_values
 from sft.curate.benchmarks import read_benchmarks
 from sft.curate.checks import CHECKS, run_checks
 from sft.curate.checks.diversity import diversity
 from sft.curate.corpus import Corpus
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.curate.preflight import usage_part
-from sft.data.conversation import Conversation
 from sft.data.lengths import lengths
-from sft.data.near_duplicates import effective_size
+from sft.data.rows.conversation import Conversation
 from sft.data.tokenize import Example
 from sft.errors import ConfigError, did_you_mean
-from sft.setup import Tokens, build_batches, prepare_data
-from sft.trackers.console import Console
+from sft.terminal.console import Console
+from sft.texts.near_duplicates import effective_size
+from sft.training.setup import Tokens, build_batches, prepare_data
 
 # Rows on the page besides those that findings name.
 NUM_VIEWS, MAX_VIEWS = 100, 500
@@ -63,7 +63,7 @@ def examine(config: Config, wishes: Wishes, show: Console) -> CheckReport:
     """
     policy = config.data.on_bad_row
     benchmarks = read_benchmarks(wishes.benchmarks)
-    tokens = prepare_data(config.with_values({"data.on_bad_row": "skip"}), show)
+    tokens = prepare_data(with_values(config, {"data.on_bad_row": "skip"}), show)
     data = tokens.data
     show.progress("examining the rows")
     corpus = _corpus(tokens, benchmarks)

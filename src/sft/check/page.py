@@ -20,9 +20,9 @@ from markupsafe import Markup
 from sft.check.histogram import beyond_axis, histogram
 from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
+from sft.disk import write_text
 from sft.errors import ConfigError
-from sft.records.shown import STATUSES, all_visible, as_json, digest, percent, visible
-from sft.run_dir import write_text
+from sft.texts.shown import STATUSES, all_visible, as_json, digest, percent, visible
 
 # What is embedded at most, so that the page stays below 5 MB.
 MAX_VIEWS, MAX_VIEW_BYTES = 500, 3_500_000

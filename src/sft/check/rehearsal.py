@@ -11,22 +11,22 @@ import torch
 
 from sft.data.packing import Batch, micro_batches
 from sft.data.tokenize import Example
+from sft.disk import format_bytes, free_bytes
 from sft.errors import OutOfMemoryError
-from sft.finish import run_folder
-from sft.interrupt import StopFlag
 from sft.model.lora import trained_parameters
-from sft.optim.optimizers import build_optimizer
-from sft.run_dir import format_bytes, free_bytes
-from sft.setup import Tokens, build_forward, load_checked, needed_bytes, resolve_dtype
-from sft.step import train_step
-from sft.trackers.console import Console, duration
+from sft.terminal.console import Console, duration
+from sft.training.finish import run_folder
+from sft.training.interrupt import StopFlag
+from sft.training.optimizers import build_optimizer
+from sft.training.setup import Tokens, build_forward, load_checked, needed_bytes, resolve_dtype
+from sft.training.step import train_step
 
 
 def rehearse(tokens: Tokens, num_steps: int, show: Console) -> dict[str, str]:
     """Load the model, run the longest micro-batch forward, backward and through the optimizer.
 
     The weights in memory are thrown away afterwards; nothing is written. The time of the run is
-    extrapolated from this one micro-batch by tokens, without looks and checkpoints.
+    extrapolated from this one micro-batch by tokens, without evaluations and checkpoints.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(tokens.resolver, device)
@@ -59,7 +59,7 @@ def rehearse(tokens: Tokens, num_steps: int, show: Console) -> dict[str, str]:
         "rehearsal": f"{batch.num_tokens:,} tokens forward, backward and updated in "
         f"{seconds:.1f} s, loading apart",
         "time": f"about {duration(step_seconds * num_steps)} for {num_steps:,} steps of "
-        f"{per_step:,.0f} tokens; looks take up to {config.looks.budget:.0%} more",
+        f"{per_step:,.0f} tokens; evaluations take up to {config.eval.budget:.0%} more",
         "memory": f"{format_bytes(peak_bytes(device))} at most in {where}, of "
         f"{format_bytes(total_bytes(device))}",
         "disk": f"{format_bytes(disk)} for checkpoints and the model; "

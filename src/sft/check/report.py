@@ -8,7 +8,7 @@ from typing import Any
 
 from sft.curate.finding import DataFinding
 from sft.data.lengths import Lengths
-from sft.data.pieces import Piece
+from sft.data.template.pieces import Piece
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import torch
 
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.guards.statistics import robust_z
-from sft.interrupt import StopFlag
 from sft.probes.val_loss import Score, score_examples
-from sft.setup import Tokens, build_forward, load_checked, resolve_dtype
-from sft.trackers.console import Console
+from sft.terminal.console import Console
+from sft.training.interrupt import StopFlag
+from sft.training.setup import Tokens, build_forward, load_checked, resolve_dtype
 
 # Mean nats per token below which nothing is left to learn from a row.
 EASY = 0.1

@@ -13,7 +13,8 @@ from rich.text import Text
 from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.data.lengths import Lengths
-from sft.trackers.console import BARS, printable
+from sft.terminal.console import BARS
+from sft.texts.shown import printable
 
 NUM_REASONS = 8
 NUM_PLACES = 3

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sft.check.report import RowView
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation
-from sft.data.pieces import decode, pieces
-from sft.data.template_limits import check_limits
+from sft.data.rows.conversation import Conversation
+from sft.data.template.chat_template import ChatTemplate
+from sft.data.template.limits import check_limits
+from sft.data.template.pieces import decode, pieces
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model.load import TokenizerInfo
 

@@ -1,13 +1,19 @@
 """The configuration of a run: every knob, and how it is read and written."""
 
 from sft.config.data_sections import DataConfig, SourceConfig
-from sft.config.load import load_config, parse_assignment, read_config, read_run_options
+from sft.config.load import (
+    load_config,
+    parse_assignment,
+    read_config,
+    read_run_options,
+    with_values,
+)
 from sft.config.schema import (
     BatchConfig,
     CheckpointConfig,
     Config,
+    EvalConfig,
     GuardsConfig,
-    LooksConfig,
     MethodConfig,
     ModelConfig,
     OptimConfig,
@@ -23,8 +29,8 @@ __all__ = [
     "CheckpointConfig",
     "Config",
     "DataConfig",
+    "EvalConfig",
     "GuardsConfig",
-    "LooksConfig",
     "MethodConfig",
     "ModelConfig",
     "OptimConfig",
@@ -38,4 +44,5 @@ __all__ = [
     "parse_yaml",
     "read_config",
     "read_run_options",
+    "with_values",
 ]

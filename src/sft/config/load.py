@@ -70,6 +70,11 @@ def load_config(
         raise ConfigError("\n".join(w + "; or ".join(m) for w, m in problems.items())) from None
 
 
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with dotted keys replaced, such as `{"optim.learning_rate": 1e-4}`."""
+    return load_config(config.model_dump(mode="json"), values).from_sources(config.sources)
+
+
 def _sources(
     values: Mapping[str, Any], overrides: Mapping[str, Any] | None, origins: tuple[str, str]
 ) -> dict[str, str]:

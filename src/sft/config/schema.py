@@ -7,7 +7,7 @@ A value of `"auto"` is decided when the run starts and is written, with the reas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -126,26 +126,27 @@ class OptimConfig(Section):
         return value
 
 
-class LooksConfig(Section):
+class EvalConfig(Section):
     """When the model is measured, and when a plateau ends the run."""
 
     every: int | Auto = Field(
-        "auto", description="Steps between looks; `auto`: 6 in a short run, up to 12 in a long one."
+        "auto",
+        description="Steps between evaluations; `auto`: 6 in a short run, up to 12 in a long one.",
     )
     budget: float = Field(
         0.1,
         gt=0,
-        description="Share of the training time that looks may take; probes shrink to fit, down to "
-        "10 rows.",
+        description="Share of the training time that evaluations may take; probes shrink to "
+        "fit, down to 10 rows.",
     )
     samples: int = Field(
-        8, ge=0, description="Prompts answered at the first, the middle and the last look."
+        8, ge=0, description="Prompts answered at the first, the middle and the last evaluation."
     )
     early_stopping: Literal["off", "stop"] = Field("stop", description="End the run early?")
     margin: float = Field(
         0.01, ge=0, description="A smaller change of the loss on `usage` (else `val`) is no change."
     )
-    patience: int = Field(3, ge=1, description="Looks without a better one before stopping.")
+    patience: int = Field(3, ge=1, description="Evaluations without a better one before stopping.")
 
     @field_validator("every")
     @classmethod
@@ -168,7 +169,7 @@ class GuardsConfig(Section):
         0.05,
         gt=0,
         lt=1,
-        description="Chance of a false alarm in a whole run, shared by its looks and tests.",
+        description="Chance of a false alarm in a whole run, shared by its evaluations and tests.",
     )
     margin: float = Field(
         0.02, ge=0, description="Smallest rise of held-out loss that matters, in nats per token."
@@ -184,12 +185,14 @@ class GuardsConfig(Section):
 class CheckpointConfig(Section):
     """When the complete state is saved."""
 
-    every: int | Auto = Field("auto", description="Steps between checkpoints; `auto`: each look.")
+    every: int | Auto = Field(
+        "auto", description="Steps between checkpoints; `auto`: each evaluation."
+    )
     keep: int = Field(2, ge=1, description="Newest checkpoints kept, besides the best.")
     choose: Literal["best", "last"] = Field(
         "best",
         description="Which weights the run hands back: the lowest loss on `usage` (else `val`) "
-        "among looks within the forgetting budget, or the last.",
+        "among evaluations within the forgetting budget, or the last.",
     )
 
     @field_validator("every")
@@ -215,7 +218,7 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig)  # type: ignore[arg-type]
     batch: BatchConfig = Field(default_factory=BatchConfig)  # type: ignore[arg-type]
     optim: OptimConfig = Field(default_factory=OptimConfig)  # type: ignore[arg-type]
-    looks: LooksConfig = Field(default_factory=LooksConfig)  # type: ignore[arg-type]
+    eval: EvalConfig = Field(default_factory=EvalConfig)  # type: ignore[arg-type]
     guards: GuardsConfig = Field(default_factory=GuardsConfig)  # type: ignore[arg-type]
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)  # type: ignore[arg-type]
     run: RunConfig = Field(default_factory=RunConfig)  # type: ignore[arg-type]
@@ -254,9 +257,3 @@ class Config(Section):
         """Itself, with the sources of its keys noted."""
         self._sources = dict(sources)
         return self
-
-    def with_values(self, values: Mapping[str, Any]) -> Config:
-        """A copy with dotted keys replaced, such as `{"optim.learning_rate": 1e-4}`."""
-        from sft.config.load import load_config  # which needs this class
-
-        return load_config(self.model_dump(mode="json"), values).from_sources(self._sources)

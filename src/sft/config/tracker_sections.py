@@ -8,13 +8,13 @@ from pydantic import Field
 
 from sft.config.section import Auto, Section
 
-# The kinds of `sft.records.events`, which this layer may not import.
+# The kinds of `sft.runs.events`, which this layer may not import.
 EventKind = Literal[
     "started",
     "resumed",
     "phase",
     "note",
-    "look",
+    "evaluation",
     "checkpoint",
     "watch",
     "alarm",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sft.config import SourceConfig
 from sft.curate.texts import prompt_text
-from sft.data.prompts import read_prompts
+from sft.data.rows.prompts import read_prompts
 from sft.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sft.config import DataConfig
 from sft.curate.remedies import Remedied, cap_openers, dedupe, select_diverse, without_leaks
 from sft.curate.strip import strip_openers
-from sft.data.conversation import Conversation, Origin
+from sft.data.rows.conversation import Conversation, Origin
 
 
 def choose_rows(

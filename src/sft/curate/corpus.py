@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from sft.curate.texts import Prompted, answer_text, prompt_text
-from sft.data.conversation import Conversation
-from sft.data.near_duplicates import clusters, words
+from sft.data.rows.conversation import Conversation
 from sft.data.splits import prompt_key, row_text
+from sft.texts.near_duplicates import clusters, words
 
 
 @dataclass(frozen=True, slots=True)

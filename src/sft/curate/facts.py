@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sft.curate.languages import UNKNOWN, language
 from sft.curate.texts import Prompted, prompt_text
+from sft.texts.languages import UNKNOWN, language
 
 MIN_ROWS = 8
 # Lengths differ when they hardly overlap (AUC) and are apart by this factor.

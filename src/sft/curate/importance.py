@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sft.curate.remedies import usage_weights
 from sft.curate.texts import Prompted
-from sft.data.conversation import Conversation, Origin
+from sft.data.rows.conversation import Conversation, Origin
 from sft.errors import ConfigError
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from sft.curate.classifier import two_sample
 from sft.curate.coverage import coverage, slices, space, uncovered_groups
 from sft.curate.facts import compare
-from sft.curate.openers import surface
 from sft.curate.texts import Prompted, answer_text, first_of_each, prompt_text, without_repeats
-from sft.data.conversation import Conversation
-from sft.data.near_duplicates import clusters, effective_size
+from sft.data.rows.conversation import Conversation
 from sft.data.splits import leaks, row_text
+from sft.texts.near_duplicates import clusters, effective_size
+from sft.texts.openers import surface
 
 MAX_LISTED = 20  # pairs of duplicates, and leaks
 MAX_TEXT = 200  # characters of a quoted prompt

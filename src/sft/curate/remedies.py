@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.classifier import logits
-from sft.curate.openers import opener
 from sft.curate.texts import Prompted, answer_text, prompt_text
 from sft.curate.vectors import tfidf
-from sft.data.conversation import Conversation, Origin
-from sft.data.near_duplicates import clusters
+from sft.data.rows.conversation import Conversation, Origin
 from sft.data.splits import leaks, row_text
 from sft.errors import ConfigError
+from sft.texts.near_duplicates import clusters
+from sft.texts.openers import opener
 
 Remedied = tuple[list[Conversation], list[tuple[Origin, str]]]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sft.curate.remedies import Remedied, by_origin, check_share
-from sft.data.conversation import Conversation, Message
+from sft.data.rows.conversation import Conversation, Message
 
 MAX_WORDS = 3
 _MAX_ROUNDS = 10

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from sft.data.conversation import Message, Origin
-from sft.data.near_duplicates import clusters
+from sft.data.rows.conversation import Message, Origin
+from sft.texts.near_duplicates import clusters
 
 
 class Prompted(Protocol):

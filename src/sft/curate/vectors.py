@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.languages import STOP_WORDS
-from sft.data.near_duplicates import words
+from sft.texts.languages import STOP_WORDS
+from sft.texts.near_duplicates import words
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -7,7 +7,7 @@ import re
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 _SHAPE = re.compile(r"\d{1,15}-\d{1,15}-\d{1,15}-\d{1,15}", re.ASCII)
 _BLOCK = 1 << 16

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sft.errors import ConfigError, did_you_mean
-from sft.report.index import RunRow, run_id, run_row
-from sft.run_dir import RunDir
+from sft.runs.index import RunRow, run_id, run_row
+from sft.runs.run_dir import RunDir
 
 DEPTH = 3  # folders below a named one that may hold runs
 MOST_FOLDERS = 10_000  # that are searched

@@ -25,10 +25,10 @@ from typing import Any, Protocol, TypeVar
 
 from sft.dashboard.cursor import Cursor, followed
 from sft.dashboard.folders import Folders, refusal
-from sft.records.tail import Tail
-from sft.report.files import plain
-from sft.report.state import RunState, run_state
-from sft.run_dir import RunDir
+from sft.runs.files import plain
+from sft.runs.run_dir import RunDir
+from sft.runs.state import RunState, run_state
+from sft.runs.tail import Tail
 
 T = TypeVar("T")
 Messages = AsyncGenerator[bytes, None]
@@ -81,10 +81,10 @@ class RunFeed:
         self._sizes = sizes
         if now - self._looked_at >= STATE_LOOK:
             self._looked_at = now
-            changed |= self._look(now)
+            changed |= self._eval(now)
         return changed
 
-    def _look(self, now: float) -> bool:
+    def _eval(self, now: float) -> bool:
         """Say what the run is doing, when that changed or was not said for a while."""
         reason = refusal(self.run.path)
         state = _unknown(reason) if reason else run_state(self.run)
@@ -132,7 +132,7 @@ class RunFeed:
             return None
         parts = {
             "steps": [record for record in metrics if "loss" in record],
-            "looks": [record for record in metrics if "loss" not in record],
+            "evaluations": [record for record in metrics if "loss" not in record],
             "events": events,
             "findings": findings,
             "samples": samples,

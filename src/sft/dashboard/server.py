@@ -26,8 +26,8 @@ from sft.dashboard.folders import Folders, NotServed
 from sft.dashboard.live import Messages, Threads, Watcher, json_bytes
 from sft.dashboard.security import REPORT_POLICY
 from sft.errors import ConfigError
-from sft.run_dir import RunDir
-from sft.trackers.console import printable
+from sft.runs.run_dir import RunDir
+from sft.texts.shown import printable
 
 STATIC = Path(__file__).parent / "static"
 MEDIA = {

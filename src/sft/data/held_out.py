@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sft.config import DataConfig
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation
-from sft.data.problems import BadRows
-from sft.data.prompts import Prompt, read_prompts
-from sft.data.read import read_conversations
+from sft.data.rows.conversation import Conversation
+from sft.data.rows.problems import BadRows
+from sft.data.rows.prompts import Prompt, read_prompts
+from sft.data.rows.read import read_conversations
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, tokenize
 from sft.errors import DataError
 

@@ -21,9 +21,9 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation
-from sft.data.problems import BadRow, BadRows
+from sft.data.rows.conversation import Conversation
+from sft.data.rows.problems import BadRow, BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Tokenized, tokenize
 from sft.errors import DataError
 

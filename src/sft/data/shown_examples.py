@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sft.data.lengths import lengths
-from sft.data.pieces import pieces
+from sft.data.template.pieces import pieces
 from sft.data.tokenize import Example
 
 NUM_TRAIN, NUM_VAL = 32, 8

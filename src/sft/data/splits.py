@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sft.data.conversation import Conversation, Origin
-from sft.data.families import NOT_VALIDATED_ON, families, left_out
-from sft.data.near_duplicates import clusters
+from sft.data.rows.conversation import Conversation, Origin
+from sft.data.template.families import NOT_VALIDATED_ON, families, left_out
 from sft.errors import ConfigError, DataError
+from sft.texts.near_duplicates import clusters
 
 AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
 

@@ -18,21 +18,21 @@ from itertools import islice
 from typing import Any
 
 from sft.config import DataConfig, SourceConfig
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation, Origin
-from sft.data.dataset import DataSet, Progress, nothing_left, token_notes
-from sft.data.files import sha256_of
-from sft.data.formats import check_config
+from sft.data.account import DataSet, Progress, nothing_left, token_notes
 from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks, tokenize_rows
-from sft.data.problems import BadRows
-from sft.data.read import Tally, read_conversations, read_source
-from sft.data.sources import local_files
+from sft.data.rows.conversation import Conversation, Origin
+from sft.data.rows.files import sha256_of
+from sft.data.rows.formats import check_config
+from sft.data.rows.problems import BadRows
+from sft.data.rows.read import Tally, read_conversations, read_source
+from sft.data.rows.sources import local_files
 from sft.data.splits import Split, leaks, num_val, prompt_key, split_off
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import TokenCache, rows_fingerprint
 from sft.data.token_store import NotStorable, StoreDamaged, StoreWriter, TokenStore
 from sft.data.tokenize import RowFate, Tokenized
+from sft.disk import disk_errors, remove_path
 from sft.errors import ConfigError, DataError
-from sft.run_dir import disk_errors, remove_path
 
 SAMPLE_ROWS = 2_048  # kept as text
 CHUNK_ROWS = 1_024

@@ -26,10 +26,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Conversation, Origin
 from sft.data.parallel import TokenOptions
-from sft.data.problems import BadRow, BadRows
+from sft.data.rows.conversation import Conversation, Origin
+from sft.data.rows.problems import BadRow, BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_store import (
     META,
     NotStorable,
@@ -39,7 +39,7 @@ from sft.data.token_store import (
     read_meta,
 )
 from sft.data.tokenize import RowFate, Tokenized
-from sft.run_dir import TMP_PREFIX, format_bytes, remove_path
+from sft.disk import TMP_PREFIX, format_bytes, remove_path
 
 CACHED_FROM = 2_000  # rows; fewer are tokenised in a second or two
 LIMIT_BYTES = 20_000_000_000
@@ -263,7 +263,7 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 @cache
 def code_fingerprint() -> str:
     """sha256 of the Python files of this folder, which turn conversations into examples."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     return _digest([version("sft"), *(file.read_text(encoding="utf-8") for file in files)])
 
 

@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
 from sft.data.tokenize import IGNORE_INDEX, Example
-from sft.run_dir import sync_path, write_synced
+from sft.disk import sync_path, write_synced
 
 FORMAT = 1
 META = "meta.json"

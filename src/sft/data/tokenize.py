@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.data.chat_template import ChatTemplate, Rendered
-from sft.data.conversation import Conversation, Origin
-from sft.data.problems import BadRows
+from sft.data.rows.conversation import Conversation, Origin
+from sft.data.rows.problems import BadRows
+from sft.data.template.chat_template import ChatTemplate, Rendered
 from sft.errors import DataError
 
 IGNORE_INDEX = -100

@@ -14,12 +14,13 @@ import torch
 from transformers import PreTrainedModel
 
 from sft.config import Config, ModelConfig, SourceConfig, load_config, read_config
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Origin
-from sft.data.dataset import Progress
-from sft.data.problems import BadRows
-from sft.data.read import read_conversations
+from sft.data.account import Progress
+from sft.data.rows.conversation import Origin
+from sft.data.rows.problems import BadRows
+from sft.data.rows.read import read_conversations
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, last_turn, tokenize
+from sft.disk import write_json
 from sft.errors import ConfigError, DataError
 from sft.evaluate.result import Answer, Compared, Evaluation, RowAnswers, render
 from sft.evaluate.tasks import TASKS, Measure, choose_task, mean_share
@@ -27,7 +28,7 @@ from sft.model.forward import Forward, Layout
 from sft.model.load import TokenizerInfo, load_tokenizer, model_folder, stop_ids
 from sft.probes.generate import generate, load_for_answers
 from sft.probes.val_loss import score_examples, summarize
-from sft.run_dir import RunDir, write_json
+from sft.runs.run_dir import RunDir
 
 __all__ = ["Evaluation", "evaluate", "render"]
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, and how it looks in the terminal."""
+"""What an evaluation found, and how it evaluations in the terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sft.evaluate.tasks import Measure
 from sft.probes.generate import StopReason
-from sft.trackers.console import printable
+from sft.texts.shown import printable
 
 NUM_SAMPLES, MAX_SHOWN = 3, 300
 

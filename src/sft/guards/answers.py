@@ -1,4 +1,5 @@
-"""How answers look in writing: those the model gives (`samples.jsonl`) and those it learns from.
+"""How answers evaluation in writing: those the model gives (`samples.jsonl`) and those it learns
+from.
 
 Evidence for the guard `format_collapse`. Openers are the first three words: a single word is shared
 by a fifth of ordinary answers, three words by 2-4 % (docs/guards.md).
@@ -97,7 +98,9 @@ class Written:
 
 
 def written(history: History) -> Written | None:
-    """Answers of the newest look to prompts that the base model answered too; None if none."""
+    """Answers of the newest evaluation to prompts that the base model answered too; None if
+    none.
+    """
     for probe in ("usage", "val", "usage_drift"):
         mine = [sample for sample in history.samples if sample["probe"] == probe]
         steps = {int(sample["step"]) for sample in mine}
@@ -124,7 +127,7 @@ def written_answers(history: History, step: int) -> Finding:
     """Signal `generation`: are sampled answers alike, more than the base model's and references?"""
     found = written(history)
     if found is None:
-        why = "no answers were sampled before and after training (`looks.samples`)"
+        why = "no answers were sampled before and after training (`eval.samples`)"
         return Finding(
             GUARD, "generation", "not_measured", step, f"Not measured: {why}.", primary=False
         )

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sft.guards.base import Finding
+from sft.guards.evaluations import mean
 from sft.guards.format_collapse import opener_probe, shallow_ratio
 from sft.guards.history import History
-from sft.guards.looks import mean
 from sft.guards.thresholds import EXPLAINED_SHARE, SHALLOW_KL_WATCH
 
 OPENER = "format_collapse.opener"

@@ -39,7 +39,7 @@ STYLES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One signal of one guard after one look; a line of `findings.jsonl`.
+    """One signal of one guard after one evaluation; a line of `findings.jsonl`.
 
     `statistic` is compared with `threshold`, both in `unit`; `interval` is a 95 % confidence
     interval of the statistic, from `n` independent examples; `mde` is the minimum detectable
@@ -87,13 +87,14 @@ class GuardSettings:
 
     `margin` (nats per token) is the smallest rise of held-out loss that matters, and
     `forgetting_budget` the largest rise on `retain` that is accepted. `alpha` is the chance of
-    a false alarm that the whole run may take, over all of its `num_looks` looks and all guards.
+    a false alarm that the whole run may take, over all of its `num_evals` evaluations and all
+    guards.
     """
 
     alpha: float = 0.05
     margin: float = 0.02
     forgetting_budget: float = 0.05
-    num_looks: int = 6
+    num_evals: int = 6
     num_steps: int = 1
     warmup_steps: int = 0
     learning_rate: float = 0.0
@@ -103,3 +104,9 @@ def worst(findings: Sequence[Finding]) -> Verdict:
     """The most severe verdict; `not_measured` when there is none."""
     verdicts = [finding.verdict for finding in findings]
     return max(verdicts, key=SEVERITY.__getitem__) if verdicts else "not_measured"
+
+
+def describe(finding: Finding) -> str:
+    """One finding as a sentence with its remedy."""
+    text = f"{finding.guard.replace('_', ' ')}: {finding.verdict}: {finding.message}"
+    return f"{text}\n  -> {finding.remedy}" if finding.remedy else text

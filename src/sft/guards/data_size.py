@@ -16,7 +16,7 @@ from sft.guards.statistics import corrected_level, examples_needed, minimum_dete
 
 _SIGNALS = ("effective_size", "repeats", "leak", "power")
 # Paired sd of val loss once a run has moved, in nats per token (measured, docs/guards.md). A run
-# measures its own; this one serves before there is a look.
+# measures its own; this one serves before there is an evaluation.
 TYPICAL_SD = 0.13
 
 
@@ -44,7 +44,7 @@ def leaked_rows(history: History) -> set[str]:
 
 
 def _finding(history: History, signal: str, verdict: Verdict, message: str) -> Finding:
-    step = history.look_steps[-1] if history.look_steps else history.step
+    step = history.eval_steps[-1] if history.eval_steps else history.step
     return Finding("overfitting", signal, verdict, step, message, primary=False)
 
 
@@ -116,7 +116,7 @@ def _power(history: History, rows: Mapping[str, Any]) -> Finding:
     val, settings = int(rows["val"]), history.settings
     if not val:
         return _finding(history, "power", "not_measured", "There are no validation rows.")
-    level = corrected_level(settings.alpha, settings.num_looks, thresholds.NUM_ALARMS)
+    level = corrected_level(settings.alpha, settings.num_evals, thresholds.NUM_ALARMS)
     mde = minimum_detectable_effect(TYPICAL_SD, val, level)
     enough = mde <= thresholds.LARGEST_USEFUL_MDE
     needed = examples_needed(TYPICAL_SD, thresholds.LARGEST_USEFUL_MDE, level)

@@ -16,8 +16,7 @@ import numpy as np
 from scipy import stats
 
 from sft.guards.base import Finding, Verdict
-from sft.guards.history import History, Table
-from sft.guards.looks import (
+from sft.guards.evaluations import (
     alarm_level,
     bounded,
     known,
@@ -26,6 +25,7 @@ from sft.guards.looks import (
     rise_from_base,
     span,
 )
+from sft.guards.history import History, Table
 from sft.guards.statistics import clopper_pearson, paired
 from sft.guards.thresholds import (
     CLASSIFIER_AUC_WATCH,

@@ -10,8 +10,7 @@ unbiased estimate of the divergence KL(base || now), the quantity that forgettin
 from __future__ import annotations
 
 from sft.guards.base import Finding
-from sft.guards.history import History, Table
-from sft.guards.looks import (
+from sft.guards.evaluations import (
     Rise,
     alarm_level,
     bounded,
@@ -21,6 +20,7 @@ from sft.guards.looks import (
     rise_from_base,
     span,
 )
+from sft.guards.history import History, Table
 from sft.guards.statistics import examples_needed, paired
 from sft.guards.thresholds import FORGETTING_WATCH_SHARE, LARGEST_USEFUL_MDE, MIN_EXAMPLES
 

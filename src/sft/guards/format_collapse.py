@@ -1,10 +1,10 @@
-"""Has the model learned how answers look, and lost what they depend on?
+"""Has the model learned how answers evaluation, and lost what they depend on?
 
 Improvement that concentrates on surface tokens which do not depend on the prompt shows first where
 an answer begins: one opener takes nearly all the probability, and the prompt no longer tells which
-opener comes. A task whose every answer is meant to open with `{` looks the same, so the opener is
-held against the reference answers. Decoding shifts mostly in such tokens (arXiv 2312.01552), and
-format specialisation comes early in fine-tuning (arXiv 2211.00635).
+opener comes. A task whose every answer is meant to open with `{` evaluations the same, so the
+opener is held against the reference answers. Decoding shifts mostly in such tokens (arXiv
+2312.01552), and format specialisation comes early in fine-tuning (arXiv 2211.00635).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 from sft.guards.answers import most_open_with, preflight_openers, written_answers
 from sft.guards.base import Finding, Verdict
+from sft.guards.evaluations import bounded, holds, known, mean, newest, no_change_yet, span
 from sft.guards.history import History, Table
-from sft.guards.looks import bounded, holds, known, mean, newest, no_change_yet, span
 from sft.guards.statistics import Paired, clopper_pearson, paired, ratio_interval
 from sft.guards.thresholds import (
     FIRST_TOKEN_MASS,
@@ -75,7 +75,7 @@ def opener_probe(history: History) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How the answers of one probe open at one look.
+    """How the answers of one probe open at one evaluation.
 
     `mass` is the mean probability of the likeliest first token, `info` the mutual information of
     prompt and first token in nats, `base_info` that of the base model. `share` of the reference
@@ -112,14 +112,14 @@ class Opening:
         return self.share >= FIRST_TOKEN_MASS
 
 
-def opening(table: Table, look: int) -> Opening:
-    """The openings at row `look` of `table`, whose first row is the base model."""
-    mass, labels = table.column("first_mass")[look], table.column("first_label")[look]
+def opening(table: Table, evaluation: int) -> Opening:
+    """The openings at row `evaluation` of `table`, whose first row is the base model."""
+    mass, labels = table.column("first_mass")[evaluation], table.column("first_label")[evaluation]
     labels = labels[np.isfinite(labels) & np.isfinite(mass)]
     token, most = next(iter(Counter(labels.tolist()).most_common(1)), (math.nan, 0))
-    same = token == mean(table.column("first_token")[look])
+    same = token == mean(table.column("first_token")[evaluation])
     share, bound = most / max(len(labels), 1), clopper_pearson(most, len(labels))[1]
-    base, now = (mean(table.column("first_info")[row]) for row in (0, look))
+    base, now = (mean(table.column("first_info")[row]) for row in (0, evaluation))
     required = max(FIRST_TOKEN_MASS, bound + MASS_ABOVE_REFERENCE)
     return Opening(paired(mass, required), now, base, share, bound, required, same)
 
@@ -196,7 +196,7 @@ def _not_measured(signal: str, step: int, why: str) -> Finding:
 def shallow_ratio(table: Table) -> tuple[float, float, float] | None:
     """Mean KL(base || now) at answer position 1 over that at positions 2 to 5, and its interval.
 
-    None where it was not recorded at the newest look.
+    None where it was not recorded at the newest evaluation.
     """
     first, following = table.column("kl_first")[-1], table.column("kl_next")[-1]
     if not (np.isfinite(first).any() and np.isfinite(following).any()):
@@ -266,16 +266,16 @@ def _surface_share(val: Table | None, step: int) -> Finding:
     )
 
 
-def _surface_at(val: Table, look: int) -> tuple[float, Paired]:
+def _surface_at(val: Table, evaluation: int) -> tuple[float, Paired]:
     """Share of the whole fall of nll that is boilerplate's; change of loss on the other tokens."""
     nll, surface = val.column("nll"), val.column("surface_nll")
     counts = val.column("tokens") - val.column("surface_tokens")
-    both = np.isfinite(surface[0]) & np.isfinite(surface[look])
-    fall = (nll[0] - nll[look])[both].sum()
-    share = float((surface[0] - surface[look])[both].sum() / fall) if fall > 0 else math.nan
+    both = np.isfinite(surface[0]) & np.isfinite(surface[evaluation])
+    fall = (nll[0] - nll[evaluation])[both].sum()
+    share = float((surface[0] - surface[evaluation])[both].sum() / fall) if fall > 0 else math.nan
     with np.errstate(invalid="ignore", divide="ignore"):
         content = (nll - surface) / np.where(counts > 0, counts, math.nan)
-    return share, paired(content[look] - content[0])
+    return share, paired(content[evaluation] - content[0])
 
 
 def _empty(share: float, content: Paired) -> bool:

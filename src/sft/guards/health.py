@@ -27,7 +27,7 @@ _LOWER = "--set optim.learning_rate={:g}"
 
 
 def health(history: History) -> list[Finding]:
-    """The findings of this guard after the newest look; all are primary.
+    """The findings of this guard after the newest evaluation; all are primary.
 
     Reads `loss`, `grad_norm` and `learning_rate` of the training records, and `train_probe`.
     """
@@ -41,7 +41,7 @@ def health(history: History) -> list[Finding]:
 
 
 def _finding(history: History, signal: str, verdict: Verdict, message: str) -> Finding:
-    step = history.look_steps[-1] if history.look_steps else history.step
+    step = history.eval_steps[-1] if history.eval_steps else history.step
     return Finding("health", signal, verdict, step, message)
 
 
@@ -115,8 +115,8 @@ def _learning(history: History) -> Finding:
     if table is None or len(table.steps) < 2:
         return _trend(history)
     settings, loss = history.settings, table.loss
-    looks = max(settings.num_looks, len(table.steps) - 1)
-    level = corrected_level(settings.alpha, looks, thresholds.NUM_ALARMS)
+    evals = max(settings.num_evals, len(table.steps) - 1)
+    level = corrected_level(settings.alpha, evals, thresholds.NUM_ALARMS)
     fall = paired(loss[0] - loss[-1], 0.0, level)
     if fall.n < 2:
         return _too_short(history, "learning", fall.n, 2)
@@ -220,7 +220,7 @@ def _spikes(history: History) -> Finding:
         threshold=thresholds.SPIKE_Z,
         n=count,
         unit="robust sd",
-        remedy=f"Look at the rows of these steps; {_lower_rate(history)}",
+        remedy=f"Evaluation at the rows of these steps; {_lower_rate(history)}",
     )
 
 

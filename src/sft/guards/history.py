@@ -23,9 +23,9 @@ TEST = "test"
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The scores of one probe: `columns[name]` is `[num_looks, num_examples]`, NaN where absent.
+    """The scores of one probe: `columns[name]` is `[num_evals, num_examples]`, NaN where absent.
 
-    Looks are in the order of `steps`, examples in that of `ids`. The columns are those of
+    Evaluations are in the order of `steps`, examples in that of `ids`. The columns are those of
     `scores.jsonl` (docs/metrics.md): `nll`, `tokens`, `bytes`, `correct` and, where measured,
     `first_*`, `kl*` and `surface_*`.
     """
@@ -35,17 +35,17 @@ class Table:
     columns: Mapping[str, Array]
 
     def column(self, name: str) -> Array:
-        """`[num_looks, num_examples]`; all NaN when nothing of this name was recorded."""
+        """`[num_evals, num_examples]`; all NaN when nothing of this name was recorded."""
         empty = np.full((len(self.steps), len(self.ids)), math.nan)
         return self.columns.get(name, empty)
 
     @property
     def loss(self) -> Array:
-        """Mean nll per token of each example, `[num_looks, num_examples]`."""
+        """Mean nll per token of each example, `[num_evals, num_examples]`."""
         return self.column("nll") / self.column("tokens")
 
     def at(self, step: int) -> Table:
-        """Only the looks up to `step`."""
+        """Only the evaluations up to `step`."""
         keep = sum(s <= step for s in self.steps)
         columns = {name: values[:keep] for name, values in self.columns.items()}
         return Table(self.steps[:keep], self.ids, columns)
@@ -80,7 +80,7 @@ class History:
         return max(steps, default=0)
 
     @property
-    def look_steps(self) -> tuple[int, ...]:
+    def eval_steps(self) -> tuple[int, ...]:
         """Steps after which any probe was scored, in order."""
         return tuple(sorted({step for table in self.tables.values() for step in table.steps}))
 
@@ -96,7 +96,7 @@ class History:
         return steps, np.array(losses, dtype=float)
 
     def at(self, step: int) -> History:
-        """The history as it stood after the look at `step`."""
+        """The history as it stood after the evaluation at `step`."""
         return replace(
             self,
             metrics=[record for record in self.metrics if record["step"] <= step],
@@ -116,7 +116,7 @@ def history(
     samples: Sequence[Mapping[str, Any]] = (),
     preflight: Mapping[str, Any] | None = None,
 ) -> History:
-    """The history that these records tell. A look that was cut short is left out."""
+    """The history that these records tell. An evaluation that was cut short is left out."""
     by_probe: dict[str, list[Mapping[str, Any]]] = {}
     for score in scores:
         if score["probe"] != TEST:
@@ -127,7 +127,8 @@ def history(
 
 def _table(scores: Sequence[Mapping[str, Any]]) -> Table:
     counts = Counter(int(score["step"]) for score in scores)
-    # A reader can come by while a look is being written; every look scores the same examples.
+    # A reader can come by while an evaluation is being written; every evaluation scores the same
+    # examples.
     steps = sorted(step for step, count in counts.items() if count >= max(counts.values()))
     scores = [score for score in scores if int(score["step"]) in set(steps)]
     ids = list(dict.fromkeys(str(score["id"]) for score in scores))

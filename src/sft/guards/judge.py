@@ -31,7 +31,7 @@ PRIORITY = ("health", "overfitting", "format_collapse", "distribution_mismatch",
 
 
 def judge(history: History) -> list[Finding]:
-    """What every guard says after the newest look, with overlapping signals attributed."""
+    """What every guard says after the newest evaluation, with overlapping signals attributed."""
     findings = [finding for guard in GUARDS.values() for finding in guard(history)]
     return attribute(findings, history)
 

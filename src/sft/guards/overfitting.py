@@ -29,9 +29,9 @@ _GUARD = "overfitting"
 _UNIT = "nats per token"
 _MIN_ROWS = 8
 _MIN_LOSSES = 6  # training steps that a trend is read from
-_PLATEAU_LOOKS = 3
+_PLATEAU_EVALS = 3
 
-_RESTORE = "Hand back the weights of the best look, as `checkpoint.choose: best` does"
+_RESTORE = "Hand back the weights of the best evaluation, as `checkpoint.choose: best` does"
 _EPOCHS = "; next time train less (fewer `optim.epochs`), or on more rows"
 _CONFIDENCE = (
     "; if only ranking matters, later weights are as good: lower the confidence with "
@@ -40,7 +40,7 @@ _CONFIDENCE = (
 
 
 def overfitting(history: History) -> list[Finding]:
-    """The findings of this guard after the newest look; `paired_rise` is the primary one.
+    """The findings of this guard after the newest evaluation; `paired_rise` is the primary one.
 
     Needs `val`, better with `train_probe`; `preflight["rows"]` adds what the data look like.
     """
@@ -53,7 +53,9 @@ def overfitting(history: History) -> list[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Rise:
-    """The newest look at val against the best earlier one: `now` and `best` are rows of `val`."""
+    """The newest evaluation at val against the best earlier one: `now` and `best` are rows of
+    `val`.
+    """
 
     history: History
     val: Table
@@ -74,8 +76,8 @@ class _Rise:
         now = len(val.steps) - 1
         best = int(np.argmin(_means(val.loss)[:now])) if now else 0
         settings = history.settings
-        looks = max(settings.num_looks, now)
-        level = corrected_level(settings.alpha, looks, thresholds.NUM_ALARMS)
+        evals = max(settings.num_evals, now)
+        level = corrected_level(settings.alpha, evals, thresholds.NUM_ALARMS)
         return cls(history, val, now, best, level)
 
     @property
@@ -88,17 +90,17 @@ class _Rise:
 
     @property
     def judged(self) -> bool:
-        """Whether there is an earlier look, and the newest lies after warm-up."""
+        """Whether there is an earlier evaluation, and the newest lies after warm-up."""
         return self.now > 0 and self.val.steps[self.now] > self.settings.warmup_steps
 
-    def test(self, look: int | None = None) -> Paired:
-        """The rise at `look` (the newest) above the best look, against the margin."""
+    def test(self, evaluation: int | None = None) -> Paired:
+        """The rise at `evaluation` (the newest) above the best evaluation, against the margin."""
         loss = self.val.loss
-        look = self.now if look is None else look
-        return paired(loss[look] - loss[self.best], self.settings.margin, self.level)
+        evaluation = self.now if evaluation is None else evaluation
+        return paired(loss[evaluation] - loss[self.best], self.settings.margin, self.level)
 
     def surely_rose(self) -> bool:
-        """Sure and large enough, in two looks in a row or beyond doubt."""
+        """Sure and large enough, in two evaluations in a row or beyond doubt."""
         test = self.test()
         if test.p >= self.level or test.mean <= self.settings.margin:
             return False
@@ -115,7 +117,7 @@ class _Rise:
 
 
 def _means(loss: Array) -> Array:
-    """Mean of each look `[num_looks]`; infinite where no row is finite."""
+    """Mean of each evaluation `[num_evals]`; infinite where no row is finite."""
     finite = np.isfinite(loss)
     sums = np.where(finite, loss, 0.0).sum(axis=1)
     return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)
@@ -125,7 +127,7 @@ def _finding(
     history: History, signal: str, verdict: Verdict, message: str, test: Paired | None = None
 ) -> Finding:
     """Not primary; figures of `test` where they are finite."""
-    step = history.look_steps[-1] if history.look_steps else history.step
+    step = history.eval_steps[-1] if history.eval_steps else history.step
     finding = Finding(_GUARD, signal, verdict, step, message, unit=_UNIT, primary=False)
     if test is None or test.n < 2:
         return finding if test is None else replace(finding, n=test.n)
@@ -147,7 +149,11 @@ def _no_val(history: History) -> Finding:
 def _paired_rise(rise: _Rise) -> Finding:
     history, settings, test = rise.history, rise.settings, rise.test()
     if not rise.judged:
-        late = f"steps up to {settings.warmup_steps} are warm-up" if rise.now else "no earlier look"
+        late = (
+            f"steps up to {settings.warmup_steps} are warm-up"
+            if rise.now
+            else "no earlier evaluation"
+        )
         message = f"Nothing to compare yet: {late}."
         finding = _finding(history, "paired_rise", "insufficient", message)
         return replace(finding, primary=True, threshold=settings.margin)
@@ -163,7 +169,7 @@ def _paired_rise(rise: _Rise) -> Finding:
 def _verdict(rise: _Rise, test: Paired) -> tuple[Verdict, str, str]:
     """Verdict, message and remedy of `paired_rise`."""
     rose = (
-        f"val loss is {test.mean:+.3f} {_UNIT} above its best look (step {rise.best_step}; "
+        f"val loss is {test.mean:+.3f} {_UNIT} above its best evaluation (step {rise.best_step}; "
         f"95 % interval {test.interval[0]:+.3f} to {test.interval[1]:+.3f})"
     )
     if test.n >= _MIN_ROWS and rise.maybe_rose():
@@ -218,7 +224,7 @@ def _other_cause(rise: _Rise) -> str:
 
 
 def _train_fell(rise: _Rise) -> bool | None:
-    """Whether training loss is lower now than at val's best look; None when nothing tells.
+    """Whether training loss is lower now than at val's best evaluation; None when nothing tells.
 
     A loss already below half the base model's that stays within half the margin counts too:
     rows learned by heart have nowhere left to fall.
@@ -237,7 +243,9 @@ def _train_fell(rise: _Rise) -> bool | None:
 
 
 def _new_loss_fell(rise: _Rise) -> bool | None:
-    """Whether the steps' own loss falls since val's best look: its slope's interval is below 0."""
+    """Whether the steps' own loss falls since val's best evaluation: its slope's interval is below
+    0.
+    """
     steps, losses = rise.history.losses()
     after = (steps > rise.best_step) & np.isfinite(losses)
     if after.sum() < _MIN_LOSSES:
@@ -276,7 +284,7 @@ def _rows_still_new(rise: _Rise) -> bool:
 
 
 def _accuracy(rise: _Rise) -> Paired:
-    """Change of each row's share of right tokens since the best look; needs `correct`."""
+    """Change of each row's share of right tokens since the best evaluation; needs `correct`."""
     accuracy = rise.val.column("correct") / rise.val.column("tokens")
     change = paired(accuracy[rise.now] - accuracy[rise.best])
     return change if change.n else replace(change, mean=-np.inf)
@@ -298,7 +306,7 @@ def _over_confidence(rise: _Rise) -> Finding:
 
 
 def _drops(rise: _Rise) -> tuple[Array, Array] | None:
-    """Fall of each row's loss since the first look: training rows and val rows."""
+    """Fall of each row's loss since the first evaluation: training rows and val rows."""
     train = rise.history.table("train_probe")
     if train is None or len(train.steps) < 2 or rise.now == 0:
         return None
@@ -309,10 +317,12 @@ def _drops(rise: _Rise) -> tuple[Array, Array] | None:
 
 
 def _gap(rise: _Rise) -> Finding:
-    """Difference in differences: subtracting the first look removes "val is simply harder"."""
+    """Difference in differences: subtracting the first evaluation removes "val is simply
+    harder".
+    """
     drops = _drops(rise)
     if drops is None:
-        message = f"The gap needs two looks at {_MIN_ROWS} rows of train_probe and of val."
+        message = f"The gap needs two evaluations at {_MIN_ROWS} rows of train_probe and of val."
         return _finding(rise.history, "gap", "not_measured", message)
     gap, low, high = welch(drops[0], drops[1])
     margin = rise.settings.margin
@@ -330,7 +340,9 @@ def _gap(rise: _Rise) -> Finding:
 def _memorisation(rise: _Rise) -> Finding:
     drops = _drops(rise)
     if drops is None:
-        message = f"Memorisation needs two looks at {_MIN_ROWS} rows of train_probe and of val."
+        message = (
+            f"Memorisation needs two evaluations at {_MIN_ROWS} rows of train_probe and of val."
+        )
         return replace(_finding(rise.history, "memorisation", "not_measured", message), unit="AUC")
     area, p = auc(*drops)
     verdict: Verdict = "pass"
@@ -349,17 +361,19 @@ def _memorisation(rise: _Rise) -> Finding:
 
 
 def _plateau(rise: _Rise) -> Finding:
-    """Whether the last three looks brought nothing; never a fault, so never more than a pass."""
-    first = rise.now - _PLATEAU_LOOKS + 1
+    """Whether the last three evaluations brought nothing; never a fault, so never more than a
+    pass.
+    """
+    first = rise.now - _PLATEAU_EVALS + 1
     if first < 1 or rise.val.steps[first] <= rise.settings.warmup_steps:
-        message = f"A plateau needs {_PLATEAU_LOOKS} looks after warm-up and one before."
+        message = f"A plateau needs {_PLATEAU_EVALS} evaluations after warm-up and one before."
         return _finding(rise.history, "plateau", "insufficient", message)
     loss = rise.val.loss
     means = _means(loss)
     before, recent = int(np.argmin(means[:first])), first + int(np.argmin(means[first:]))
     gain = paired(loss[before] - loss[recent])
     margin = rise.settings.margin
-    text = f"the last {_PLATEAU_LOOKS} looks improved val by {gain.mean:+.3f} {_UNIT}"
+    text = f"the last {_PLATEAU_EVALS} evaluations improved val by {gain.mean:+.3f} {_UNIT}"
     if gain.mean > margin:
         message = f"Still improving: {text}"
     elif gain.mean < -margin:

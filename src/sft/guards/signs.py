@@ -28,7 +28,7 @@ class Sign:
 
 
 def signs(history: History) -> list[Sign]:
-    """What to watch, in the order a person would look: loss, perplexity, gap, rate, epochs."""
+    """What to watch, in the order in which a person would look."""
     evidence = {finding.signal: finding for finding in overfitting(history)}
     return [
         _steady(history),
@@ -73,7 +73,7 @@ def _perplexity(history: History) -> Sign:
     name = "perplexity drops"
     val = history.table("val")
     if val is None or len(val.steps) < 2:
-        return Sign(name, None, "not measured: needs two looks at val")
+        return Sign(name, None, "not measured: needs two evaluations at val")
     change = paired(val.loss[-1] - val.loss[0])
     if change.n < 2:
         return Sign(name, None, f"not measured: {change.n} val rows")
@@ -89,7 +89,7 @@ def _close(finding: Finding | None) -> Sign:
     """The gap of the overfitting guard: close while it is not surely wider than the margin."""
     name = "training and val loss stay close"
     if finding is None or finding.interval is None or finding.threshold is None:
-        return Sign(name, None, "not measured: needs two looks at train_probe and val")
+        return Sign(name, None, "not measured: needs two evaluations at train_probe and val")
     return Sign(name, finding.interval[0] <= finding.threshold, finding.message)
 
 

@@ -100,12 +100,14 @@ def smallest_p(n: int) -> float:
 
 
 def max_t(deltas: ArrayLike, margin: float = 0.0) -> float:
-    """Adjusted p of the largest t over looks; `deltas` is `[num_looks, n]`, paired differences.
+    """Adjusted p of the largest t over evaluations; `deltas` is `[num_evals, n]`, paired
+    differences.
 
-    The sign of an example is flipped at all looks together, and the largest t over looks is
-    compared with what the flips give (Westfall and Young 1993). This keeps the correlation of
-    looks that score the same examples, which Bonferroni throws away. Examples with a value that
-    is not finite at any look are dropped; with fewer than two left the answer is 1.
+    The sign of an example is flipped at all evaluations together, and the largest t over
+    evaluations is compared with what the flips give (Westfall and Young 1993). This keeps the
+    correlation of evaluations that score the same examples, which Bonferroni throws away. Examples
+    with a value that is not finite at any evaluation are dropped; with fewer than two left the
+    answer is 1.
     """
     x = np.atleast_2d(np.asarray(deltas, dtype=float)) - margin
     x = x[:, np.isfinite(x).all(axis=0)]
@@ -122,9 +124,9 @@ def max_t(deltas: ArrayLike, margin: float = 0.0) -> float:
     return _tail_share(largest_t(_signs(n) @ x.T), observed, abs(observed), n)
 
 
-def corrected_level(alpha: float, num_looks: int, num_alarms: int) -> float:
-    """Bonferroni: the level of one test when `num_looks * num_alarms` share `alpha`."""
-    return alpha / (max(num_looks, 1) * max(num_alarms, 1))
+def corrected_level(alpha: float, num_evals: int, num_alarms: int) -> float:
+    """Bonferroni: the level of one test when `num_evals * num_alarms` share `alpha`."""
+    return alpha / (max(num_evals, 1) * max(num_alarms, 1))
 
 
 def minimum_detectable_effect(sd: float, n: int, level: float) -> float:

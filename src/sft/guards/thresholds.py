@@ -8,9 +8,10 @@ from __future__ import annotations
 
 VERSION = 1
 
-# Two looks in a row must fail, unless the evidence is this overwhelming (t of the paired test).
+# Two evaluations in a row must fail, unless the evidence is this overwhelming (t of the paired
+# test).
 OVERWHELMING_T = 8.0
-# Signals that can alarm; the run's alpha is shared between them and the looks (Bonferroni).
+# Signals that can alarm; the run's alpha is shared between them and the evaluations (Bonferroni).
 NUM_ALARMS = 6
 WATCH_LEVEL = 0.05  # uncorrected
 
@@ -28,7 +29,7 @@ INFORMATION_LOST = 0.7  # share of the prompt-to-opener information of the base 
 MASS_ABOVE_REFERENCE = 0.3
 SHALLOW_KL_WATCH = 15.0
 SHALLOW_KL_LEAST = 0.05  # nats; where openers hardly moved, their ratio means nothing
-WRITTEN_P = 0.01  # sampled answers are few and only confirm: not shared between looks
+WRITTEN_P = 0.01  # sampled answers are few and only confirm: not shared between evaluations
 REPEATS_IN_LOOP = 3  # times that the same four words stand in one answer
 SURFACE_SHARE = 0.6
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from scipy import stats
 
+from sft.guards.evaluations import alarm_level, holds, no_change_yet
 from sft.guards.history import History, Table
-from sft.guards.looks import alarm_level, holds, no_change_yet
 from sft.guards.statistics import Paired, paired, ratio_interval
 from sft.guards.thresholds import MIN_EXAMPLES, TRANSFER_RATIO
 
@@ -24,7 +24,7 @@ Outcome = Literal["not judgeable", "pending", "profits", "fails", "undecided"]
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The ratio after one look. `bound` is its upper end at the corrected level of an alarm.
+    """The ratio after one evaluation. `bound` is its upper end at the corrected level of an alarm.
 
     `t` is how many standard errors usage lies behind the smallest profit that is accepted.
     """
@@ -56,7 +56,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The newest look together with the one before."""
+    """The newest evaluation together with the one before."""
 
     outcome: Outcome
     now: Transfer | None = None
@@ -65,7 +65,7 @@ class Judged:
 
 
 def judge_transfer(history: History) -> Judged:
-    """Judge the ratio at the newest look that scored both probes."""
+    """Judge the ratio at the newest evaluation that scored both probes."""
     val, usage = history.table("val"), history.table("usage")
     if usage is None:
         return Judged("not judgeable", why="usage prompts with reference answers were not scored")
@@ -74,7 +74,7 @@ def judge_transfer(history: History) -> Judged:
         return Judged("pending", why=why or "")
     steps = [step for step in usage.steps if step in set(val.steps) and step > 0]
     if not steps:
-        return Judged("pending", why="`val` and `usage` were not scored at the same look")
+        return Judged("pending", why="`val` and `usage` were not scored at the same evaluation")
     now = transfer_at(val, usage, steps[-1], history)
     before = transfer_at(val, usage, steps[-2], history) if len(steps) > 1 else None
     if min(now.val.n, now.usage.n) < MIN_EXAMPLES:
@@ -94,7 +94,7 @@ def _outcome(now: Transfer, before: Transfer | None, alarm: bool) -> Outcome:
 
 
 def transfer_at(val: Table, usage: Table, step: int, history: History) -> Transfer:
-    """The transfer ratio after the look at `step`, which both tables hold."""
+    """The transfer ratio after the evaluation at `step`, which both tables hold."""
     on_val = val.loss[val.steps.index(step)] - val.loss[0]
     on_usage = usage.loss[usage.steps.index(step)] - usage.loss[0]
     v, u = paired(on_val), paired(on_usage)

@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sft.data.parquet_rows import arrow_row
-from sft.data.problems import RowError, describe
+from sft.data.rows.parquet_rows import arrow_row
+from sft.data.rows.problems import RowError, describe
+from sft.disk import TMP_PREFIX, disk_errors
 from sft.errors import CheckpointError, ConfigError, DataError
-from sft.run_dir import TMP_PREFIX, RunDir, disk_errors
+from sft.runs.run_dir import RunDir
 
 # A file, folder or hub data set id, or rows: a `datasets.Dataset`, or dictionaries.
 Rows = str | Path | Iterable[Mapping[str, Any]]

@@ -167,7 +167,7 @@ def config_of(
         raise ConfigError(f"action: unknown guard {unknown[0]!r}. Known: {', '.join(GUARDS)}")
     fixed = {
         "data": {**sections["data"], **data, "val_fraction": 0.0},
-        "looks": {"early_stopping": "off"},
+        "eval": {"early_stopping": "off"},
         "guards": {**dict.fromkeys(GUARDS, "warn"), **actions},
         "checkpoint": {"choose": "last"},
     }

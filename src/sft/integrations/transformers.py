@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback
 
-from sft.attempt import begin
+from sft.config.resolve import EVALS_PER_RUN, due
 from sft.integrations.rows import Rows, sources
 from sft.integrations.trainer import (
     bare_model,
@@ -32,10 +32,10 @@ from sft.integrations.trainer import (
 )
 from sft.integrations.unchanged import unchanged
 from sft.integrations.watch import Plan, Watch, Watched, build
-from sft.records.store import open_stores
-from sft.resolve import LOOKS_PER_RUN, due
-from sft.run_dir import RunDir
-from sft.trackers.console import Console
+from sft.runs.run_dir import RunDir
+from sft.runs.store import open_stores
+from sft.terminal.console import Console
+from sft.training.attempt import begin
 
 # The template of plain prompts and completions, as TRL joins them: with nothing in between.
 JOINED = (
@@ -52,15 +52,17 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
     a `datasets.Dataset`; give the rows as they are before the trainer tokenises them. `train`
     is all rows trained on. Nothing is split off: without `val`, held-out loss is not measured.
 
-    A look is taken before training, every `every` steps (`auto`: six in the run), and at the end.
-    `action` is what an alarm does, of all guards or by guard: `off`, `warn`, `stop` (ends the
-    training) or `restore_best` (ends it and, when it ends, puts the weights of the best look
-    back; keeps one copy of all trained weights in main memory for that). Guards that warn change
-    nothing: the weights at the end are, bit for bit, those of a training without the callback.
+    An evaluation is taken before training, every `every` steps (`auto`: six in the run), and at
+    the end. `action` is what an alarm does, of all guards or by guard: `off`, `warn`, `stop` (ends
+    the training) or `restore_best` (ends it and, when it ends, puts the weights of the best
+    evaluation back; keeps one copy of all trained weights in main memory for that).
+    Guards that warn change nothing: the weights at the end are, bit for bit, those of a
+    training without the callback.
 
     `chat_template` replaces the tokenizer's in what is measured, not in what is trained.
     `settings` are further keys of a config, such as `{"guards.alpha": 0.01}`. In a training with
-    several processes the first one looks, while the others wait; it must hold the whole model.
+    several processes the first one evaluations, while the others wait; it must hold the whole
+    model.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         self._rows = {"train": train, "val": val, "usage": usage, "retain": retain}
         self._action = action
         self._chat_template = chat_template
-        self._settings = {"looks.every": every, **(settings or {})}
+        self._settings = {"eval.every": every, **(settings or {})}
         self._stack = ExitStack()
         self._watch: Watch | None = None
         self._pending = False
@@ -88,7 +90,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
     # ------------------------------------------------------------------ events
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """Build all that looks need, and look at the base model.
+        """Build all that evaluations need, and look at the base model.
 
         Raises:
             SFTError: the data, the model or the run folder cannot be used.
@@ -100,30 +102,30 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
                 self._stack = stack.pop_all()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_parts: Any) -> None:
-        """Look, if it is time; where the trainer is about to log, after that."""
+        """Evaluation, if it is time; where the trainer is about to log, after that."""
         if due(state.global_step, self._interval(state.max_steps), state.max_steps):
             self._pending = True
             if not control.should_log:
-                self._look(state, control)
+                self._eval(state, control)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_parts: Any
     ) -> None:
-        """Record what the trainer logged of its steps, then look if that was waited for."""
+        """Record what the trainer logged of its steps, then evaluation if that was waited for."""
         if self._watch and "loss" in logs:
             self._watch.record(state.global_step, logs, float(state.total_flos))
-        self._look(state, control)
+        self._eval(state, control)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_parts: Any) -> None:
-        """Look, if the trainer did not log after all."""
-        self._look(state, control)
+        """Evaluation, if the trainer did not log after all."""
+        self._eval(state, control)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        """The last look, the best weights if a guard asked for them, and the verdicts."""
+        """The last evaluation, the best weights if a guard asked for them, and the verdicts."""
         watch = self._watch
         self._pending = False
         # The trainer may have put other weights into the model by now.
-        if watch and watch.last_look != state.global_step and not args.load_best_model_at_end:
+        if watch and watch.last_eval != state.global_step and not args.load_best_model_at_end:
             watch.take(state.global_step, float(state.epoch or 0.0))
         if watch:
             watch.restore()
@@ -137,8 +139,8 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
     # ------------------------------------------------------------------ parts
 
     def _interval(self, max_steps: int) -> int:
-        every = self._settings["looks.every"]
-        return -(-max_steps // LOOKS_PER_RUN) if every == "auto" else int(every)
+        every = self._settings["eval.every"]
+        return -(-max_steps // EVALS_PER_RUN) if every == "auto" else int(every)
 
     def _begin(self, stack: ExitStack, args: Any, state: Any, parts: Mapping[str, Any]) -> None:
         show = stack.enter_context(BesideBars())
@@ -169,8 +171,8 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         if not state.global_step:
             self._watch.take(0, 0.0)
 
-    def _look(self, state: Any, control: Any) -> None:
-        """The look that is pending. All processes come here after the same step."""
+    def _eval(self, state: Any, control: Any) -> None:
+        """The evaluation that is pending. All processes come here after the same step."""
         if not self._pending:
             return
         self._pending = False

@@ -1,4 +1,4 @@
-"""A look at a model that is being trained must leave no trace in it."""
+"""An evaluation at a model that is being trained must leave no trace in it."""
 
 from __future__ import annotations
 

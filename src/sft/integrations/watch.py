@@ -1,4 +1,6 @@
-"""One run of another trainer, watched: its parts, its looks, its records, its best weights."""
+"""One run of another trainer, watched: its parts, its evaluations, its records, its best
+weights.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +14,34 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from sft.attempt import report
-from sft.config import Config
-from sft.data.chat_template import ChatTemplate
-from sft.data.dataset import account, load_data
+from sft.config import Config, with_values
+from sft.config.resolve import Resolver
+from sft.data.account import account
+from sft.data.dataset import load_data
 from sft.data.held_out import load_held_out
 from sft.data.shown_examples import shown_examples
+from sft.data.template.chat_template import ChatTemplate
+from sft.disk import write_json
 from sft.errors import ConfigError, DivergedError
-from sft.guards.early_stopping import best_look
-from sft.identity import same_run, saved_identity
+from sft.guards.early_stopping import best_eval
 from sft.integrations.unchanged import unchanged
-from sft.interrupt import StopFlag
-from sft.looks import Looks, may_restore
 from sft.model import load
 from sft.model.forward import Forward
 from sft.model.self_check import check_layout
 from sft.probes.build import ProbeSource, build_probes
-from sft.probes.look import Looker
-from sft.records.record import perplexity
-from sft.records.store import RecordStore, read_records
-from sft.resolve import Resolver
-from sft.run_dir import RunDir, write_json
-from sft.setup import Tokens, examine, identity, objective_of
-from sft.state import Counters
-from sft.trackers.console import Console
-from sft.verdicts import lines, newest, read_findings, table
+from sft.probes.evaluator import Evaluator
+from sft.report.guards_table import lines, table
+from sft.runs.history import newest, read_findings
+from sft.runs.record import perplexity
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore, read_records
+from sft.terminal.console import Console
+from sft.training.attempt import report
+from sft.training.evaluations import Evaluations, may_restore
+from sft.training.identity import same_run, saved_identity
+from sft.training.interrupt import StopFlag
+from sft.training.setup import Tokens, examine, identity, objective_of
+from sft.training.state import Counters
 
 # Names in a trainer's log, and ours. The last two are TRL's.
 _LOGGED = {
@@ -65,14 +70,14 @@ class Plan:
 
 @dataclass
 class Watched:
-    """What looks are taken at (`sft.looks.Subject`), and the examples that it is trained on."""
+    """What is evaluated (`sft.training.evaluations.Subject`), and the examples it is trained on."""
 
     config: Config
     model: PreTrainedModel
     tokenizer: Any
     tokens: Tokens
     stop_ids: list[int]
-    looker: Looker
+    evaluator: Evaluator
     objective: str | None
     num_steps: int
     counters: Counters
@@ -113,7 +118,7 @@ def build(
         tokenizer=tokenizer,
         tokens=tokens,
         stop_ids=load.stop_ids(model, tokenizer, *tokens.template.facts.stop_ids),
-        looker=Looker(forward, probes, config.batch.micro_batch_tokens),
+        evaluator=Evaluator(forward, probes, config.batch.micro_batch_tokens),
         objective=objective,
         num_steps=plan.num_steps,
         counters=Counters(step=plan.step),
@@ -125,13 +130,13 @@ def _tokens(config: Config, model: PreTrainedModel, tokenizer: Any, plan: Plan) 
     resolver = Resolver(config)
     resolver.lengths(getattr(model.config.get_text_config(), "max_position_embeddings", None))
     resolver.method()
-    resolver.fill("looks.every", plan.every, f"six looks in {plan.num_steps} steps")
+    resolver.fill("eval.every", plan.every, f"six evaluations in {plan.num_steps} steps")
     settings = resolver.config.data
     template = ChatTemplate(tokenizer, settings.tools)
     data = load_data(settings, template, config.run.seed)
     held_out = load_held_out(settings, template)
     per_step = max(1, round(plan.visits(len(data.split.train)) / plan.num_steps))
-    resolver.config = resolver.config.with_values({"batch.examples": per_step})
+    resolver.config = with_values(resolver.config, {"batch.examples": per_step})
     info = load.TokenizerInfo(tokenizer, "the trainer's tokenizer", ())
     return Tokens(resolver, config.model.name, info, template, data, held_out)
 
@@ -142,14 +147,15 @@ def _base(run: RunDir, model: PreTrainedModel, plan: Plan) -> str:
         return load.fingerprint(model)
     if not run.config.is_file() or not run.base_logits.is_file():
         raise ConfigError(
-            f"{run.path}: training goes on after step {plan.step}, and this folder holds no look "
-            "at the base model to compare with; give the run folder that the training began with"
+            f"{run.path}: training goes on after step {plan.step}, and this folder "
+            "holds no evaluation of the base model to compare with; give the run folder "
+            "that the training began with"
         )
     return str(saved_identity(run)["fingerprint"]["model"])
 
 
 class Watch:
-    """Takes looks at `watched`, and writes down what its trainer logs."""
+    """Evaluates `watched`, and writes down what its trainer logs."""
 
     def __init__(
         self, watched: Watched, run: RunDir, stores: Mapping[str, RecordStore], show: Console
@@ -158,7 +164,7 @@ class Watch:
         self._run = run
         self._stores = stores
         self._show = show
-        self._looks = Looks(watched, run, stores, show, StopFlag())
+        self._evals = Evaluations(watched, run, stores, show, StopFlag())
         self._best: tuple[int, dict[str, torch.Tensor]] | None = None
         self._started = time.perf_counter()
         self._cut()
@@ -174,9 +180,9 @@ class Watch:
         return self._watched.counters.restore_best
 
     @property
-    def last_look(self) -> int:
-        """The step of the newest look; -1 before the first."""
-        return self._watched.counters.last_look
+    def last_eval(self) -> int:
+        """The step of the newest evaluation; -1 before the first."""
+        return self._watched.counters.last_eval
 
     def _cut(self) -> None:
         """Cut off what was recorded after the step that the run goes on from, or all of it."""
@@ -185,12 +191,12 @@ class Watch:
             store.truncate_to(_end(store.path, counters.step) if counters.step else 0)
         if not counters.step:
             return
-        watched.looker.load_base(self._run.base_logits)
-        looks = [r for r in read_records(self._run.metrics) if "look_seconds" in r]
-        counters.last_look = max((int(record["step"]) for record in looks), default=-1)
+        watched.evaluator.load_base(self._run.base_logits)
+        evals = [r for r in read_records(self._run.metrics) if "eval_seconds" in r]
+        counters.last_eval = max((int(record["step"]) for record in evals), default=-1)
         if objective := watched.objective:
-            known = [r for r in looks if r.get(objective) is not None]
-            counters.looks = [(int(r["step"]), float(r[objective])) for r in known]
+            known = [r for r in evals if r.get(objective) is not None]
+            counters.evals = [(int(r["step"]), float(r[objective])) for r in known]
 
     def record(self, step: int, logs: Mapping[str, Any], train_flos: float) -> None:
         """A training record from what the trainer logged after `step`: means since its last log."""
@@ -202,7 +208,7 @@ class Watch:
         self._stores["metrics"].append(record)
 
     def take(self, step: int, epoch: float) -> None:
-        """One look; the training goes on as if there had been none.
+        """One evaluation; the training goes on as if there had been none.
 
         Raises:
             DivergedError: the base model is broken.
@@ -211,7 +217,7 @@ class Watch:
         counters.step, watched.epoch = step, epoch
         try:
             with unchanged(watched.model):
-                self._looks.take()
+                self._evals.take()
         except DivergedError as error:
             if not step:
                 raise
@@ -224,7 +230,7 @@ class Watch:
     def _keep_best(self) -> None:
         """A copy of the trained weights in main memory, when they are the best so far."""
         counters = self._watched.counters
-        best = best_look(counters.looks, counters.over_budget)
+        best = best_eval(counters.evals, counters.over_budget)
         if may_restore(self._watched.config) and best and best[0] == counters.step:
             copies = {name: p.detach().cpu().clone() for name, p in self._trained().items()}
             self._best = (counters.step, copies)
@@ -235,7 +241,7 @@ class Watch:
     def restore(self) -> None:
         """Put the best weights into the model, in place, if a guard asked for them."""
         counters = self._watched.counters
-        best = best_look(counters.looks, counters.over_budget)
+        best = best_eval(counters.evals, counters.over_budget)
         if not self.restores or best is None or best[0] == counters.step:
             return
         if self._best is None or self._best[0] != best[0]:
@@ -248,18 +254,20 @@ class Watch:
         with torch.no_grad():
             for name, parameter in self._trained().items():
                 parameter.copy_(self._best[1][name])
-        self._show.note(f"the weights are those of step {best[0]}, the best look", "yellow")
+        self._show.note(f"the weights are those of step {best[0]}, the best evaluation", "yellow")
 
     def report(self) -> None:
-        """The verdicts after the last look, and what measuring took."""
+        """The verdicts after the last evaluation, and what measuring took."""
         found = newest(read_findings(self._run))
         if found:
             self._show.table(table(found))
             for text, style in lines(found):
                 self._show.note(text, style)
         seconds = time.perf_counter() - self._started
-        share = self._watched.counters.look_seconds / max(seconds, 1e-9)
-        self._show.note(f"looks took {share:.1%} of the time; again: sft guards {self._run.path}")
+        share = self._watched.counters.eval_seconds / max(seconds, 1e-9)
+        self._show.note(
+            f"evaluations took {share:.1%} of the time; again: sft guards {self._run.path}"
+        )
 
     def end(self) -> None:
         """The trainer has ended: say so, and write the report."""

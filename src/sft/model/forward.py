@@ -11,8 +11,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from sft.data.packing import Batch, pad, trained_positions
-from sft.losses import LossSums, chunk_rows, linear_loss, logits_loss, module_loss, token_scores
 from sft.model.attention import FLAT, padded_implementation, use_attention
+from sft.model.losses import (
+    LossSums,
+    chunk_rows,
+    linear_loss,
+    logits_loss,
+    module_loss,
+    token_scores,
+)
 
 Layout = Literal["flat", "padded"]
 

@@ -95,7 +95,7 @@ def load_tokenizer(config: ModelConfig, folder: str, method_kind: str) -> Tokeni
 
 def _template_text(choice: str) -> str:
     if choice in NAMED_TEMPLATES:
-        file = resources.files("sft.data") / "templates" / f"{choice}.jinja"
+        file = resources.files("sft.data.template") / f"{choice}.jinja"
         return file.read_text(encoding="utf-8")
     path = Path(choice)
     if not path.is_file():

@@ -8,19 +8,19 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from sft.config import Config
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Origin
-from sft.data.dataset import DataSet
+from sft.config.resolve import EVALS_PER_RUN
+from sft.data.account import DataSet
 from sft.data.held_out import HeldOut
-from sft.data.problems import BadRows
+from sft.data.rows.conversation import Origin
+from sft.data.rows.problems import BadRows
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, continuation, tokenize
 from sft.model.load import stop_ids
 from sft.probes.generate import generate
 from sft.probes.pack import Probe, Sizes, choose, choose_sizes, val_probe
 from sft.probes.retention import load_texts, sampled, save_texts, user_texts
 from sft.probes.self_samples import seed_for
-from sft.resolve import LOOKS_PER_RUN
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 # Tokens of the base model's answer that `usage_drift` is scored on.
 DRIFT_TOKENS = 32
@@ -71,7 +71,7 @@ def _answers(source: ProbeSource) -> list[Example]:
 
 
 def probe_sizes(config: Config, data: DataSet, held_out: HeldOut, num_steps: int) -> Sizes:
-    """Rows per probe, from the budget for looks."""
+    """Rows per probe, from the budget for evaluations."""
     mean = sum(example.num_tokens for example in data.train) / len(data.train)
     return choose_sizes(
         data.train,
@@ -79,8 +79,8 @@ def probe_sizes(config: Config, data: DataSet, held_out: HeldOut, num_steps: int
         held_out.usage,
         [len(ids) + DRIFT_TOKENS for ids in held_out.unanswered.values()],
         trained_tokens=mean * config.batch.examples * num_steps,
-        budget=config.looks.budget,
-        num_looks=LOOKS_PER_RUN,
+        budget=config.eval.budget,
+        num_evals=EVALS_PER_RUN,
     )
 
 

@@ -22,7 +22,9 @@ _LEAST = -1e4  # log-probability
 
 
 class Openings:
-    """Observes one probe in one look. `base` is filled by the first look, then compared with."""
+    """Observes one probe in one evaluation. `base` is filled by the first evaluation, then
+    compared with.
+    """
 
     def __init__(self, base: BaseLogits, probe: str, *, at_base: bool) -> None:
         self._base = base

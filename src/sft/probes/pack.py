@@ -1,4 +1,4 @@
-"""The probe pack: which examples are scored at every look, fixed before the first step.
+"""The probe pack: which examples are scored at every evaluation, fixed before the first step.
 
 train_probe  training rows                       is it learning them by heart?
 val          held-out rows                       does it learn the task?
@@ -22,7 +22,7 @@ from sft.probes.retention import SAMPLE_TOKENS
 from sft.probes.surface import boilerplate, surface_mask
 
 # Rows a probe has at least, and at most, where there are so many.
-FEWEST, MOST = 10, 32  # ten is the least that can alarm at six looks
+FEWEST, MOST = 10, 32  # ten is the least that can alarm at six evaluations
 FEWEST_TRAIN = 8  # which way the training rows go is plain to see
 MOST_USAGE = 64
 FEWEST_VAL = 32
@@ -45,7 +45,7 @@ class Probe:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that one look at this probe reads."""
+        """Tokens that one evaluation at this probe reads."""
         return sum(example.num_tokens for example in self.examples)
 
 
@@ -68,16 +68,17 @@ def choose_sizes(
     *,
     trained_tokens: float,
     budget: float,
-    num_looks: int,
+    num_evals: int,
 ) -> Sizes:
-    """Rows per probe, so that `num_looks` looks and the one before training fit into `budget`.
+    """Rows per probe, so that `num_evals` evaluations and the one before training fit into
+    `budget`.
 
     `drift` has the tokens of each prompt without an answer, with what is scored after it;
     `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
     No probe gets fewer than 10 rows (`train_probe`: 8), so a very short run can take more than
     its budget: the share is measured, and told.
     """
-    allowed = budget * SCORING_COST * trained_tokens / (num_looks + 1)
+    allowed = budget * SCORING_COST * trained_tokens / (num_evals + 1)
     tokens = [[example.num_tokens for example in part] for part in (train, val, usage)]
     num_val = _fit(tokens[1], 0.5 * allowed, FEWEST_VAL, len(val))
     left = allowed - num_val * _mean(tokens[1])

@@ -16,17 +16,18 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from sft.config import DataConfig, SourceConfig
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Origin
-from sft.data.files import open_text
-from sft.data.lines import decode_line, numbered_lines
-from sft.data.problems import BadRows
-from sft.data.read import read_conversations
+from sft.data.rows.conversation import Origin
+from sft.data.rows.files import open_text
+from sft.data.rows.lines import decode_line, numbered_lines
+from sft.data.rows.problems import BadRows
+from sft.data.rows.read import read_conversations
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, continuation, tokenize
+from sft.disk import write_text
 from sft.errors import DataError
 from sft.probes.self_samples import self_samples
-from sft.records.store import read_records
-from sft.run_dir import RunDir, write_text
+from sft.runs.run_dir import RunDir
+from sft.runs.store import read_records
 
 SAMPLE_TOKENS = 40
 TEXT_TOKENS = 64

@@ -19,12 +19,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from sft.data.dataset import Progress
+from sft.data.account import Progress
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.probes.val_loss import score_examples
-from sft.records.markdown import code, text
-from sft.trackers.console import printable
+from sft.texts.markdown import code, text
+from sft.texts.shown import printable
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0)
 REFINEMENTS = 2

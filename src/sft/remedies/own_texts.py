@@ -15,8 +15,8 @@ from sft.probes.retention import load_texts, sampled, save_texts
 from sft.probes.self_samples import seed_for
 from sft.remedies.anchor import Anchor
 from sft.remedies.replay import replay_examples
-from sft.run_dir import RunDir
-from sft.trackers.console import Console
+from sft.runs.run_dir import RunDir
+from sft.terminal.console import Console
 
 # At most so many for replay, of so many tokens; and for `retain_kl`.
 MOST_REPLAY, REPLAY_TOKENS = 512, 96

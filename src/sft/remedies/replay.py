@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel
 
-from sft.data.chat_template import ChatTemplate
-from sft.data.conversation import Origin
+from sft.data.rows.conversation import Origin
+from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.errors import DataError
 from sft.probes.retention import opening_ids

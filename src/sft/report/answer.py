@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sft.compare import FEWEST, LEVEL
 from sft.guards.statistics import Paired, minimum_detectable_effect, paired
-from sft.report.files import number, whole
-from sft.report.reading import PROBES, Record, RunRecords, items, objects, part
 from sft.report.words import interval_text, p_text, points, signed
+from sft.runs.compare import FEWEST, LEVEL
+from sft.runs.files import number, whole
+from sft.runs.reading import PROBES, Record, RunRecords, items, objects, part
 
 NAMES = {
     "val": "validation rows",
@@ -239,11 +239,13 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def perplexities(records: RunRecords) -> list[Claim]:
-    """Perplexity of each held-out probe before and after, token-weighted, as the looks have it."""
-    step, base = records.compared, records.looks.get(0, {})
+    """Perplexity of each held-out probe before and after, token-weighted, as the evaluations have
+    it.
+    """
+    step, base = records.compared, records.evals.get(0, {})
     if step is None:
         return []
-    after = {**records.looks.get(step, {}), **(records.tested if records.finished else {})}
+    after = {**records.evals.get(step, {}), **(records.tested if records.finished else {})}
     if records.blended is not None:
         after |= part(records.summary, "best")
     found = []
@@ -262,7 +264,9 @@ def perplexities(records: RunRecords) -> list[Claim]:
                     n=0,
                     before=was,
                     after=now,
-                    sources=(Source("metrics.jsonl", f"{name}, looks at steps 0 and {step}"),),
+                    sources=(
+                        Source("metrics.jsonl", f"{name}, evaluations at steps 0 and {step}"),
+                    ),
                 )
             )
     return found

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sft.report.files import number, whole
 from sft.report.headline import checkpoints
-from sft.report.reading import RunRecords
-from sft.report.series import Array, Points, Series
 from sft.report.words import figure
+from sft.runs.files import number, whole
+from sft.runs.reading import RunRecords
+from sft.runs.series import Array, Points, Series
 
 MOST_MARKS = 12
 WIDTH = 400  # at most twice as many points of a line
 
-# metric of a step: (its title, the metrics of looks that are drawn with it)
+# metric of a step: (its title, the metrics of evaluations that are drawn with it)
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "loss": ("Loss, nats per token", ("val_loss", "usage_loss", "train_probe_loss")),
     "perplexity": ("Perplexity", ("val_perplexity", "usage_perplexity")),
@@ -32,24 +32,24 @@ MARKS = ("checkpoint", "resumed", "interrupted", "failed", "stopped")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One picture: the line of a metric of steps, and of metrics of looks."""
+    """One picture: the line of a metric of steps, and of metrics of evaluations."""
 
     name: str
     title: str
     line: Points
-    looks: dict[str, Points] = field(default_factory=dict)
+    evals: dict[str, Points] = field(default_factory=dict)
 
     @property
     def drawn(self) -> bool:
         """Is there anything to draw?"""
-        return bool(len(self.line.y)) or any(len(points.y) for points in self.looks.values())
+        return bool(len(self.line.y)) or any(len(points.y) for points in self.evals.values())
 
     def words(self) -> str:
         """What the picture shows, in numbers: for those who do not see it."""
         said = [_ends(self.title, self.line.step, self.line.y)]
         said += [
             _ends(name.replace("_", " "), points.step, points.y)
-            for name, points in self.looks.items()
+            for name, points in self.evals.items()
         ]
         return ". ".join(text for text in said if text) + "."
 
@@ -62,13 +62,13 @@ def curves(records: RunRecords) -> list[Curve]:
     series.update()
     found = []
     weight = smoothing(series.num_steps)
-    for name, (title, looks) in LINES.items():
+    for name, (title, evals) in LINES.items():
         line = series.points(name, width=WIDTH, smooth=0.0 if name in UNSMOOTHED else weight)
         if name == "perplexity":  # of the mean loss, as everywhere: a mean of powers is its peaks
             loss = series.points("loss", width=WIDTH, smooth=weight)
             line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
-        measured = {look: series.look_points(look) for look in looks}
-        measured = {look: points for look, points in measured.items() if len(points.y)}
+        measured = {evaluation: series.eval_points(evaluation) for evaluation in evals}
+        measured = {evaluation: points for evaluation, points in measured.items() if len(points.y)}
         found.append(Curve(name, title, line, measured))
     return found
 
@@ -94,7 +94,7 @@ def marks(records: RunRecords) -> list[dict[str, Any]]:
 
 
 def _first_verdicts(records: RunRecords) -> list[tuple[str, int, str]]:
-    """Each guard's first watch and first alarm: a mark at every look would hide the line."""
+    """Each guard's first watch and first alarm: a mark at every evaluation would hide the line."""
     first: dict[tuple[str, str], int] = {}
     for finding in records.findings:
         verdict, step = str(finding.get("verdict")), whole(finding.get("step"))
@@ -115,12 +115,12 @@ def curve_facts(records: RunRecords) -> dict[str, Any]:
                 "words": curve.words(),
                 "drawn": curve.drawn,
                 **curve.line.record(),
-                "looks": {name: points.record() for name, points in curve.looks.items()},
+                "evaluations": {name: points.record() for name, points in curve.evals.items()},
             }
             for curve in curves(records)
         },
         "clip": number(records.setting("optim.max_grad_norm")),
-        "source": {"file": "metrics.jsonl", "where": "records of steps and of looks"},
+        "source": {"file": "metrics.jsonl", "where": "records of steps and of evaluations"},
     }
 
 

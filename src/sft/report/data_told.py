@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from sft.records.shown import STATUSES
-from sft.report.files import number, whole
-from sft.report.reading import Record, RunRecords, items, objects, part
 from sft.report.samples import shortened
+from sft.runs.files import number, whole
+from sft.runs.reading import Record, RunRecords, items, objects, part
+from sft.texts.shown import STATUSES
 
 MOST_PLACES = 12  # places named of one reason
 MOST_REASONS = 50

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.guards.base import Finding
-from sft.trackers.console import Console, duration, printable, sparkline
-from sft.verdicts import lines
-from sft.verdicts import table as guards_table
+from sft.report.guards_table import lines
+from sft.report.guards_table import table as guards_table
+from sft.terminal.console import Console, duration, sparkline
+from sft.texts.shown import printable
 
 TRAINED = ("loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos")
 HELD_OUT = (
@@ -106,8 +107,8 @@ def _show_evidence(summary: Mapping[str, Any], show: Console) -> None:
     show.table(guards_table(findings, width=show.width))
     for text, style in lines(findings):
         show.note(text, style=style)
-    if summary["looks_share"] is not None:
-        show.note(f"measuring took {summary['looks_share']:.1%} of the training time")
+    if summary["eval_share"] is not None:
+        show.note(f"measuring took {summary['eval_share']:.1%} of the training time")
 
 
 def _signs(signs: Sequence[Mapping[str, Any]]) -> Table:

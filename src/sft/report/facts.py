@@ -13,13 +13,13 @@ from sft.report.answer import SHORT
 from sft.report.card import card_facts
 from sft.report.curves import curve_facts
 from sft.report.data_told import data_account
-from sft.report.files import number, plain, whole
 from sft.report.headline import Answer, answer, checkpoints, chosen_on
 from sft.report.incidents import incidents, training_seconds
 from sft.report.judgements import other_signals, sign_rows, verdict_rows
-from sft.report.reading import PROBES, RunRecords
 from sft.report.samples import samples
 from sft.report.settings import data_paths, reproduction, setting_rows, without_secrets
+from sft.runs.files import number, plain, whole
+from sft.runs.reading import PROBES, RunRecords
 
 SCHEMA = 1
 
@@ -42,7 +42,7 @@ def facts(records: RunRecords) -> dict[str, Any]:
         "verdicts": made("the verdicts", verdict_rows) or [],
         "signals": made("the other signals", other_signals) or [],
         "signs": made("what to watch", sign_rows) or [],
-        "looks": made("the looks", _looks) or [],
+        "evaluations": made("the evaluations", _evals) or [],
         "curves": made("the curves", curve_facts) or {},
         "samples": made("the samples", samples),
         "data": made("the data", data_account),
@@ -88,7 +88,7 @@ def _run(records: RunRecords) -> dict[str, Any]:
         "chosen_step": records.chosen,
         "compared_step": records.compared,
         "chosen_by": chosen_by or None,
-        "looks_to_choose_from": candidates or None,
+        "evals_to_choose_from": candidates or None,
         "blend": records.blended,
         "checkpoints": checkpoints(records),
         "has_model": (records.run.model / "config.json").is_file(),
@@ -100,15 +100,19 @@ def _run(records: RunRecords) -> dict[str, Any]:
         "num_tokens": whole(records.last.get("num_tokens")),
         "num_trained_tokens": whole(records.last.get("num_trained_tokens")),
         "train_flos": number(records.last.get("train_flos")),
-        "looks_share": number(records.summary.get("looks_share")),
+        "eval_share": number(records.summary.get("eval_share")),
     }
 
 
-def _looks(records: RunRecords) -> list[dict[str, Any]]:
-    """What each look measured: the figures behind the pictures."""
+def _evals(records: RunRecords) -> list[dict[str, Any]]:
+    """What each evaluation measured: the figures behind the pictures."""
     return [
-        {name: value for name, value in look.items() if name == "step" or number(value) is not None}
-        for look in records.looks.values()
+        {
+            name: value
+            for name, value in evaluation.items()
+            if name == "step" or number(value) is not None
+        }
+        for evaluation in records.evals.values()
     ]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from sft.compare import FEWEST
 from sft.guards.judge import GUARDS
 from sft.report.answer import (
     NAMES,
@@ -19,10 +18,11 @@ from sft.report.answer import (
     paired_claims,
     perplexities,
 )
-from sft.report.files import number, whole
-from sft.report.reading import PROBES, RunRecords, objects, part
-from sft.report.state import RUNNING
 from sft.report.words import figure, in_unit, interval_text, p_text, signed
+from sft.runs.compare import FEWEST
+from sft.runs.files import number, whole
+from sft.runs.reading import PROBES, RunRecords, objects, part
+from sft.runs.state import RUNNING
 
 # How the headline is marked: a shape and a colour.
 Kind = Literal["good", "warning", "error", "info"]
@@ -85,7 +85,7 @@ def _main(by_id: Mapping[str, Claim]) -> str:
 
 
 def _alarms(records: RunRecords, alarms: Sequence[str]) -> str:
-    text = f"After the last look these guards alarm: {', '.join(alarms)}"
+    text = f"After the last evaluation these guards alarm: {', '.join(alarms)}"
     if records.chosen is not None and records.chosen != records.steps:
         text += f" (the model is that of step {records.chosen:,}, which is an earlier one)"
     return f"{text}. See the verdicts."
@@ -214,10 +214,11 @@ def _evaluated(records: RunRecords, evaluations: Mapping[str, Sequence[Claim]]) 
 def _notes(records: RunRecords, main: str) -> list[str]:
     """What makes the figures less than they seem."""
     notes = []
-    probe, looks = chosen_on(records)
+    probe, evals = chosen_on(records)
     if probe and f"{probe}_loss" == main:
         notes.append(
-            f"The step was chosen as the best of {looks} looks at these same {SHORT[probe]}, which "
+            f"The step was chosen as the best of {evals} evaluations on these same "
+            f"{SHORT[probe]}, which "
             "makes the figure a little too good. Rows in data.test would decide nothing."
         )
     leaks = whole(part(records.preflight, "rows").get("num_leaks"))
@@ -263,16 +264,18 @@ def _other_model(records: RunRecords) -> list[str]:
 
 
 def chosen_on(records: RunRecords) -> tuple[str, int]:
-    """The probe whose loss chose the step, and among how many looks; `("", 0)` where none did."""
+    """The probe whose loss chose the step, and among how many evaluations; `("", 0)` where none
+    did.
+    """
     step = records.chosen
-    looks = sum(look > 0 for look in records.looks)
-    if step is None or looks < 2:
+    evals = sum(evaluation > 0 for evaluation in records.evals)
+    if step is None or evals < 2:
         return "", 0
     by_choice = records.setting("checkpoint.choose", "best") == "best"
     if not by_choice and step == records.steps:
         return "", 0
     best = part(records.summary, "best")
-    return ("usage" if "usage_loss" in best else "val" if "val_loss" in best else ""), looks
+    return ("usage" if "usage_loss" in best else "val" if "val_loss" in best else ""), evals
 
 
 # ------------------------------------------------------------------ any other run

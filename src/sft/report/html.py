@@ -14,9 +14,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from sft.records.shown import all_visible, digest, percent
 from sft.report import words
 from sft.report.pictures import Picture, pictures
+from sft.texts.shown import all_visible, digest, percent
 
 MAX_TEXT = 4_000  # characters of a message, a reason or an event
 _CURVES = ("perplexity", "accuracy", "learning_rate", "grad_norm", "tokens_per_second")

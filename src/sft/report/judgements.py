@@ -8,9 +8,9 @@ from typing import Any
 
 from sft.guards.base import SEVERITY, Finding
 from sft.guards.judge import GUARDS, verdicts
-from sft.report.files import plain, whole
-from sft.report.reading import Record, RunRecords, objects
-from sft.verdicts import history_of
+from sft.runs.files import plain, whole
+from sft.runs.history import history_of
+from sft.runs.reading import Record, RunRecords, objects
 
 # What each verdict is called, and the shape and colour that goes with it.
 CALLED = {
@@ -24,7 +24,7 @@ _EXPECTED = tuple(GUARDS)
 
 
 def verdict_rows(records: RunRecords) -> list[dict[str, Any]]:
-    """The verdict of every guard after the last look, also of those that measured nothing."""
+    """The verdict of every guard after the last evaluation, also of those that measured nothing."""
     found = _findings(records)
     last = verdicts(_of_step(found, max((finding.step for finding in found), default=0)))
     chosen = records.chosen
@@ -63,7 +63,9 @@ def _row(
 
 
 def other_signals(records: RunRecords) -> list[dict[str, Any]]:
-    """Signals of the last look that are watched or alarm, but decide no verdict; worst first."""
+    """Signals of the last evaluation that are watched or alarm, but decide no verdict; worst
+    first.
+    """
     found = _findings(records)
     last = _of_step(found, max((finding.step for finding in found), default=0))
     told = [f for f in last if not f.primary and f.verdict in ("watch", "alarm")]
@@ -108,7 +110,7 @@ def sign_rows(records: RunRecords) -> list[dict[str, Any]]:
     held = {True: ("yes", "good"), False: ("no", "warning"), None: ("not measured", "info")}
     found: list[Record] = objects(records.summary, "signs")
     source = "summary.json"
-    if not found and records.looks:
+    if not found and records.evals:
         from sft.guards.signs import signs
 
         source = "metrics.jsonl and scores.jsonl"

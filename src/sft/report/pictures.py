@@ -34,7 +34,7 @@ _DARK = {
     RED: "#ff9d93",
 }
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
-_LOOKS = {  # colour, marker, line
+_EVALS = {  # colour, marker, line
     "val": (ORANGE, "o", "-"),
     "usage": (GREEN, "s", "-"),
     "train_probe": (PINK, "^", ":"),
@@ -205,8 +205,8 @@ def _curve_drawer(
             )
         if faint:
             axes.plot(smooth["x"], smooth["y"], color=BLUE, linewidth=2, label="smoothed")
-        for look, points in line["looks"].items():
-            _draw_look(axes, look, points)
+        for evaluation, points in line["evaluations"].items():
+            _draw_eval(axes, evaluation, points)
         if name == "grad_norm" and curves.get("clip"):
             axes.axhline(curves["clip"], color=QUIET, linestyle="--", linewidth=1, label="clip")
         _scale(axes, name, line)
@@ -220,9 +220,9 @@ def _curve_drawer(
     return draw
 
 
-def _draw_look(axes: Axes, look: str, points: Mapping[str, Any]) -> None:
-    probe = next((probe for probe in _LOOKS if look.startswith(probe)), "val")
-    colour, marker, style = _LOOKS[probe]
+def _draw_eval(axes: Axes, evaluation: str, points: Mapping[str, Any]) -> None:
+    probe = next((probe for probe in _EVALS if evaluation.startswith(probe)), "val")
+    colour, marker, style = _EVALS[probe]
     axes.plot(
         points["x"],
         points["y"],
@@ -269,7 +269,7 @@ def _draw_marks(axes: Axes, marks: Sequence[Mapping[str, Any]]) -> None:
 
 def _scale(axes: Axes, name: str, line: Mapping[str, Any]) -> None:
     """Powers where the values span many, and ticks without formulas."""
-    values = [*line["y"], *(y for points in line["looks"].values() for y in points["y"])]
+    values = [*line["y"], *(y for points in line["evaluations"].values() for y in points["y"])]
     positive = [value for value in values if value > 0]
     spans = len(positive) == len(values) and max(values) > _LOG_FROM * min(values)
     if spans and name in _LOG:

@@ -15,8 +15,9 @@ from rich.text import Text
 
 from sft.errors import ConfigError, did_you_mean
 from sft.guards.base import GLYPHS, STYLES
-from sft.report.index import RunRow, list_runs
-from sft.trackers.console import duration, printable
+from sft.runs.index import RunRow, list_runs
+from sft.terminal.console import duration
+from sft.texts.shown import printable
 
 STATES: dict[str, tuple[str, str]] = {
     "preparing": ("…", "cyan"),

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.config import Config, SourceConfig
-from sft.report.files import plain
 from sft.report.headline import resume_command
-from sft.report.index import dotted
-from sft.report.masked import masked
-from sft.report.reading import Record, RunRecords, items, part
 from sft.report.words import setting_text
+from sft.runs.files import plain
+from sft.runs.index import dotted
+from sft.runs.masked import masked
+from sft.runs.reading import Record, RunRecords, items, part
 
 # A password in an address, and what looks like a key of a service: neither is for a report.
 _ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)[^\s/@]*@", re.IGNORECASE)

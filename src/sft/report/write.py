@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sft.disk import write_text
 from sft.errors import ConfigError
 from sft.report.card import card
 from sft.report.facts import facts
 from sft.report.html import render
-from sft.report.reading import RunRecords, read_run
-from sft.run_dir import RunDir, write_text
+from sft.runs.reading import RunRecords, read_run
+from sft.runs.run_dir import RunDir
 
 
 def write_report(run: RunDir, out: Path | None = None) -> Path:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from sft.errors import ConfigError
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 from sft.trackers.place import everything
 
 TRIES = 3

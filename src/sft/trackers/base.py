@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sft.records.record import NONFINITE_SUFFIX
-from sft.run_dir import RunDir
-from sft.trackers.console import printable
+from sft.runs.record import NONFINITE_SUFFIX
+from sft.runs.run_dir import RunDir
+from sft.texts.shown import printable
 
 MOST_TEXT = 2000  # characters of an event that are sent
 

@@ -1,37 +1,16 @@
-"""What `sft track` does: send a run to a tracker after the fact."""
+"""`sft track`."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from sft.config import Config, load_config, parse_yaml
-from sft.errors import ConfigError
-from sft.run_dir import RunDir
-from sft.trackers.follow import send
-
-_SECTIONS = ("trackers", "alerts")
+import click
 
 
-def track(path: str, name: str, project: str | None = None) -> str:
-    """Send to the tracker `name` what it has not got of a run. Returns what to tell the user.
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--to", "name", required=True, help="tensorboard, wandb, mlflow, trackio or alerts.")
+@click.option("--project", help="Project (MLflow: experiment) there; default: the run's own.")
+def track(run: str, name: str, project: str | None) -> None:
+    """Send RUN, finished or not, to a tracker: whatever that one has not got yet."""
+    from sft.trackers.send import track as send
 
-    Raises:
-        SFTError: there is no such run or tracker, or the service failed.
-    """
-    run = RunDir.find(path)
-    count = send(run, name, _config_of(run, project))
-    if name == "alerts":
-        return f"alerts sent: {count:,}"
-    return f"records sent to {name}: {count:,}"
-
-
-def _config_of(run: RunDir, project: str | None) -> Config:
-    """The trackers and alerts of a run; the defaults for a run that knows neither."""
-    values: dict[str, Any] = {}
-    try:
-        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
-    except (OSError, UnicodeDecodeError, ConfigError):
-        saved = None
-    if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
-        values = {part: saved["config"][part] for part in _SECTIONS if part in saved["config"]}
-    return load_config(values, {"trackers.project": project} if project else {})
+    click.echo(send(run, name, project))

@@ -18,14 +18,14 @@ from typing import Any
 
 from sft.config import Config, parse_yaml
 from sft.errors import ConfigError, SFTError
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 from sft.trackers import TRACKERS
 from sft.trackers.base import Tracker, clean, tidy
 from sft.trackers.installed import asked_for, need
 from sft.trackers.place import Hold, Place, everything
 
 WAIT = 5.0  # most seconds that the end of a run waits for all trackers together
-POLL = 0.5  # seconds between looks for something new
+POLL = 0.5  # seconds between evaluations for something new
 LONGEST_PAUSE = 60.0  # seconds between two tries of a service that fails
 ENDS = ("finished", "failed", "interrupted")  # kinds of events that end an attempt
 

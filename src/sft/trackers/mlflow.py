@@ -13,7 +13,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 from sft.trackers.base import headline
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}

@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sft.disk import write_json
 from sft.errors import ConfigError
-from sft.records.tail import Tail
-from sft.run_dir import RunDir, write_json
+from sft.runs.run_dir import RunDir
+from sft.runs.tail import Tail
 from sft.trackers.base import numbers
 
 BATCH = 500  # records handed over at once, so that memory is bounded
@@ -87,7 +88,7 @@ class Place:
         write_json(self._path, self._kept)
 
     def _is_new(self, record: Mapping[str, Any]) -> bool:
-        kind = "look" if "look_seconds" in record else "step" if "loss" in record else "other"
+        kind = "evaluation" if "eval_seconds" in record else "step" if "loss" in record else "other"
         step = record.get("step")
         if not isinstance(step, int) or step <= self._last.get(kind, -1):
             return False
@@ -109,8 +110,8 @@ class _Clock:
     So a record that is sent twice has the same time, and a pause leaves no gap.
     """
 
-    def __init__(self, began: float, seconds: float = 0.0, looks: float = 0.0) -> None:
-        self._began, self._seconds, self._looks = began, seconds, looks
+    def __init__(self, began: float, seconds: float = 0.0, evals: float = 0.0) -> None:
+        self._began, self._seconds, self._evals = began, seconds, evals
 
     @classmethod
     def kept(cls, values: Any) -> _Clock | None:
@@ -120,13 +121,13 @@ class _Clock:
 
     @property
     def values(self) -> list[float]:
-        return [self._began, self._seconds, self._looks]
+        return [self._began, self._seconds, self._evals]
 
     def time(self, record: Mapping[str, float]) -> float:
         """Seconds since 1970."""
-        self._looks += _finite(record.get("look_seconds", 0.0))
+        self._evals += _finite(record.get("eval_seconds", 0.0))
         self._seconds = max(self._seconds, _finite(record.get("seconds", 0.0)))
-        return self._began + self._seconds + self._looks
+        return self._began + self._seconds + self._evals
 
 
 def _finite(value: float) -> float:

@@ -24,7 +24,7 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 from sft.trackers.base import headline
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+.!|~$&-])")

@@ -16,7 +16,7 @@ from typing import Any
 from trackio.sqlite_storage import SQLiteStorage
 
 from sft.errors import ConfigError
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 
 _LEVELS = {"warning": "warn", "error": "error"}
 _TOLD = ("watch", "alarm", "stopped", "interrupted", "failed", "finished")

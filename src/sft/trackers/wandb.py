@@ -16,7 +16,7 @@ from typing import Any
 
 import wandb
 
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
 from sft.trackers.base import headline
 
 _ALERTS = {"alarm": "WARN", "stopped": "WARN", "failed": "ERROR"}
@@ -57,7 +57,7 @@ class Wandb:
     def record(self, records: Sequence[Mapping[str, Any]]) -> None:
         """One row of wandb's history for each record; `step` is a column and the x axis.
 
-        wandb's own step only grows, but a look comes after the step it looks at.
+        wandb's own step only grows, but an evaluation comes after the step it belongs to.
         """
         for record in records:
             if self._rows >= self._run.starting_step:  # else the server has it already

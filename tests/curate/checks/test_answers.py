@@ -4,7 +4,7 @@ import pytest
 
 from sft.curate.checks.answers import echo, empty, loops, refusals, refuses, repetition
 from sft.curate.corpus import Corpus
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 
 def severities(findings):

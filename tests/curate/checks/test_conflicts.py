@@ -4,7 +4,7 @@ import pytest
 
 from sft.curate.checks.conflicts import conflicts
 from sft.curate.corpus import Corpus
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 TREE = "A tree is a tall plant with a trunk of wood and many branches that carry its leaves."
 

@@ -6,7 +6,7 @@ import pytest
 
 from sft.curate.checks.copies import duplicates, near_duplicates
 from sft.curate.corpus import Corpus
-from sft.data.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation, Message, Origin
 
 LONG = "Water boils at a lower temperature on a mountain because the air presses less on it there."
 

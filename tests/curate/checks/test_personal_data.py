@@ -56,7 +56,7 @@ def test_addresses_and_phones_are_mentioned(rows, text):
         "f(x)@g",
     ],
 )
-def test_what_looks_like_it_is_not(rows, text):
+def test_what_evals_like_it_is_not(rows, text):
     assert found(rows, text) == []
 
 

@@ -1,4 +1,4 @@
-"""Near-duplicates out of core are those of `sft.data.near_duplicates`."""
+"""Near-duplicates out of core are those of `sft.texts.near_duplicates`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sft.curate.stream.ngrams import (
     signatures,
     word_hashes,
 )
-from sft.data.near_duplicates import clusters, words
+from sft.texts.near_duplicates import clusters, words
 
 
 def kept_by_clusters(texts):

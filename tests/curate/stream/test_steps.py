@@ -14,7 +14,7 @@ from curating import pair, run, similar_rows, text, write
 from sft.config import SourceConfig
 from sft.curate.remedies import cap_openers
 from sft.curate.strip import strip_openers
-from sft.data.read import read_conversations
+from sft.data.rows.read import read_conversations
 from sft.errors import ConfigError, DataError
 
 
@@ -173,7 +173,7 @@ def test_a_check_of_rows_finds_the_same_in_one_row_as_in_all():
     from sft.curate.checks import CHECKS
     from sft.curate.corpus import Corpus
     from sft.curate.stream.whole import ROW_CHECKS
-    from sft.data.conversation import Conversation, Message, Origin
+    from sft.data.rows.conversation import Conversation, Message, Origin
 
     rng = random.Random(0)
     answers = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sft.curate.checks.wording import count, finding, place, quoted, quoted_end, share, verb
 from sft.curate.corpus import Corpus, Turn
 from sft.curate.finding import DataFinding, Severity
-from sft.data.near_duplicates import words
+from sft.texts.near_duplicates import words
 
 MIN_ECHO = 5  # words of a prompt that is looked for in its answer
 # What a table or an export writes where there was nothing.

@@ -13,8 +13,8 @@ from sft.curate.checks.copies import alike
 from sft.curate.checks.wording import count, finding, place, quoted
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
-from sft.data.conversation import Conversation, Message
-from sft.data.near_duplicates import words
+from sft.data.rows.conversation import Conversation, Message
+from sft.texts.near_duplicates import words
 
 NEARLY_EQUAL = 0.3  # Jaccard similarity of the words of two answers
 ALL_BUT_NUMBERS = 0.6  # similarity of answers of which the numbers are compared

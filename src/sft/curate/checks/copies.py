@@ -40,7 +40,7 @@ def duplicates(corpus: Corpus) -> list[DataFinding]:
 def near_duplicates(corpus: Corpus) -> list[DataFinding]:
     """Rows that say almost the same as an earlier one; exact copies are not counted again.
 
-    Those of one near-duplicate cluster (see `sft.data.near_duplicates`), and short rows that
+    Those of one near-duplicate cluster (see `sft.texts.near_duplicates`), and short rows that
     differ in a word or two of their prompt or of their answer only, which word 5-grams miss.
     Augmented rows are meant to be like their parents, and are left out.
     """

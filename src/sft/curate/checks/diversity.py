@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sft.curate.checks.wording import count, finding, place, quoted, share, word_set
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
-from sft.curate.openers import opener, surface
 from sft.curate.texts import first_of_each
 from sft.curate.vectors import SEED, top_words
-from sft.data.near_duplicates import effective_size, words
+from sft.texts.near_duplicates import effective_size, words
+from sft.texts.openers import opener, surface
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -65,7 +65,7 @@ def _facts(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> dict[str, str
     total = len(corpus.train)
     effective = effective_size(corpus.labels)
     distinct = first_of_each(corpus.labels)
-    looks = surface([corpus.answers[i] for i in distinct])
+    evals = surface([corpus.answers[i] for i in distinct])
     begins = Counter(filter(None, map(first_word, corpus.prompts)))
     facts = {
         "different rows": f"{effective:,.0f} of {total:,} (near-duplicates count as one)",
@@ -76,13 +76,13 @@ def _facts(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> dict[str, str
         "spread of first words": f"{_spread(begins):.2f} (0 all alike, 1 all equally frequent)",
         "answers begin with": _openers(corpus, distinct),
     }
-    if looks["template_rate"] is not None:
+    if evals["template_rate"] is not None:
         facts["answers that share a phrase"] = (
-            f"{looks['template_rate']:.0%} have four words in a row that a tenth of them have"
+            f"{evals['template_rate']:.0%} have four words in a row that a tenth of them have"
         )
-    if looks["distinct_2"] is not None:
+    if evals["distinct_2"] is not None:
         facts["different word pairs"] = (
-            f"{looks['distinct_2']:.0%}, compression {looks['compression_ratio']:.2f} "
+            f"{evals['distinct_2']:.0%}, compression {evals['compression_ratio']:.2f} "
             "(a sample of 64 answers)"
         )
     if topics:

@@ -12,9 +12,9 @@ from sft.curate.checks.wording import count, finding, place, quoted, share, verb
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
 from sft.curate.texts import Prompted, answer_text, prompt_text
-from sft.data.conversation import Conversation
-from sft.data.near_duplicates import words
+from sft.data.rows.conversation import Conversation
 from sft.data.splits import prompt_key
+from sft.texts.near_duplicates import words
 
 NEAR, RUN = 0.8, 5  # Jaccard of word 5-grams, as for near-duplicates
 MIN_WORDS = 5  # of an answer that gives a row away

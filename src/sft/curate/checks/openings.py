@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from sft.curate.checks.wording import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus, Turn
 from sft.curate.finding import DataFinding
-from sft.curate.openers import opener
 from sft.curate.strip import CONTENT, FILLERS
-from sft.data.near_duplicates import words
+from sft.texts.near_duplicates import words
+from sft.texts.openers import opener
 
 # A filler is reported from this share of the answers on, and any other opening that a mark ends.
 FILLER_SHARE, OPENING_SHARE, MIN_ROWS = 0.01, 0.02, 5

@@ -13,7 +13,7 @@ from sft.curate.checks.wording import count, finding, place, quoted, share, verb
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 from sft.curate.vectors import SEED
-from sft.data.near_duplicates import words
+from sft.texts.near_duplicates import words
 
 MIN_ROWS = 40  # that a classifier can learn from
 MAX_LEARN = 4_000  # rows that each fold learns from: more rows tell it little

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sft.data.near_duplicates import words
+from sft.texts.near_duplicates import words
 
 
 def runs(parts: Sequence[str], length: int) -> set[str]:

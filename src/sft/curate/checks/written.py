@@ -12,7 +12,7 @@ import numpy as np
 from sft.curate.checks.wording import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
-from sft.curate.languages import surely
+from sft.texts.languages import surely
 
 # UTF-8 that was read as Windows-1252 or Latin-1: "Ã©" for "é", "â€™" for an apostrophe.
 _MOJIBAKE = re.compile(

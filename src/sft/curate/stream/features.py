@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.corpus import Corpus
-from sft.curate.openers import opener
 from sft.curate.stream.ngrams import (
     BANDS,
     Hashes,
@@ -26,10 +25,11 @@ from sft.curate.stream.ngrams import (
 from sft.curate.stream.row_steps import Fate, RowRules, RowSteps
 from sft.curate.stream.rows import Chunk, Source, conversations
 from sft.curate.vectors import words_and_pairs
-from sft.data.conversation import Conversation
-from sft.data.near_duplicates import words
+from sft.data.rows.conversation import Conversation
+from sft.texts.near_duplicates import words
+from sft.texts.openers import opener
 
-RUN = 5  # words, as in `sft.data.near_duplicates`
+RUN = 5  # words, as in `sft.texts.near_duplicates`
 HEAD = 400  # characters of an answer, which hold more openers than are ever taken off
 BAND_NAMES = tuple(f"band{band:02d}" for band in range(BANDS))
 

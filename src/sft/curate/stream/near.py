@@ -1,6 +1,6 @@
 """Copies and near-duplicates among rows, band by band, with every pair checked exactly.
 
-A cluster is what is linked by similarities of 0.8 or more, as in `sft.data.near_duplicates`. Of
+A cluster is what is linked by similarities of 0.8 or more, as in `sft.texts.near_duplicates`. Of
 each cluster its first row is kept. Held in memory: some 60 bytes a row.
 """
 

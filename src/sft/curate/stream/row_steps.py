@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sft.curate.checks.leaks import Benchmarks
 from sft.curate.corpus import Corpus
 from sft.curate.stream.ngrams import Hashes, run_hashes, word_hashes
-from sft.data.conversation import Conversation
-from sft.data.near_duplicates import words
+from sft.data.rows.conversation import Conversation
+from sft.texts.near_duplicates import words
 
 # Of the answer. Half of the lines, or of the runs of 5 words, were there before: Gopher's rules
 # (Rae et al. 2021, table A1) begin at 0.3 and 0.15, which drops tables, poems and code.

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from sft.config import SourceConfig
-from sft.data.conversation import Conversation, Origin
-from sft.data.files import kind_of, open_text
-from sft.data.formats import check_config, detect, parse
-from sft.data.json_rows import json_lines
-from sft.data.lines import MAX_ROW_BYTES, numbered_lines
-from sft.data.problems import BadRows, RowError, listing
-from sft.data.read import MAX_UNRECOGNISED
-from sft.data.sources import Row, local_files, read_rows
+from sft.data.rows.conversation import Conversation, Origin
+from sft.data.rows.files import kind_of, open_text
+from sft.data.rows.formats import check_config, detect, parse
+from sft.data.rows.json_rows import json_lines
+from sft.data.rows.lines import MAX_ROW_BYTES, numbered_lines
+from sft.data.rows.problems import BadRows, RowError, listing
+from sft.data.rows.read import MAX_UNRECOGNISED
+from sft.data.rows.sources import Row, local_files, read_rows
 from sft.errors import ConfigError, DataError
 
 CHUNK_ROWS = 2_000

@@ -25,7 +25,7 @@ from sft.curate.stream.store import Store
 from sft.curate.stream.summary import Summary, publish, summarise, summary_path
 from sft.curate.stream.write import OUT, Plan, write_rows
 from sft.curate.stream.write import PART as WRITE
-from sft.data.files import sha256_of
+from sft.data.rows.files import sha256_of
 from sft.errors import ConfigError, DataError
 
 PACKAGES = ("sft", "numpy", "scipy", "scikit-learn")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sft.curate.stream.row_steps import RowRules
 from sft.curate.stream.store import Store, disk_errors
 from sft.curate.stream.write import LEDGER, OUT, Plan
-from sft.data.files import sha256_of
+from sft.data.rows.files import sha256_of
 from sft.errors import ConfigError
 
 if TYPE_CHECKING:

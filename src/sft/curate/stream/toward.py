@@ -20,7 +20,7 @@ from sft.curate.stream.store import Store
 from sft.curate.stream.vectors import term_blocks
 from sft.curate.texts import prompt_text
 from sft.curate.vectors import words_and_pairs
-from sft.data.prompts import read_prompts
+from sft.data.rows.prompts import read_prompts
 from sft.errors import ConfigError
 
 BUCKETS = 10_000

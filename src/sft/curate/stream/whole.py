@@ -9,7 +9,7 @@ import numpy as np
 from sft.curate.corpus import Corpus
 from sft.curate.stream.decision import Decision, Mask
 from sft.curate.stream.rows import Source, chunks, conversations
-from sft.data.conversation import Conversation
+from sft.data.rows.conversation import Conversation
 from sft.errors import ConfigError, did_you_mean
 
 # Checks that judge each row on its own, and are run while rows are read.

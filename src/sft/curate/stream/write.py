@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.openers import opener
 from sft.curate.stream.decision import Decision
 from sft.curate.stream.feature_pass import Progress
 from sft.curate.stream.openers import stripped
@@ -25,10 +24,11 @@ from sft.curate.stream.rows import (
 )
 from sft.curate.stream.store import Store
 from sft.curate.texts import answer_text
-from sft.data.conversation import Conversation, Origin
-from sft.data.formats import ROW_WEIGHT
-from sft.data.problems import RowError
+from sft.data.rows.conversation import Conversation, Origin
+from sft.data.rows.formats import ROW_WEIGHT
+from sft.data.rows.problems import RowError
 from sft.errors import DataError
+from sft.texts.openers import opener
 
 PART = "write"
 OUT, LEDGER = "out", "ledger"

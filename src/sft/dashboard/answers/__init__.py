@@ -13,8 +13,8 @@ from sft.dashboard.answers.guards import guards
 from sft.dashboard.answers.samples import samples
 from sft.dashboard.answers.series import series
 from sft.dashboard.answers.snapshot import snapshot
-from sft.report.files import plain
-from sft.run_dir import RunDir
+from sft.runs.files import plain
+from sft.runs.run_dir import RunDir
 
 Query = Mapping[str, str]
 Answer = Callable[[RunDir, Query], dict[str, Any]]

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sft.compare import PROBES, Comparison, compare, sentence
 from sft.dashboard.answers.query import choice
 from sft.errors import SFTError
-from sft.report.files import Cache
-from sft.report.index import RunRow, run_row
-from sft.run_dir import RunDir
+from sft.report.comparison_table import sentence
+from sft.runs.compare import PROBES, Comparison, compare
+from sft.runs.files import Cache
+from sft.runs.index import RunRow, run_row
+from sft.runs.run_dir import RunDir
 
 _HELD = Cache(256)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from sft.config import Config
 from sft.errors import SFTError
-from sft.report.files import Record, identity, section
-from sft.report.index import dotted, events_of
-from sft.report.masked import masked
-from sft.run_dir import RunDir
+from sft.runs.files import Record, identity, section
+from sft.runs.index import dotted, events_of
+from sft.runs.masked import masked
+from sft.runs.run_dir import RunDir
 
 
 def config(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.errors import SFTError
-from sft.report.files import Cache, Record, json_object, section, whole
-from sft.run_dir import RunDir
+from sft.runs.files import Cache, Record, json_object, section, whole
+from sft.runs.run_dir import RunDir
 
 MOST_ROWS = 200  # ids listed of one reason
 _MOST_REASONS = 200

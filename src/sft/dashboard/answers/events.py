@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.dashboard.answers.query import between
-from sft.report.index import Events, events_of
-from sft.run_dir import RunDir
+from sft.runs.index import Events, events_of
+from sft.runs.run_dir import RunDir
 
 
 def events(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:

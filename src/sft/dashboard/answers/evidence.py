@@ -13,9 +13,9 @@ import numpy as np
 from sft.errors import SFTError
 from sft.guards.answers import in_a_loop, opener
 from sft.guards.statistics import robust_z
-from sft.report.files import Record, all_records, json_object, number, section, whole
-from sft.report.series import series_of
-from sft.run_dir import RunDir
+from sft.runs.files import Record, all_records, json_object, number, section, whole
+from sft.runs.run_dir import RunDir
+from sft.runs.series import series_of
 
 MOST = 8  # examples of one kind
 _MAX_TEXT = 2_000
@@ -36,7 +36,7 @@ class _Scores:
         return sorted(self.by_step)
 
     def best(self) -> int | None:
-        """The trained look with the lowest mean loss over rows."""
+        """The trained evaluation with the lowest mean loss over rows."""
         trained = [step for step in self.steps if step > 0 and self.by_step[step]]
         return min(trained, key=self._mean, default=None)
 
@@ -109,7 +109,9 @@ def _overfitting(scores: dict[str, _Scores], texts: dict[str, str]) -> list[Grou
 def _risen(
     scores: dict[str, _Scores], texts: dict[str, str], probe: str, since: int | None
 ) -> list[Group]:
-    """The rows of `probe` whose loss rose most since the look `since` (None: the first one)."""
+    """The rows of `probe` whose loss rose most since the evaluation `since` (None: the first
+    one).
+    """
     table = scores.get(probe)
     if table is None or len(table.steps) < 2:
         return []

@@ -9,19 +9,21 @@ import numpy as np
 
 from sft.dashboard.answers.evidence import evidence
 from sft.errors import SFTError
-from sft.report.files import Cache, Record, all_records, identity, number, section, whole
-from sft.report.index import last_findings, verdict_records
-from sft.report.series import thinned
-from sft.run_dir import RunDir
+from sft.runs.files import Cache, Record, all_records, identity, number, section, whole
+from sft.runs.index import last_findings, verdict_records
+from sft.runs.run_dir import RunDir
+from sft.runs.series import thinned
 
 _ACTIONS = ("off", "warn", "stop", "restore_best")
-_LOOK_SETTINGS = ("every", "early_stopping", "margin", "patience")
+_EVAL_SETTINGS = ("every", "early_stopping", "margin", "patience")
 _MOST_POINTS = 400
 _HELD = Cache(16)
 
 
 def guards(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
-    """Verdicts, every signal over time, the findings of the last look, evidence and settings."""
+    """Verdicts, every signal over time, the findings of the last evaluation, evidence and
+    settings.
+    """
     sources = [run.findings, run.summary, run.config, run.scores, run.samples, run.preflight]
     sources.append(run.examples)
     found: dict[str, Any] = _HELD.get(run.path, sources, lambda: _read(run))
@@ -33,14 +35,14 @@ def _read(run: RunDir) -> dict[str, Any]:
         config = section(identity(run), "config")
     except SFTError:
         config = {}
-    chosen, looks = section(config, "guards"), section(config, "looks")
+    chosen, evals = section(config, "guards"), section(config, "eval")
     return {
         "verdicts": verdict_records(run),
         "signals": _signals(all_records(run.findings)),
         "findings": last_findings(run),
         "evidence": evidence(run),
         "settings": {name: value for name, value in chosen.items() if value not in _ACTIONS}
-        | {f"looks.{name}": looks[name] for name in _LOOK_SETTINGS if name in looks},
+        | {f"eval.{name}": evals[name] for name in _EVAL_SETTINGS if name in evals},
         "actions": {name: value for name, value in chosen.items() if _is_action(name, value)},
     }
 
@@ -50,7 +52,7 @@ def _is_action(name: str, value: Any) -> bool:
 
 
 def _signals(findings: Iterable[Record]) -> dict[str, dict[str, Any]]:
-    """By `guard.signal`, the finding of each look as a point."""
+    """By `guard.signal`, the finding of each evaluation as a point."""
     signals: dict[str, dict[str, Any]] = {}
     for record in findings:
         name = f"{record.get('guard')}.{record.get('signal')}"

@@ -14,12 +14,12 @@ from sft.config import load_config
 from sft.errors import SFTError
 from sft.guards.history import History, history
 from sft.guards.signs import signs
-from sft.report.files import Kept, all_records, identity, json_object, section, stamp
-from sft.report.measured import looks_of
-from sft.report.series import Array, series_of
-from sft.report.state import run_state, summary_of
-from sft.run_dir import RunDir
-from sft.verdicts import settings_of
+from sft.runs.files import Kept, all_records, identity, json_object, section, stamp
+from sft.runs.history import settings_of
+from sft.runs.measured import evals_of
+from sft.runs.run_dir import RunDir
+from sft.runs.series import Array, series_of
+from sft.runs.state import run_state, summary_of
 
 _LEAST_AGE = 2.0  # seconds; and at most a twentieth of the time goes into judging
 _TIMES_COST = 20.0
@@ -69,7 +69,7 @@ def _judge(run: RunDir) -> list[Any]:
 
 
 def live_history(run: RunDir) -> History:
-    """What `sft.verdicts.history_of` reads, from columns of numbers where there may be many.
+    """What `sft.runs.history.history_of` reads, from columns of numbers where there may be many.
 
     Raises:
         SFTError: the run has no config of this version, or its preflight is broken.
@@ -79,7 +79,7 @@ def live_history(run: RunDir) -> History:
     config = load_config(section(saved, "config"), {"optim.max_steps": steps})
     return history(
         settings_of(config),
-        [*_step_records(run), *looks_of(run)],
+        [*_step_records(run), *evals_of(run)],
         list(all_records(run.scores)),
         list(all_records(run.samples)),
         json_object(run.preflight),

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.guards.answers import opener
-from sft.report.files import Cache, Record, all_records, whole
-from sft.run_dir import RunDir
+from sft.runs.files import Cache, Record, all_records, whole
+from sft.runs.run_dir import RunDir
 
 _HELD = Cache(16)
 

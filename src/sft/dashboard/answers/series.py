@@ -1,4 +1,4 @@
-"""Lines for charts: metrics of steps, thinned and smoothed, and those of looks."""
+"""Lines for charts: metrics of steps, thinned and smoothed, and those of evaluations."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sft.dashboard.answers.query import between, choice, decimal
-from sft.report.series import AXES, MAX_SMOOTH, Axis, look_names, series_of
-from sft.run_dir import RunDir
+from sft.runs.run_dir import RunDir
+from sft.runs.series import AXES, MAX_SMOOTH, Axis, eval_names, series_of
 
 MAIN = (
     "loss",
@@ -25,7 +25,7 @@ _MOST_NAMES = 64
 def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     """The metrics `names` (comma-separated) over `x`, from `from` to `to`.
 
-    Without names, the main metrics of steps and all of looks. `width` is that of the chart in
+    Without names, the main metrics of steps and all of evaluations. `width` is that of the chart in
     points, `smooth` the weight of what came before (0 to 0.999).
 
     Raises:
@@ -36,20 +36,20 @@ def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     low, high = decimal(query, "from"), decimal(query, "to")
     width = int(between(query, "width", 1200, 10, 5000))
     smooth = between(query, "smooth", 0.0, 0.0, MAX_SMOOTH)
-    of_steps, of_looks = set(found.names("steps")), look_names(found)
+    of_steps, of_evals = set(found.names("steps")), eval_names(found)
     asked = [name for name in query.get("names", "").split(",") if name][:_MOST_NAMES]
     lines = asked or [name for name in MAIN if name in of_steps]
-    points = [name for name in of_looks if name in asked or not asked]
+    points = [name for name in of_evals if name in asked or not asked]
     return {
         "x": x,
         "total": found.num_steps,
         "series": {
             name: found.points(name, x, low, high, width, smooth).record()
             for name in lines
-            if name in of_steps or name not in of_looks
+            if name in of_steps or name not in of_evals
         },
-        "looks": {
-            name: _bare(found.look_points(name, x, low, high, width).record()) for name in points
+        "evaluations": {
+            name: _bare(found.eval_points(name, x, low, high, width).record()) for name in points
         },
     }
 

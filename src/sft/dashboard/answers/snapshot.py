@@ -10,18 +10,18 @@ from typing import Any
 from sft.dashboard.answers.live_signs import signs_of
 from sft.dashboard.cursor import Cursor, line_end
 from sft.errors import SFTError
-from sft.records.record import METRICS
-from sft.report.files import Record, all_records, identity, number, section, stamp, whole
-from sft.report.index import events_of, run_id, verdict_records
-from sft.report.measured import best_of, looks_and_offset, objective_of
-from sft.report.state import RunState, run_state, summary_of, tail
-from sft.report.time_left import NUM_STEPS, time_left
-from sft.run_dir import RunDir
+from sft.runs.files import Record, all_records, identity, number, section, stamp, whole
+from sft.runs.index import events_of, run_id, verdict_records
+from sft.runs.measured import best_of, evals_and_offset, objective_of
+from sft.runs.record import METRICS
+from sft.runs.run_dir import RunDir
+from sft.runs.state import RunState, run_state, summary_of, tail
+from sft.runs.time_left import NUM_STEPS, time_left
 
 MARKS = (
     "checkpoint",
     "resumed",
-    "look",
+    "evaluation",
     "watch",
     "alarm",
     "stopped",
@@ -30,7 +30,7 @@ MARKS = (
     "finished",
 )
 _MOST_MARKS = 2000
-_MOST_LOOKS = 1000  # the first one, which is of the base model, and the newest
+_MOST_EVALS = 1000  # the first one, which is of the base model, and the newest
 _TABLE = {
     metric.name: {"unit": metric.unit, "meaning": metric.meaning, "watch": metric.watch}
     for metric in METRICS.values()
@@ -41,11 +41,11 @@ def snapshot(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     """Everything the page shows at first; from `cursor` on it follows the stream of records."""
     # The places first: what is written from here on comes with the stream.
     ends = line_end(run.findings), line_end(run.samples)
-    looks, read = looks_and_offset(run)
+    evals, read = evals_and_offset(run)
     events = events_of(run)
     with events.lock:
         events.update()
-        marks = _marks(events.records) if events.total else _found_marks(run, looks)
+        marks = _marks(events.records) if events.total else _found_marks(run, evals)
         attempts, told = len(events.starts) or None, events.offset
     state = run_state(run)
     steps = [record for record in tail(run.metrics) if "loss" in record]
@@ -57,34 +57,36 @@ def snapshot(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
         "state": asdict(state),
         "num_steps": state.num_steps,
         "step": state.step,
-        "epoch": number((last or (looks[-1] if looks else {})).get("epoch")),
-        **_time_left(run, state, steps, looks),
-        "elapsed_seconds": _elapsed(last, looks),
+        "epoch": number((last or (evals[-1] if evals else {})).get("epoch")),
+        **_time_left(run, state, steps, evals),
+        "elapsed_seconds": _elapsed(last, evals),
         "tokens_per_second": _speed(steps),
         "attempts": attempts,
-        "latest": {**_numbers(looks[-1] if looks else {}), **_numbers(last)},
-        "looks": looks if len(looks) <= _MOST_LOOKS else [looks[0], *looks[1 - _MOST_LOOKS :]],
+        "latest": {**_numbers(evals[-1] if evals else {}), **_numbers(last)},
+        "evaluations": evals
+        if len(evals) <= _MOST_EVALS
+        else [evals[0], *evals[1 - _MOST_EVALS :]],
         "marks": marks,
         "metrics": _TABLE,
         "signs": signs_of(run),
         "verdicts": verdict_records(run),
-        "best_step": best_of(run, looks)[0],
-        "objective": objective_of(looks),
+        "best_step": best_of(run, evals)[0],
+        "objective": objective_of(evals),
         "has_report": stamp(run.report) is not None,
         "cursor": str(Cursor(read, told, *ends)),
     }
 
 
 def _time_left(
-    run: RunDir, state: RunState, steps: Sequence[Record], looks: Sequence[Record]
+    run: RunDir, state: RunState, steps: Sequence[Record], evals: Sequence[Record]
 ) -> dict[str, float | None]:
     found = None
     if state.state in ("training", "measuring"):
         try:
-            every = whole(section(identity(run), "config", "looks").get("every"))
+            every = whole(section(identity(run), "config", "eval").get("every"))
         except SFTError:
             every = None
-        found = time_left(steps, looks, state.num_steps, every)
+        found = time_left(steps, evals, state.num_steps, every)
     return {
         "eta_seconds": None if found is None else found.seconds,
         "eta_low": None if found is None else found.low,
@@ -92,11 +94,14 @@ def _time_left(
     }
 
 
-def _elapsed(last: Record, looks: Sequence[Record]) -> float | None:
-    """Time in steps and looks; None where it was not recorded, as in another trainer."""
+def _elapsed(last: Record, evals: Sequence[Record]) -> float | None:
+    """Time in steps and evaluations; None where it was not recorded, as in another trainer."""
     if last and number(last.get("seconds")) is None:
         return None
-    times = [number(last.get("seconds")), *(number(look.get("look_seconds")) for look in looks)]
+    times = [
+        number(last.get("seconds")),
+        *(number(evaluation.get("eval_seconds")) for evaluation in evals),
+    ]
     known = [time for time in times if time is not None]
     return sum(known) if known else None
 
@@ -132,9 +137,9 @@ def _marks(events: Sequence[Record]) -> list[dict[str, Any]]:
     return [{name: event.get(name) for name in names} for event in kept[-_MOST_MARKS:]]
 
 
-def _found_marks(run: RunDir, looks: Sequence[Record]) -> list[dict[str, Any]]:
+def _found_marks(run: RunDir, evals: Sequence[Record]) -> list[dict[str, Any]]:
     """Of a run without events: what else its folder tells."""
-    marks = [_mark("look", whole(look.get("step")), "") for look in looks]
+    marks = [_mark("evaluation", whole(evaluation.get("step")), "") for evaluation in evals]
     told: set[tuple[str, str, str]] = set()
     for record in all_records(run.findings):
         key = tuple(str(record.get(name)) for name in ("guard", "signal", "verdict"))

@@ -15,9 +15,9 @@
 //   announce(text)  tells a screen reader
 // }
 // `update(message)`, optional, is called with
-//   { kind: "records", steps, looks, events, findings, samples }   new whole records of the run
+//   { kind: "records", steps, evaluations, events, findings, samples }   new whole records of the run
 //   { kind: "state", state }            RunState; context.snapshot.state is already the new one
-//   { kind: "snapshot", snapshot }      loaded anew: after a `reset`, and after looks. After a
+//   { kind: "snapshot", snapshot }      loaded anew: after a `reset`, and after evaluations. After a
 //                                       reset (`message.reset` true) fetch everything anew.
 //   { kind: "runs", runs }              rows of the list of runs changed
 //   { kind: "theme" }                   colours changed (charts.js redraws its charts by itself)
@@ -49,7 +49,7 @@ const SCREENS = {
   events: ["Events", () => import("./events.js")],
 };
 const TABS = ["run", "guards", "samples", "data", "config", "events"];
-const SNAPSHOT_PAUSE = 1500; // milliseconds between a look's records and the snapshot loaded anew
+const SNAPSHOT_PAUSE = 1500; // milliseconds between an evaluation's records and the snapshot loaded anew
 const RUNNING = ["preparing", "training", "measuring", "saving", "stalled"];
 
 const at = (id) => document.getElementById(id);
@@ -213,10 +213,10 @@ function heardRecords(data) {
     bar.show(snapshot);
     setTitle(SCREENS[parse(location.hash).name][0]);
   }
-  const seen = snapshot?.looks.at(-1)?.step ?? -1;
-  snapshot?.looks.push(...data.looks.filter((look) => look.step > seen));
+  const seen = snapshot?.evaluations.at(-1)?.step ?? -1;
+  snapshot?.evaluations.push(...data.evaluations.filter((evaluation) => evaluation.step > seen));
   tell({ kind: "records", ...data });
-  if (data.looks.length || data.findings.length || data.events.length) refreshSoon();
+  if (data.evaluations.length || data.findings.length || data.events.length) refreshSoon();
 }
 
 function heardState(now) {

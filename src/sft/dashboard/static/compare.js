@@ -57,7 +57,7 @@ class Screen {
     this.probe = PROBES.includes(context.params.get("probe")) ? context.params.get("probe") : "val";
     this.series = new Map(); // id: answer of /series
     this.charts = [];
-    this.metrics = { looks: "val_loss", series: "loss" };
+    this.metrics = { evaluations: "val_loss", series: "loss" };
     this.allSettings = false;
     this.asked = 0;
     colours.keep(this.picked);
@@ -151,14 +151,14 @@ class Screen {
   // ----------------------------------------------------------------- curves
 
   curvesPart() {
-    const lookNames = [...new Set(this.picked.flatMap((id) => Object.keys(this.series.get(id)?.looks ?? {})))];
-    if (!lookNames.includes(this.metrics.looks)) this.metrics.looks = lookNames[0] ?? "val_loss";
+    const evalNames = [...new Set(this.picked.flatMap((id) => Object.keys(this.series.get(id)?.evaluations ?? {})))];
+    if (!evalNames.includes(this.metrics.evaluations)) this.metrics.evaluations = evalNames[0] ?? "val_loss";
     this.cursor = new Cursor();
     this.legend = h("table", { class: "curve-values" });
-    const places = { looks: h("div", { class: "curve-plot" }), series: h("div", { class: "curve-plot" }) };
-    for (const kind of ["looks", "series"]) this.charts.push(createChart(places[kind], this.options(kind)));
+    const places = { evaluations: h("div", { class: "curve-plot" }), series: h("div", { class: "curve-plot" }) };
+    for (const kind of ["evaluations", "series"]) this.charts.push(createChart(places[kind], this.options(kind)));
     const redraw = () => {
-      ["looks", "series"].forEach((kind, i) => this.charts[i].draw(this.options(kind), { urgent: true }));
+      ["evaluations", "series"].forEach((kind, i) => this.charts[i].draw(this.options(kind), { urgent: true }));
       this.values();
     };
     const select = (kind, names) => choice("", names.map((name) => [name, words(name)]), this.metrics[kind], (name) => { this.metrics[kind] = name; redraw(); });
@@ -167,7 +167,7 @@ class Screen {
     this.cursor.addEventListener("move", () => this.values());
     this.values();
     return h("div", { class: "curves" },
-      figure("looks", lookNames.length ? lookNames : ["val_loss"], " at each look; a star is the best look"),
+      figure("evaluations", evalNames.length ? evalNames : ["val_loss"], " at each evaluation; a star is the best evaluation"),
       figure("series", STEPS, " of training, smoothed 0.9"),
       scrollBox("Values of the curves", this.legend));
   }
@@ -182,8 +182,8 @@ class Screen {
       const found = this.curve(id, kind);
       if (!found?.x.length) return [];
       const line = { name: this.row(id)?.name ?? id, x: found.x, y: found.y, colour: colours.of(id), dash: DASHES[slot], width: 1.8 };
-      const best = kind === "looks" ? this.bestOf(id, found) : null;
-      return best ? [line, { ...line, ...best, points: true, symbol: "star", size: 11, name: `${line.name}, best look` }] : [line];
+      const best = kind === "evaluations" ? this.bestOf(id, found) : null;
+      return best ? [line, { ...line, ...best, points: true, symbol: "star", size: 11, name: `${line.name}, best evaluation` }] : [line];
     });
     return { label: `${words(this.metrics[kind])} of ${this.picked.length} runs by step`, series, x: { title: "step", whole: true }, y: {}, cursor: this.cursor };
   }
@@ -204,12 +204,12 @@ class Screen {
     };
     const line = (id) => {
       const best = this.row(id)?.best_step ?? null;
-      return h("tr", null, rowName(this.name(id)), num(value(id, "looks")), num(value(id, "series")),
+      return h("tr", null, rowName(this.name(id)), num(value(id, "evaluations")), num(value(id, "series")),
         num(best === null ? NONE : `step ${count(best)}`), num(number(this.row(id)?.best_val_loss)));
     };
-    const { looks, series } = this.metrics;
+    const { evaluations, series } = this.metrics;
     fill(this.legend,
-      head([at === null ? "last values" : `near step ${count(at)}`, words(looks), words(series), "best look", "its val loss"], 1),
+      head([at === null ? "last values" : `near step ${count(at)}`, words(evaluations), words(series), "best evaluation", "its val loss"], 1),
       h("tbody", null, this.picked.map(line)));
   }
 

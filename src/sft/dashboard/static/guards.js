@@ -14,7 +14,7 @@ import { head, num } from "./tables.js";
 
 const ORDER = ["alarm", "watch", "insufficient", "pass", "not_measured"]; // of the cards
 const ROW = /[./].*:\d+(#\d+)?$/; // an id that is a file and a line
-const WAIT = 400; // milliseconds after a finding: a look writes many
+const WAIT = 400; // milliseconds after a finding: an evaluation writes many
 
 export async function show(root, context) {
   const screen = new Screen(root, context);
@@ -59,7 +59,7 @@ class Screen {
   draw(answer) {
     const names = guardNames(answer);
     if (!names.length) {
-      const why = "Guards judge after each look; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing.";
+      const why = "Guards judge after each evaluation; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing.";
       fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", sentence(why)));
       return;
     }
@@ -150,7 +150,7 @@ function headline(answer, names, verdicts) {
   const told = names.map((name) => verdicts.get(name)?.verdict ?? "not_measured");
   const worst = ["alarm", "watch", "insufficient", "not_measured", "pass"].find((verdict) => told.includes(verdict));
   const said = {
-    alarm: "An alarm: sure, large, and seen in two looks or beyond doubt.",
+    alarm: "An alarm: sure, large, and seen in two evaluations or beyond doubt.",
     watch: "Worth watching; nothing is sure.",
     insufficient: "Nothing found, but not all could be judged.",
     not_measured: "Nothing found in what was measured; not all was measured.",
@@ -179,7 +179,7 @@ function noChart(word) {
   return why;
 }
 
-/** The figures of the last look, and what could have been seen. */
+/** The figures of the last evaluation, and what could have been seen. */
 function factList(name, signal) {
   const point = lastPoint(signal);
   const pair = (term, value) => value !== "" && value !== null && h("div", null, h("dt", null, term), h("dd", null, value));

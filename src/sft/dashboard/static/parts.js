@@ -16,14 +16,14 @@ const SHAPES = {
   bolt: "M7.2 0 1.6 7h3.2L3.8 12 10.4 4.6H6.8z",
   down: "M5 0h2v4.6h2.8L6 8.6 2.2 4.6H5zM1.5 10h9v1.8h-9z",
   dots: "M.4 4.6h2.8v2.8H.4zM4.6 4.6h2.8v2.8H4.6zM8.8 4.6h2.8v2.8H8.8z",
-  look: "M6 2c2.6 0 4.6 1.6 5.8 4C10.6 8.4 8.6 10 6 10S1.4 8.4.2 6C1.4 3.6 3.4 2 6 2zm0 1.6a2.4 2.4 0 1 0 0 4.8 2.4 2.4 0 1 0 0-4.8z",
+  evaluation: "M6 2c2.6 0 4.6 1.6 5.8 4C10.6 8.4 8.6 10 6 10S1.4 8.4.2 6C1.4 3.6 3.4 2 6 2zm0 1.6a2.4 2.4 0 1 0 0 4.8 2.4 2.4 0 1 0 0-4.8z",
 };
 
 // state: [shape, tone, word]; a tone is a class of app.css (good, busy, quiet, warning, error)
 export const STATES = {
   preparing: ["dots", "busy", "preparing"],
   training: ["play", "busy", "training"],
-  measuring: ["look", "busy", "measuring"],
+  measuring: ["evaluation", "busy", "measuring"],
   saving: ["down", "busy", "saving"],
   finished: ["check", "good", "finished"],
   stalled: ["pause", "warning", "stalled"],
@@ -50,7 +50,7 @@ export const LEVELS = {
 // kind of a mark on a chart: [shape, tone, word]
 export const MARKS = {
   checkpoint: ["down", "quiet", "checkpoint"],
-  look: ["look", "quiet", "look"],
+  evaluation: ["evaluation", "quiet", "evaluation"],
   resumed: ["play", "accent", "resumed"],
   watch: ["triangle", "warning", "watch"],
   alarm: ["square", "error", "alarm"],

@@ -36,15 +36,15 @@ export class RunCharts {
   }
 
   add(message) {
-    this.data.add(message.steps, message.looks);
-    if (message.steps.length || message.looks.length) this.draw(false);
+    this.data.add(message.steps, message.evaluations);
+    if (message.steps.length || message.evaluations.length) this.draw(false);
     if (this.data.stale && !document.hidden) this.load().catch(() => {}); // the stream tells if the server is gone
   }
 
   // ----------------------------------------------------------------- drawing
 
   get isEmpty() {
-    return !(this.data.series.loss?.x.length) && !Object.values(this.data.looks).some((points) => points.x.length);
+    return !(this.data.series.loss?.x.length) && !Object.values(this.data.evaluations).some((points) => points.x.length);
   }
 
   draw(urgent) {
@@ -77,7 +77,7 @@ export class RunCharts {
   xRange() {
     const { data } = this;
     if (data.zoomed) return [data.from, data.to];
-    const lists = [data.series.loss?.x ?? [], ...Object.values(data.looks).map((points) => points.x)];
+    const lists = [data.series.loss?.x ?? [], ...Object.values(data.evaluations).map((points) => points.x)];
     return extent(lists);
   }
 
@@ -188,8 +188,8 @@ export class RunCharts {
     return this.data.at(name, x);
   }
 
-  lookValue(name) {
-    return this.data.lookAt(name, this.cursor.at);
+  evalValue(name) {
+    return this.data.evalAt(name, this.cursor.at);
   }
 
   showValues() {
@@ -199,7 +199,7 @@ export class RunCharts {
 
   /** All that is on the screen, for the file of numbers. */
   shown() {
-    const panels = PANELS.filter((panel) => !panel.look).map((panel) => ({ name: panel.name, points: this.data.series[panel.name] }));
+    const panels = PANELS.filter((panel) => !panel.evaluation).map((panel) => ({ name: panel.name, points: this.data.series[panel.name] }));
     const big = this.shownCurves().map(({ curve, points }) => ({
       name: curve.of === "smooth" ? `${curve.name}_smoothed` : curve.name,
       points: curve.of === "smooth" ? { ...points, step: this.stepsOf(points.x) } : points,

@@ -26,7 +26,7 @@ export class Legend {
     const { data, cursor } = charts;
     const here = charts.value("loss");
     const epoch = charts.value("epoch")?.y;
-    const place = here ? placeText(data, here, cursor.at, epoch, charts.lookValue("val_loss")) : "no step yet";
+    const place = here ? placeText(data, here, cursor.at, epoch, charts.evalValue("val_loss")) : "no step yet";
     setText(this.place, place);
     const said = [place];
     for (const curve of CURVES) {
@@ -44,25 +44,25 @@ export class Legend {
 
 /** The line of a curve in small. */
 function swatch({ colour, dash, opacity, of }) {
-  const look = `swatch series-${colour} dash-${dash ?? "solid"}${opacity ? " thin" : ""}`;
-  return svg("svg", { class: look, viewBox: "0 0 22 10", "aria-hidden": "true" },
+  const evaluation = `swatch series-${colour} dash-${dash ?? "solid"}${opacity ? " thin" : ""}`;
+  return svg("svg", { class: evaluation, viewBox: "0 0 22 10", "aria-hidden": "true" },
     svg("line", { x1: "0", y1: "5", x2: "22", y2: "5" }),
-    of === "looks" && svg("circle", { cx: "11", cy: "5", r: "2.6" }));
+    of === "evaluations" && svg("circle", { cx: "11", cy: "5", r: "2.6" }));
 }
 
-function placeText(data, here, at, epoch, look) {
+function placeText(data, here, at, epoch, evaluation) {
   const words = [`step ${count(here.step)}`];
   if (data.x === "tokens" && at !== null) words.push(`${short(at)} tokens`);
   if (data.x === "time" && at !== null) words.push(duration(at));
   if (Number.isFinite(epoch)) words.push(`epoch ${epoch.toFixed(2)}`);
-  if (look && look.step !== here.step) words.push(`look at ${count(look.step)}`);
+  if (evaluation && evaluation.step !== here.step) words.push(`evaluated at ${count(evaluation.step)}`);
   return words.join(" · ");
 }
 
 function valueText(curve, charts, here) {
   if (curve.of === "steps") return number(here?.y);
   if (curve.of === "smooth") return number(here?.smooth);
-  const look = charts.lookValue(curve.name);
-  if (!look) return number(null);
-  return number(look.y);
+  const evaluation = charts.evalValue(curve.name);
+  if (!evaluation) return number(null);
+  return number(evaluation.y);
 }

@@ -6,7 +6,7 @@ import { glyph, MARKS } from "./parts.js";
 
 export const MARK_GROUPS = [
   { key: "checkpoints", shape: "down", kinds: ["checkpoint"], on: true },
-  { key: "looks", shape: "look", kinds: ["look"], on: false },
+  { key: "evaluations", shape: "evaluation", kinds: ["evaluation"], on: false },
   { key: "resumes", shape: "play", kinds: ["resumed", "interrupted", "failed"], on: true },
   { key: "alarms", shape: "triangle", kinds: ["watch", "alarm", "stopped"], on: true },
 ];

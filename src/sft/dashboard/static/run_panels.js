@@ -1,21 +1,21 @@
-// Which curves the Run screen shows, and how each looks. Train and val differ by line style too.
+// Which curves the Run screen shows, and how each evaluations. Train and val differ by line style too.
 
-function look(key, name, word, style) {
-  return { key, of: "looks", name, word, on: true, ...style };
+function evaluation(key, name, word, style) {
+  return { key, of: "evaluations", name, word, on: true, ...style };
 }
 
 // Curves of the big chart. `of` says where the points come from.
 export const CURVES = [
   { key: "raw", of: "steps", name: "loss", word: "train", colour: 1, width: 1, opacity: 0.4, on: true },
   { key: "smooth", of: "smooth", name: "loss", word: "smoothed", colour: 1, width: 2.4, on: true },
-  look("val", "val_loss", "val", { colour: 2, dash: "dash", symbol: "circle" }),
-  look("usage", "usage_loss", "usage", { colour: 3, dash: "dot", symbol: "diamond" }),
-  look("retain", "retain_loss", "retain", { colour: 4, dash: "dashdot", symbol: "square" }),
-  look("probe", "train_probe_loss", "train rows", { colour: 5, dash: "longdash", symbol: "triangle-up", on: false }),
-  look("drift", "usage_drift_loss", "usage drift", { colour: 6, dash: "longdashdot", symbol: "cross", on: false }),
+  evaluation("val", "val_loss", "val", { colour: 2, dash: "dash", symbol: "circle" }),
+  evaluation("usage", "usage_loss", "usage", { colour: 3, dash: "dot", symbol: "diamond" }),
+  evaluation("retain", "retain_loss", "retain", { colour: 4, dash: "dashdot", symbol: "square" }),
+  evaluation("probe", "train_probe_loss", "train rows", { colour: 5, dash: "longdash", symbol: "triangle-up", on: false }),
+  evaluation("drift", "usage_drift_loss", "usage drift", { colour: 6, dash: "longdashdot", symbol: "cross", on: false }),
 ];
 
-// Small charts: a metric of steps, and the look metric that belongs to it.
+// Small charts: a metric of steps, and the evaluation metric that belongs to it.
 export const PANELS = [
   { name: "perplexity", val: "val_perplexity", noisy: true, y: { log: true } },
   { name: "accuracy", val: "val_accuracy", noisy: true, y: { share: true } },
@@ -24,14 +24,14 @@ export const PANELS = [
   { name: "epoch", y: { zero: true } },
   { name: "train_flos", y: { zero: true, large: true } },
   { name: "tokens_per_second", noisy: true, y: { zero: true, large: true } },
-  { name: "retain_kl", look: true, y: { zero: true } },
+  { name: "retain_kl", evaluation: true, y: { zero: true } },
 ];
 
 export const X_TITLES = { step: "step", tokens: "tokens", time: "time in steps" };
 
 /** The points of one curve of the big chart, or null. */
 export function pointsOf(curve, data) {
-  if (curve.of === "looks") return data.looks[curve.name] ?? null;
+  if (curve.of === "evaluations") return data.evaluations[curve.name] ?? null;
   const points = data.series[curve.name];
   if (!points) return null;
   return curve.of === "smooth" ? (points.smooth ?? null) : points;
@@ -40,13 +40,13 @@ export function pointsOf(curve, data) {
 /** A curve as charts.js wants it. */
 export function lineOf(curve, points) {
   const { word, colour, width, opacity, dash, symbol } = curve;
-  return { name: word, x: points.x, y: points.y, colour, width, opacity, dash, symbol, points: curve.of === "looks" };
+  return { name: word, x: points.x, y: points.y, colour, width, opacity, dash, symbol, points: curve.of === "evaluations" };
 }
 
 /** The lines of a small chart. */
 export function panelLines(panel, data) {
-  if (panel.look) {
-    const points = data.looks[panel.name];
+  if (panel.evaluation) {
+    const points = data.evaluations[panel.name];
     const style = { colour: 4, dash: "dashdot", symbol: "square", points: true, width: 1.4 };
     return points ? [{ name: panel.name, ...points, ...style }] : [];
   }
@@ -56,7 +56,7 @@ export function panelLines(panel, data) {
   const raw = { name: panel.name, x: points.x, y: points.y, colour: 1, ...style };
   const lines = [raw];
   if (panel.noisy && points.smooth) lines.push({ ...raw, name: "smoothed", ...points.smooth, width: 1.8, opacity: 1 });
-  const val = panel.val && data.looks[panel.val];
+  const val = panel.val && data.evaluations[panel.val];
   if (val) lines.push({ name: "val", x: val.x, y: val.y, colour: 2, dash: "dash", points: true, width: 1.4 });
   return lines;
 }

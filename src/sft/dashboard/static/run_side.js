@@ -15,8 +15,8 @@ const fact = (name, value, more) =>
 /** The row of figures under the head. */
 export function showFacts(node, snapshot) {
   const { latest, epoch, attempts, state } = snapshot;
-  const looked = snapshot.looks.filter((look) => look.val_loss !== null && look.val_loss !== undefined);
-  const best = snapshot.looks.find((look) => look.step === snapshot.best_step);
+  const looked = snapshot.evaluations.filter((evaluation) => evaluation.val_loss !== null && evaluation.val_loss !== undefined);
+  const best = snapshot.evaluations.find((evaluation) => evaluation.step === snapshot.best_step);
   const bestLoss = best?.[snapshot.objective] ?? best?.val_loss;
   const over = ["finished", "failed", "killed", "interrupted", "unknown"].includes(state.state);
   fill(
@@ -111,7 +111,7 @@ async function resumeCommand(snapshot, signal) {
 export function showGuards(node, snapshot) {
   const found = new Map(snapshot.verdicts.map((finding) => [finding.guard, finding]));
   if (!found.size) {
-    fill(node, missing("Guards: not measured.", "No look has been judged yet, or guards are off (guards.enabled)."));
+    fill(node, missing("Guards: not measured.", "No evaluation has been judged yet, or guards are off (guards.enabled)."));
     return;
   }
   const others = [...found.keys()].filter((name) => !ORDER.includes(name));
@@ -145,6 +145,6 @@ export function showSigns(node, snapshot) {
         h("div", { class: "sign-head" }, h("span", null, sign.name), h("span", { class: `small ${tone}` }, word)),
         h("p", { class: "quiet small" }, sign.figure)));
   });
-  const empty = missing("Not measured yet.", "The first figures come with the first steps and looks.");
+  const empty = missing("Not measured yet.", "The first figures come with the first steps and evaluations.");
   fill(node, h("h2", { id: "signs-title" }, "What to watch"), items.length ? h("ul", { class: "signs" }, items) : empty);
 }

@@ -48,9 +48,9 @@ export class SmallCharts {
   options(spec, lines) {
     const { charts } = this;
     const raw = lines.filter((line) => !line.points).map((line) => line.y);
-    const looks = lines.filter((line) => line.points).map((line) => line.y);
+    const evaluations = lines.filter((line) => line.points).map((line) => line.y);
     const clip = charts.settings.clip && spec.noisy;
-    const kinds = [[raw, { ...spec.y, clip }], [looks, spec.y]].filter(([lists]) => lists.length);
+    const kinds = [[raw, { ...spec.y, clip }], [evaluations, spec.y]].filter(([lists]) => lists.length);
     const found = kinds.map(([lists, y]) => rangeOf(lists, y));
     const range = [Math.min(...found.map((r) => r[0])), Math.max(...found.map((r) => r[1]))];
     return {
@@ -69,10 +69,10 @@ export class SmallCharts {
 
   text(spec) {
     const format = FORMATS[spec.name] ?? number;
-    if (spec.look) return format(this.charts.lookValue(spec.name)?.y);
+    if (spec.evaluation) return format(this.charts.evalValue(spec.name)?.y);
     const here = format(this.charts.value(spec.name)?.y);
-    const look = spec.val && this.charts.lookValue(spec.val);
-    return look ? `${here} · val ${format(look.y)}` : here;
+    const evaluation = spec.val && this.charts.evalValue(spec.val);
+    return evaluation ? `${here} · val ${format(evaluation.y)}` : here;
   }
 
   showValues() {

@@ -11,7 +11,7 @@ import { marked, plainPrompt, prompt, sentence, sharedEnds } from "./prose.js";
 const COLUMNS = ["base", "middle", "now"];
 const AGAINST = [["base", "the first column"], ["middle", "the second column"], ["reference", "the reference"], ["", "nothing"]];
 const AT_ONCE = 40; // rows drawn before "Show more"
-const WAIT = 400; // milliseconds after a sample: a look writes one for each prompt
+const WAIT = 400; // milliseconds after a sample: an evaluation writes one for each prompt
 
 const STOPS = {
   stop: ["ended by itself", ""],
@@ -25,8 +25,8 @@ export async function show(root, context) {
   return screen;
 }
 
-/** The looks shown first: the base model, the one nearest to the middle, the last. */
-export function firstLooks(steps) {
+/** The evaluations shown first: the base model, the one nearest to the middle, the last. */
+export function firstEvals(steps) {
   const [first, last] = [steps[0], steps[steps.length - 1]];
   const between = steps.slice(1, -1);
   const middle = between.reduce(
@@ -54,8 +54,8 @@ class Screen {
     this.probe = "";
     this.against = "base";
     this.isWhole = false; // prompts are shown with what all of them share
-    this.looks = null; // {base, middle, now}: steps
-    this.isLast = true; // "now" follows the newest look
+    this.evaluations = null; // {base, middle, now}: steps
+    this.isLast = true; // "now" follows the newest evaluation
     this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
   }
 
@@ -64,19 +64,19 @@ class Screen {
     const { steps, rows } = this.answer;
     if (!rows.length) {
       fill(this.root, h("h1", { class: "hidden-label" }, "Samples"), missing("No samples.",
-        sentence("Fixed prompts are answered at the first, the middle and the last look, where `looks.samples` is above 0; none of these looks has been written yet.")));
-      this.looks = null;
+        sentence("Fixed prompts are answered at the first, the middle and the last evaluation, where `eval.samples` is above 0; none of these evaluations has been written yet.")));
+      this.evaluations = null;
       return;
     }
-    const first = firstLooks(steps);
-    const isNew = this.looks === null;
-    if (isNew || !steps.includes(this.looks.base)) this.looks = first;
-    else if (this.isLast) this.looks = { ...this.looks, now: first.now, middle: this.looks.middle ?? first.middle };
+    const first = firstEvals(steps);
+    const isNew = this.evaluations === null;
+    if (isNew || !steps.includes(this.evaluations.base)) this.evaluations = first;
+    else if (this.isLast) this.evaluations = { ...this.evaluations, now: first.now, middle: this.evaluations.middle ?? first.middle };
     const promptsOf = (probe) => rows.filter((row) => row.probe === probe).map((row) => row.prompt);
     this.ends = new Map(rows.map((row) => [row.probe, null]));
     for (const probe of this.ends.keys()) this.ends.set(probe, sharedEnds(promptsOf(probe)));
     if (isNew) this.frame();
-    this.drawLooks();
+    this.drawEvals();
     this.list.set(this.found());
   }
 
@@ -123,7 +123,7 @@ class Screen {
     return found;
   }
 
-  drawLooks() {
+  drawEvals() {
     const { steps } = this.answer;
     const name = (step) => {
       if (step === 0) return "step 0, the base model";
@@ -133,20 +133,20 @@ class Screen {
     const pick = (column) => {
       const own = column === "middle" ? [["", "none"], ...options] : options;
       const label = { base: "Answers before", middle: "between", now: "and after" }[column];
-      return h("div", { class: `head ${column}` }, choice(label, own, this.looks[column] ?? "", (value) => {
-        this.looks[column] = value === "" ? null : Number(value);
-        if (column === "now") this.isLast = this.looks.now === steps[steps.length - 1];
+      return h("div", { class: `head ${column}` }, choice(label, own, this.evaluations[column] ?? "", (value) => {
+        this.evaluations[column] = value === "" ? null : Number(value);
+        if (column === "now") this.isLast = this.evaluations.now === steps[steps.length - 1];
         this.list.set(this.found());
-        this.root.classList.toggle("two", this.looks.middle === null);
+        this.root.classList.toggle("two", this.evaluations.middle === null);
       }));
     };
-    this.root.classList.toggle("two", this.looks.middle === null);
+    this.root.classList.toggle("two", this.evaluations.middle === null);
     fill(this.heads, h("div", { class: "head prompt small" }, "prompt"), COLUMNS.map(pick));
   }
 
   row(row) {
     const compared = this.compare(row);
-    const cells = COLUMNS.filter((column) => column !== "middle" || this.looks.middle !== null)
+    const cells = COLUMNS.filter((column) => column !== "middle" || this.evaluations.middle !== null)
       .map((column) => this.cell(row, column, compared));
     const open = () => { if (!String(getSelection())) this.open(row); };
     const press = (event) => {
@@ -173,9 +173,9 @@ class Screen {
 
   /** What is marked in which column of a row: `{ column: parts, note }`. */
   compare(row) {
-    const now = answerAt(row, this.looks.now);
-    const before = this.against === "reference" ? row.reference : answerAt(row, this.looks[this.against])?.answer;
-    if (!this.against || !now || before === undefined || before === null || this.looks[this.against] === this.looks.now) return {};
+    const now = answerAt(row, this.evaluations.now);
+    const before = this.against === "reference" ? row.reference : answerAt(row, this.evaluations[this.against])?.answer;
+    if (!this.against || !now || before === undefined || before === null || this.evaluations[this.against] === this.evaluations.now) return {};
     const found = diffWords(before, now.answer);
     const note = {
       same: "unchanged",
@@ -187,7 +187,7 @@ class Screen {
   }
 
   cell(row, column, compared) {
-    const step = this.looks[column];
+    const step = this.evaluations[column];
     const answer = answerAt(row, step);
     const label = h("span", { class: "cell-label quiet small" }, `step ${count(step)}`);
     if (!answer) return h("div", { class: `cell ${column}` }, label, h("p", { class: "quiet" }, "Not answered at this step."));
@@ -207,7 +207,7 @@ class Screen {
     return parts.map((part) => (part.changed ? h(tag, null, marked(part.text, this.query)) : marked(part.text, this.query)));
   }
 
-  /** All of one row, at all looks. */
+  /** All of one row, at all evaluations. */
   open(row) {
     const part = (name, children, note) => h("section", null,
       h("h3", null, name, note && h("span", { class: "quiet small" }, ` ${note}`)), h("div", { class: "text", tabindex: 0 }, children));

@@ -4,7 +4,7 @@ import { get, runPath } from "./api.js";
 import { nearest } from "./pointer.js";
 
 const COLUMN = { step: "step", tokens: "num_tokens", time: "seconds" };
-const LOOK_NAME = /^(val|usage|retain|train_probe|usage_drift|test)_/;
+const EVAL_NAME = /^(val|usage|retain|train_probe|usage_drift|test)_/;
 
 export class RunSeries {
   constructor(run) {
@@ -16,7 +16,7 @@ export class RunSeries {
     this.width = 1200;
     this.total = 0; // step records in the run
     this.series = {};
-    this.looks = {};
+    this.evaluations = {};
     this.fresh = 0; // points added since the last load
     this.loadedAt = -Infinity;
     this.asked = 0;
@@ -33,7 +33,7 @@ export class RunSeries {
     const answer = await get(runPath(this.run, "series", { x, from, to, width, smooth }), signal);
     if (mine !== this.asked) return false;
     this.series = answer.series ?? {};
-    this.looks = answer.looks ?? {};
+    this.evaluations = answer.evaluations ?? {};
     this.total = answer.total ?? 0;
     this.fresh = 0;
     this.loadedAt = performance.now();
@@ -53,9 +53,9 @@ export class RunSeries {
     return this.total > (this.series.loss?.x.length ?? 0);
   }
 
-  add(steps, looks) {
+  add(steps, evaluations) {
     for (const record of steps) this.addStep(record);
-    for (const record of looks) this.addLook(record);
+    for (const record of evaluations) this.addEval(record);
   }
 
   addStep(record) {
@@ -82,12 +82,12 @@ export class RunSeries {
     smooth.y.push((a * (1 - a ** (this.total - 1)) * before + (1 - a) * y) / (weight || 1));
   }
 
-  addLook(record) {
+  addEval(record) {
     const x = this.xOfStep(record.step);
     if (x === null || this.outside(x)) return;
     for (const [name, y] of Object.entries(record)) {
-      if (!LOOK_NAME.test(name) || !Number.isFinite(y)) continue;
-      const points = (this.looks[name] ??= { x: [], y: [], step: [] });
+      if (!EVAL_NAME.test(name) || !Number.isFinite(y)) continue;
+      const points = (this.evaluations[name] ??= { x: [], y: [], step: [] });
       if (record.step <= (points.step.at(-1) ?? -1)) continue;
       points.x.push(x);
       points.y.push(y);
@@ -118,9 +118,9 @@ export class RunSeries {
     return { step: points.step[i], y: points.y[i], smooth: j < 0 ? null : smooth.y[j] };
   }
 
-  /** { step, y } of the last look at or before `x`, or nothing. */
-  lookAt(name, x) {
-    const points = this.looks[name];
+  /** { step, y } of the last evaluation at or before `x`, or nothing. */
+  evalAt(name, x) {
+    const points = this.evaluations[name];
     if (!points) return null;
     for (let i = points.x.length - 1; i >= 0; i -= 1) {
       if ((x === null || points.x[i] <= x) && points.y[i] !== null) return { step: points.step[i], y: points.y[i] };

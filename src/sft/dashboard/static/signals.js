@@ -14,7 +14,7 @@ const ACTIONS = {
   off: "An alarm does nothing",
   warn: "An alarm is told, training goes on",
   stop: "An alarm ends the training",
-  restore_best: "An alarm ends the training and the best look is handed back",
+  restore_best: "An alarm ends the training and the best evaluation is handed back",
 };
 
 export const actionText = (action) => ACTIONS[action] ?? (action ? `On alarm: ${action}` : "What an alarm does was not recorded");
@@ -108,7 +108,7 @@ export function chartOptions(name, signal) {
     ...(hasBand ? { low: column("low"), high: column("high") } : {}),
   }];
   const alone = points.filter((point) => known(point.statistic));
-  if (hasBand && alone.length === 1) { // a band of one look has no width
+  if (hasBand && alone.length === 1) { // a band of one evaluation has no width
     const { step, low, high } = alone[0];
     series.unshift({ name: "95 %", x: [step, step], y: [low, high], colour: 1, width: 6, opacity: 0.35 });
   }

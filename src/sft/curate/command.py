@@ -1,0 +1,63 @@
+"""`sft curate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("data", nargs=-1, metavar="DATA...")
+@click.option("--out", type=click.Path(dir_okay=False), help="The new file, FILE.jsonl.")
+@click.option("--config", type=click.Path(), help="YAML file with the same options; flags win.")
+@click.option("--format", help="Shape of the rows; recognised when it is not given.")
+@click.option("--columns", multiple=True, metavar="OURS=THEIRS", help="Column map; repeatable.")
+@click.option("--min-answer-words", type=int, help="Drop rows with a shorter answer.")
+@click.option("--max-answer-words", type=int, help="Drop rows with a longer answer.")
+@click.option("--quality", is_flag=True, help="Drop answers that repeat themselves or are symbols.")
+@click.option("--drop", metavar="CHECK,...", help="Drop what these checks of `sft check` find.")
+@click.option(
+    "--decontaminate", multiple=True, metavar="FILE", help="Drop rows that hold its texts."
+)
+@click.option("--dedupe", type=click.Choice(["none", "exact", "near"]), help="Copies to drop.")
+@click.option("--cap-openers", type=float, metavar="SHARE", help="Answers that may open alike.")
+@click.option("--openers", type=click.Choice(["drop", "strip"]), help="What happens to the others.")
+@click.option("--balance", type=int, metavar="CLUSTERS", help="Cap clusters of prompts.")
+@click.option("--toward", metavar="USAGE", help="Prefer rows that resemble these prompts.")
+@click.option("--mode", type=click.Choice(["weight", "select"]), help="Of --toward.")
+@click.option("--select", type=int, metavar="K", help="Keep K rows that differ most.")
+@click.option("--seed", type=int, help="Seed of what depends on chance.")
+@click.option("--workers", type=int, help="Processes that read rows.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), help="Where they run.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be dropped.")
+def curate(data: Sequence[str], config: str | None, columns: Sequence[str], **flags: Any) -> None:
+    """Write the rows of DATA that are worth training on into a new file.
+
+    Every row that is dropped or edited stands in FILE.ledger.jsonl, with the reason. For data of
+    any size: interrupted, the same command goes on where it was. Steps run in the order above.
+    """
+    from rich.console import Console as RichConsole
+
+    from sft.curate.stream.options import load_curate_config
+    from sft.curate.stream.run import curate as run
+    from sft.curate.stream.summary import render, sentences
+    from sft.data.rows.convert import column_map
+    from sft.terminal.console import Console
+    from sft.texts.shown import printable
+
+    switches = {name: flags.pop(name) or None for name in ("quality", "dry_run")}
+    checks = flags.pop("drop")
+    given = {
+        "data": list(data) or None,
+        "columns": column_map(columns) or None,
+        "drop": [name.strip() for name in checks.split(",")] if checks else None,
+        "decontaminate": list(flags.pop("decontaminate")) or None,
+    }
+    wishes = load_curate_config({**flags, **switches, **given}, config)
+    with Console() as show:
+        summary = run(wishes, show.progress, show.note)
+    RichConsole(highlight=False).print(render(summary))
+    for sentence in sentences(summary):
+        click.echo(printable(sentence))

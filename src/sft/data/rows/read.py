@@ -1,0 +1,138 @@
+"""All sources to one list of conversations, with every row accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sft.config import SourceConfig
+from sft.data.rows.conversation import Conversation
+from sft.data.rows.formats import FORMATS, check_config, detect, parse
+from sft.data.rows.problems import BadRow, BadRows, RowError, listing
+from sft.data.rows.sources import Row, read_rows
+from sft.errors import ConfigError, DataError, did_you_mean
+
+# So many rows of no known shape at the start of a source are a wrong source, not wrong rows.
+MAX_UNRECOGNISED = 100
+_MAX_COLUMNS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was read: `len(conversations) + num_bad` is the number of rows.
+
+    `bad_rows` holds at most the first 10,000 of `num_bad`. `files` has the SHA-256 of each
+    file, and the revision of each hub data set. `notes` tell what of the rows is not used.
+    """
+
+    conversations: list[Conversation]
+    bad_rows: list[BadRow]
+    num_bad: int
+    files: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows by the format they have, and by the columns with a value that it does not read."""
+
+    formats: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Row, source: SourceConfig, name: str) -> None:
+        """Count a row that was parsed as one of the format `name`."""
+        self.formats[name] += 1
+        if len(self.unread) < _MAX_COLUMNS:
+            known = FORMATS[name].reads() | set(source.columns.values())
+            empty: tuple[object, ...] = (None, "", [], {})
+            others = (column for column in row.values if column not in known)
+            self.unread.update(column for column in others if row.values[column] not in empty)
+
+    def notes(self) -> list[str]:
+        """What is not used of the rows although it is data."""
+        count = self.formats["preference"]
+        if not count:
+            return []
+        return [f"{count:,} rows are preferences: the chosen answers are used, no rejected ones"]
+
+
+def read_conversations(
+    sources: Sequence[SourceConfig], on_bad_row: Literal["error", "skip"]
+) -> Loaded:
+    """Read all sources to the end.
+
+    With `on_bad_row="error"`, rows that cannot be used raise one `DataError` for all of them.
+    """
+    if not sources:
+        raise ConfigError("data.train: no training data. Give it with --data FILE")
+    for source in sources:
+        check_config(source)
+    report, tally = BadRows(on_bad_row), Tally()
+    files: dict[str, str] = {}
+    conversations: list[Conversation] = []
+    for index, source in enumerate(sources):
+        conversations.extend(read_source(source, index, report, files, tally))
+    report.raise_if_any(len(conversations) + report.count)
+    if not conversations:
+        paths = ", ".join(source.path for source in sources)
+        raise DataError(f"{paths}: no usable row in {report.count:,}:\n{report.table()}")
+    return Loaded(conversations, report.rows, report.count, files, tally.notes())
+
+
+def read_source(
+    source: SourceConfig, index: int, report: BadRows, files: dict[str, str], tally: Tally
+) -> Iterator[Conversation]:
+    """The conversations of one source; its first recognised row decides their format.
+
+    `report`, `files` and `tally` are filled on the way.
+    """
+    name = "" if source.format == "auto" else source.format
+    columns = _Columns(source)
+    stranger: DataError | None = None
+    num_strangers = 0
+    for row in read_rows(source, report, files):
+        columns.see(row)
+        try:
+            name = name or detect(row.values, source.columns)
+            conversation = parse(row, source, name, index)
+        except RowError as error:
+            report.add(row.origin, str(error))
+        except DataError as error:
+            report.add(row.origin, f"no known shape; columns found: {listing(row.values)}")
+            stranger = stranger or DataError(f"{row.origin}: {error}")
+            num_strangers += 1
+            if num_strangers == MAX_UNRECOGNISED:
+                break
+        else:
+            tally.add(row, source, name)
+            yield conversation
+    columns.check()
+    if stranger and not name:
+        raise stranger
+
+
+class _Columns:
+    """The columns of a source, to find those that are mapped but never there."""
+
+    def __init__(self, source: SourceConfig) -> None:
+        self._source = source
+        self._missing = set(source.columns.values())
+        self._seen: dict[str, None] = {}
+
+    def see(self, row: Row) -> None:
+        """Take note of the row's columns."""
+        if self._missing:
+            self._missing -= row.values.keys()
+            if len(self._seen) < _MAX_COLUMNS:
+                self._seen.update(dict.fromkeys(row.values))
+
+    def check(self) -> None:
+        """Raise `DataError` for a mapped column that no row has."""
+        if self._missing and self._seen:
+            column = min(self._missing)
+            raise DataError(
+                f"{self._source.path}: columns: no row has a column {column!r}."
+                f"{did_you_mean(column, self._seen)} Columns found: {listing(self._seen)}."
+            )

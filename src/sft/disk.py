@@ -1,0 +1,111 @@
+"""Files that are whole or not there, what is free, and what is wrong with a disk in plain words."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sft.errors import DiskError
+
+TMP_PREFIX = ".tmp-"  # whatever carries it is unfinished, and may be swept under the lock
+
+
+_FREE_SOME = "free some space, or choose another --run on a larger disk"
+
+
+_WRITABLE = "make it writable, or choose another --run"
+
+
+_DISK_ERRORS = {
+    errno.ENOSPC: ("the disk is full", _FREE_SOME),
+    errno.EDQUOT: ("the disk quota is used up", _FREE_SOME),
+    errno.EFBIG: ("the file size limit is reached", "raise it with `ulimit -f unlimited`"),
+    errno.EROFS: ("the file system is read-only", "choose another --run"),
+    errno.EACCES: ("permission denied", _WRITABLE),
+    errno.EPERM: ("the operation is not permitted", _WRITABLE),
+    errno.EIO: ("the disk reports an input/output error", "choose another --run on another disk"),
+}
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str = "cannot be written", needed: int = 0) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk inside the block into one `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        what, remedy = _DISK_ERRORS[error.errno]
+        sizes = ""
+        if needed:
+            free = format_bytes(free_bytes(path))
+            sizes = f" ({format_bytes(needed)} are needed, {free} are free)"
+        raise DiskError(f"{path}: {doing}: {what}{sizes}; {remedy}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that, whatever happens, is the old one or the whole new one."""
+    temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
+    with disk_errors(path):
+        try:
+            write_synced(temporary, text)
+            os.rename(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_path(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON. NaN and infinity are not JSON, and raise `ValueError`."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a file that no one reads yet, and return when it would survive a power loss."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_path(path: Path) -> None:
+    """Return when a file's bytes, or a folder's list of names, would survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_path(path: Path) -> None:
+    """Delete a file, a link (never what it leads to), or a folder with all in it.
+
+    Files of a folder that another process has open on NFS stay until the next sweep.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free for us on the disk of `path`, or of the nearest folder above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def format_bytes(num_bytes: float) -> str:
+    """`1.2 GB`: decimal units, as disks are sold and `df -H` shows them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "bytes" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"

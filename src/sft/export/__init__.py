@@ -1,1 +1,0 @@
-"""The finished model: plain transformers weights, adapter, model card."""

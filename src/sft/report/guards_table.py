@@ -1,0 +1,105 @@
+"""What the guards say, as a table and as sentences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sft.errors import ConfigError, GuardAlarm
+from sft.guards.base import GLYPHS, SEVERITY, STYLES, Finding, Verdict, describe
+from sft.guards.judge import rank, verdicts
+from sft.runs.history import history_of, newest, replay
+from sft.runs.run_dir import RunDir
+from sft.texts.shown import printable
+
+WIDE = 78  # columns that all of a table of guards needs
+
+
+def table(findings: Sequence[Finding], title: str = "guards", width: int = WIDE) -> Table:
+    """One line per guard: verdict, number, interval, threshold, minimum detectable effect.
+
+    In fewer than `WIDE` columns the figures stand below the verdict, without the last.
+    """
+    shown = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for title in ("guard", "verdict"):
+        shown.add_column(title, overflow="fold", no_wrap=width >= WIDE)
+    for title in ("measured (95 %)", "limit", "least seen") if width >= WIDE else ():
+        shown.add_column(title, justify="right", no_wrap=True)
+    for guard, finding in verdicts(findings).items():
+        unit = finding.unit.replace(" per ", "/")
+        what = f"{finding.signal.replace('_', ' ')}, {unit}".rstrip(", ")
+        low, high = finding.interval or (None, None)
+        spread = "" if low is None else f"\n{_number(low)} to {_number(high)}"
+        name = Text(guard.replace("_", " ")).append(f"\n{what}", style="dim")
+        said = f"{GLYPHS[finding.verdict]} {finding.verdict.replace('_', ' ')}"
+        verdict = Text(said, style=STYLES[finding.verdict])
+        if width < WIDE:
+            limit = "" if finding.threshold is None else f"\nlimit {_number(finding.threshold)}"
+            figure = "" if finding.statistic is None else f"\n{_number(finding.statistic)}{limit}"
+            shown.add_row(name, verdict.append(figure, style="not bold default"))
+            continue
+        shown.add_row(
+            name,
+            verdict,
+            Text(_number(finding.statistic)).append(spread, style="dim"),
+            _number(finding.threshold),
+            _number(finding.mde),
+        )
+    return shown
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def lines(findings: Sequence[Finding], least: Verdict = "watch") -> list[tuple[str, str]]:
+    """Text and style of each finding at least as severe as `least`, the most severe first.
+
+    Alarms come with causes before what they explain.
+    """
+    order = {id(finding): place for place, finding in enumerate(rank(findings))}
+    chosen = [finding for finding in findings if _as_bad(finding.verdict, least)]
+    chosen.sort(key=lambda f: (-SEVERITY[f.verdict], order.get(id(f), len(order))))
+    return [(describe(finding), STYLES[finding.verdict]) for finding in chosen]
+
+
+def show_guards(
+    run: str, *, every: bool, as_json: bool, fail_on: Verdict | None, out: TextIO
+) -> None:
+    """Replay the guards on a run folder, and write what they say to `out`.
+
+    Raises:
+        ConfigError: no such run, or it has no evaluation to judge.
+        GuardAlarm: a guard says `fail_on` or worse after the last evaluation.
+    """
+    folder = RunDir.find(run)
+    findings = replay(history_of(folder))
+    if not findings:
+        raise ConfigError(
+            f"{folder.path}: no evaluation was recorded yet, so there is nothing to judge"
+        )
+    last = newest(findings)
+    if as_json:
+        for finding in findings:
+            out.write(json.dumps(finding.record(), allow_nan=False) + "\n")
+    else:
+        console = Console(file=out, highlight=False)
+        title = f"{printable(run)}: guards after step {last[0].step}"
+        console.print(table(last, title, console.width))
+        told = [f for f in last if every or f.primary or f.verdict == "alarm"]
+        for text, style in lines(told, "pass" if every else "watch"):
+            console.print(Text(printable(text), style=style), soft_wrap=True)
+    worst = [f for f in verdicts(last).values() if fail_on and _as_bad(f.verdict, fail_on)]
+    if worst:
+        named = ", ".join(f"{f.guard} ({f.verdict})" for f in worst)
+        raise GuardAlarm(f"{folder.path}: {named}")
+
+
+def _as_bad(verdict: Verdict, limit: Verdict) -> bool:
+    return SEVERITY[verdict] >= SEVERITY[limit]

@@ -1,0 +1,262 @@
+"""Reading the files of a run that another process writes: what is new, what is last, what changed.
+
+Nothing here raises for a file that is missing, torn or odd; the caller is told what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import Any, TypeVar
+
+from sft.config import read_config
+from sft.errors import DataError
+from sft.runs.tail import Tail
+from sft.runs.run_dir import RunDir
+
+T = TypeVar("T")
+Record = dict[str, Any]
+Stamp = tuple[int, int, int]  # bytes, time of change in ns, inode
+
+_BLOCK = 1 << 16
+_MOST_TAIL = 8 << 20  # bytes of a file that are read from its end at most
+_MOST_JSON = 512 << 20
+_MARK = 64  # bytes before the place in a file, by which a file cut and grown again is known
+
+
+def stamp(path: Path) -> Stamp | None:
+    """What changes when the file or folder changes; None when there is none.
+
+    Neither is a pipe or a device: reading one may never end.
+    """
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    if not (S_ISREG(found.st_mode) or S_ISDIR(found.st_mode)):
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+class Cache:
+    """The newest `most` values that were built from files, each until one of its files changes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[Hashable, tuple[tuple[Stamp | None, ...], Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, paths: Sequence[Path], build: Callable[[], T]) -> T:
+        """The value of `key`: the one held while `paths` are as they were, else a new one."""
+        # Stamped before they are read: what is written meanwhile is seen the next time.
+        now = tuple(stamp(path) for path in paths)
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held[0] == now:
+                self._held.move_to_end(key)
+                value: T = held[1]
+                return value
+        made = build()
+        with self._lock:
+            self._held[key] = (now, made)
+            self._held.move_to_end(key)
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)
+        return made
+
+
+class Kept:
+    """The newest `most` objects by key, made on first use: readers that hold a place in a file."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The object of `key`."""
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = make()
+            self._held.move_to_end(key)
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)
+            found: T = self._held[key]
+            return found
+
+
+class Following:
+    """A file of records that is read as it grows; a subclass says what it keeps of them.
+
+    `offset` bytes are read. A file that was cut back, or replaced, is read anew from its start:
+    also where it has grown past the old place since, which the bytes before that place tell.
+    """
+
+    def __init__(self, path: Path, keep: Callable[[bytes], bool] | None = None) -> None:
+        self.lock = threading.RLock()
+        self._tail = Tail(path, keep=keep)
+        self._mark: tuple[int, bytes] = (0, b"")
+
+    @property
+    def offset(self) -> int:
+        """Bytes of whole lines that were read."""
+        return self._tail.offset
+
+    def update(self) -> None:
+        """Read what is new; the calls of several threads go one after another."""
+        with self.lock:
+            if self._bytes_before() != self._mark:
+                self._tail.offset = 0
+                self.clear()
+            while True:
+                before = self._tail.offset
+                for record in self._tail.read():
+                    self.take(record)
+                if self._tail.was_cut:  # between the check and the reading
+                    self._tail.was_cut, self._tail.offset = False, 0
+                    self.clear()
+                elif self._tail.offset == before:
+                    break
+            self._mark = self._bytes_before()
+
+    def take(self, record: Record) -> None:
+        """Keep what is wanted of a new record."""
+        raise NotImplementedError
+
+    def clear(self) -> None:
+        """Forget all records."""
+        raise NotImplementedError
+
+    def _bytes_before(self) -> tuple[int, bytes]:
+        """The inode, and the last bytes before our place in the file."""
+        offset = self._tail.offset
+        if not offset:
+            return 0, b""
+        if stamp(self._tail.path) is None:
+            return -1, b""
+        try:
+            with open(self._tail.path, "rb") as file:
+                file.seek(max(0, offset - _MARK))
+                return os.fstat(file.fileno()).st_ino, file.read(min(_MARK, offset))
+        except OSError:
+            return -1, b""
+
+
+def all_records(path: Path) -> Iterator[Record]:
+    """Every whole record of a file, in order; lines that are no object are left out."""
+    tail = Tail(path)
+    while stamp(path) is not None:
+        before = tail.offset
+        yield from tail.read()
+        if tail.offset == before:
+            return
+
+
+def last_records(path: Path, most: int = 64) -> list[Record]:
+    """The last `most` whole records of a file, in order; lines that are no object are left out."""
+    if stamp(path) is None:
+        return []
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = _BLOCK
+            while True:
+                file.seek(max(0, size - length))
+                data = file.read(length)
+                lines = data.split(b"\n")
+                # The first may have begun earlier, the last has no newline yet.
+                whole = lines[:-1] if length >= size else lines[1:-1]
+                if len(whole) >= most or length >= min(size, _MOST_TAIL):
+                    break
+                length *= 4
+    except OSError:
+        return []
+    found = (parse_object(line) for line in whole[-most:])
+    return [record for record in found if record is not None]
+
+
+def parse_object(text: bytes | str) -> Record | None:
+    """A JSON object; None for anything else. `NaN` and `Infinity`, which are no JSON, are None."""
+    try:
+        value = json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def json_object(path: Path) -> Record:
+    """The object in a file of JSON; empty when there is no file.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    found = stamp(path)
+    if found is None:
+        return {}
+    if found[0] > _MOST_JSON:
+        raise DataError(f"{path}: {found[0]:,} bytes, more than a run writes; restore the file")
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    value = parse_object(data)
+    if value is None:
+        raise DataError(f"{path}: expected a JSON object, found {data[:40]!r}; restore the file")
+    return value
+
+
+_IDENTITIES = Cache(256)
+
+
+def identity(run: RunDir) -> Record:
+    """What `config.yaml` says: `config`, `num_steps`, `fingerprint`...; empty when not written yet.
+
+    Raises:
+        ConfigError: it cannot be read as YAML.
+    """
+    if stamp(run.config) is None:
+        return {}
+    return _IDENTITIES.get(run.config, [run.config], lambda: read_config(run.config))
+
+
+def section(values: Any, *keys: str) -> Record:
+    """The part of a nested dictionary at `keys`; empty where there is none."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else {}
+
+
+def number(value: Any) -> float | None:
+    """`value` as a finite number, else None: what records and configs of others may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole(value: Any) -> int | None:
+    """`value` as a whole number of reasonable size, else None."""
+    found = number(value)
+    return None if found is None or found != int(found) or abs(found) > 2**53 else int(found)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON that every browser reads: no NaN, no infinity, no half surrogate pair."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {plain(str(name)): plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value if value is None or isinstance(value, bool | int) else plain(str(value))

@@ -1,0 +1,99 @@
+"""What the guards say about a run folder: read its records, judge, and show. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sft.config import Config, load_config, read_config
+from sft.errors import ConfigError, DataError, GuardAlarm
+from sft.guards.base import GLYPHS, SEVERITY, STYLES, Finding, GuardSettings, Verdict
+from sft.guards.history import History, history
+from sft.guards.judge import judge, rank, verdicts
+from sft.runs.store import read_records
+from sft.runs.run_dir import RunDir
+from sft.texts.shown import printable
+from sft.guards.base import describe
+from sft.config import with_values
+
+
+
+def settings_of(config: Config) -> GuardSettings:
+    """What guards may know of a resolved config."""
+    guards, optim = config.guards, config.optim
+    every = config.eval.every if config.eval.every != "auto" else 1
+    steps = optim.max_steps or 1
+    return GuardSettings(
+        alpha=guards.alpha,
+        margin=guards.margin,
+        forgetting_budget=guards.forgetting_budget,
+        num_evals=max(1, -(-steps // int(every))),
+        num_steps=steps,
+        warmup_steps=0 if optim.warmup_steps == "auto" else int(optim.warmup_steps),
+        learning_rate=0.0 if optim.learning_rate == "auto" else float(optim.learning_rate),
+    )
+
+
+def history_of(run: RunDir, config: Config | None = None, num_steps: int | None = None) -> History:
+    """Everything recorded in a run folder; `config` is its resolved one, read when not given."""
+    saved = read_config(run.config) if config is None or num_steps is None else {}
+    if config is None:
+        if not isinstance(saved.get("config"), dict):
+            raise ConfigError(f"{run.config}: has no `config:`; it was not written by a run")
+        config = load_config(saved["config"])
+    steps = num_steps or int(saved.get("num_steps") or config.optim.max_steps or 1)
+    planned = with_values(config, {"optim.max_steps": steps})
+    return history(
+        settings_of(planned),
+        read_records(run.metrics),
+        read_records(run.scores),
+        read_records(run.samples),
+        _preflight(run),
+    )
+
+
+def _preflight(run: RunDir) -> Mapping[str, Any]:
+    """What was measured on the data; empty when nothing was."""
+    if not run.preflight.is_file():
+        return {}
+    try:
+        found = json.loads(run.preflight.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{run.preflight}: cannot be read ({error}); restore the file") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{run.preflight}: expected an object, found {found!r:.60}")
+    return found
+
+
+def replay(records: History) -> list[Finding]:
+    """The findings after every evaluation, in order, from nothing but the records."""
+    return [finding for step in records.eval_steps for finding in judge(records.at(step))]
+
+
+def newest(findings: Sequence[Finding]) -> list[Finding]:
+    """Those of the last evaluation."""
+    last = max((finding.step for finding in findings), default=0)
+    return [finding for finding in findings if finding.step == last]
+
+
+def read_findings(run: RunDir) -> list[Finding]:
+    """What was found while the run was training; empty when its guards were off."""
+    return [Finding.from_record(record) for record in read_records(run.findings)]
+
+
+
+
+
+
+
+
+
+
+
+

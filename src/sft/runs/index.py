@@ -1,0 +1,240 @@
+"""The runs of a folder as rows of a table: `sft runs`, and the first page of `sft watch`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sft.runs.files import (
+    Cache,
+    Following,
+    Kept,
+    Record,
+    identity,
+    number,
+    plain,
+    section,
+    whole,
+)
+from sft.runs.masked import masked
+from sft.runs.measured import best_of, last_step, evals_of
+from sft.runs.state import RunState, run_state, summary_of, tail
+from sft.runs.run_dir import RunDir
+from sft.disk import TMP_PREFIX
+
+_MOST_FINDINGS = 256  # of the last evaluation; each has about 25
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run. What is not known is None or empty.
+
+    `seconds` is the time spent in steps, `best_step` the step whose weights the run hands back
+    (the best evaluation, before the end) with `best_val_loss`; `verdicts` are those of the last evaluation by
+    guard, `config` the resolved settings by dotted key. `updated` is in seconds since 1970.
+    """
+
+    id: str
+    name: str
+    path: str
+    state: str
+    detail: str
+    step: int | None = None
+    num_steps: int | None = None
+    epoch: float | None = None
+    loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    best_step: int | None = None
+    verdicts: dict[str, str] = field(default_factory=dict)
+    started: str | None = None
+    updated: float | None = None
+    seconds: float | None = None
+    model: str = ""
+    data: list[str] = field(default_factory=list)
+    method: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The row as JSON."""
+        found: dict[str, Any] = plain(asdict(self))
+        return found
+
+
+class Events(Following):
+    """The newest events of a run, how many there were, and how many attempts began."""
+
+    most = 20_000
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__(run.events)
+        self.records: list[Record] = []
+        self.total = 0
+        self.starts: list[Record] = []
+
+    def take(self, record: Record) -> None:
+        """Keep an event."""
+        self.records.append(record)
+        self.total += 1
+        if record.get("kind") == "started":
+            self.starts.append(record)
+        if len(self.records) > 2 * self.most:
+            del self.records[: -self.most]
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.records.clear()
+        self.starts.clear()
+        self.total = 0
+
+
+_ROWS = Cache(1024)
+_EVENTS = Kept(64)
+
+
+def run_id(path: Path) -> str:
+    """12 hex digits that name a run folder in addresses."""
+    return hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def events_of(run: RunDir) -> Events:
+    """The events of a run; call `update` before reading them."""
+    return _EVENTS.get(run.path, lambda: Events(run))
+
+
+def find_runs(folders: Sequence[Path]) -> list[RunDir]:
+    """The run folders among `folders` and directly inside them, each once."""
+    found: dict[Path, RunDir] = {}
+    for folder in folders:
+        for path in [folder] if _is_run(folder) else _inside(folder):
+            found.setdefault(path.resolve(), RunDir(path))
+    return list(found.values())
+
+
+def list_runs(folders: Sequence[Path]) -> list[RunRow]:
+    """A row for each run of `folders` (runs, or folders of runs), newest change first.
+
+    A run that cannot be read is a row with state `unknown` and the reason as `detail`.
+    """
+    rows = [run_row(run) for run in find_runs(folders)]
+    return sorted(rows, key=lambda row: (-(row.updated or 0.0), row.name))
+
+
+def run_row(run: RunDir, state: RunState | None = None) -> RunRow:
+    """The row of one run; `state` is what `run_state` says now, if it was asked already."""
+    name = run.path.resolve().name
+    bare = RunRow(run_id(run.path), name, str(run.path), "unknown", "")
+    try:
+        state = state or run_state(run)
+        sources = [run.config, run.metrics, run.summary, run.findings, run.events]
+        row = _ROWS.get(run.path, sources, lambda: _row(run, bare))
+    except Exception as error:  # one odd folder must not hide the others
+        return replace(bare, detail=f"{type(error).__name__}: {error}"[:500])
+    return replace(
+        row,
+        state=state.state,
+        detail=state.detail,
+        step=state.step,
+        num_steps=state.num_steps,
+        updated=state.updated,
+    )
+
+
+def _row(run: RunDir, bare: RunRow) -> RunRow:
+    """What changes only when a file does."""
+    config = section(identity(run), "config")
+    evals, step = evals_of(run), last_step(run)
+    best_step, best = best_of(run, evals)
+    last_eval = evals[-1] if evals else {}
+    newest: Record = {**last_eval, **step} if step else last_eval
+    return replace(
+        bare,
+        epoch=number(newest.get("epoch")),
+        loss=number(step.get("loss")),
+        val_loss=number(last_eval.get("val_loss")),
+        best_val_loss=number(best.get("val_loss")),
+        best_step=best_step,
+        verdicts={str(f.get("guard")): str(f.get("verdict")) for f in verdict_records(run)},
+        started=started(run),
+        seconds=number(step.get("seconds")),
+        model=str(section(config, "model").get("name") or ""),
+        data=[str(source) for source in paths(section(config, "data").get("train"))],
+        method=str(section(config, "method").get("kind") or ""),
+        config={key: masked(key, value) for key, value in dotted(config).items()},
+    )
+
+
+def started(run: RunDir) -> str | None:
+    """When the first attempt began (ISO 8601), where that was recorded."""
+    events = events_of(run)
+    with events.lock:
+        events.update()
+        first = events.starts[0] if events.starts else {}
+    when = first.get("time")
+    try:
+        return datetime.fromisoformat(str(when)).astimezone(UTC).isoformat() if when else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def verdict_records(run: RunDir) -> list[Record]:
+    """The finding that stands for each guard after the last evaluation; empty when guards were off."""
+    held = summary_of(run).get("guards")
+    if isinstance(held, list):
+        return [record for record in held if isinstance(record, dict)]
+    last = last_findings(run)
+    if not last:
+        return []
+    # Imported only here: the guards load scipy, which a list of finished runs can do without.
+    from sft.guards.base import SEVERITY, Finding
+    from sft.guards.judge import verdicts
+
+    known = [record for record in last if str(record.get("verdict")) in SEVERITY]
+    try:
+        findings = [Finding.from_record(record) for record in known]
+        return [finding.record() for finding in verdicts(findings).values()]
+    except (TypeError, ValueError, KeyError):
+        return known
+
+
+def last_findings(run: RunDir) -> list[Record]:
+    """All findings of the last evaluation, as recorded."""
+    records = tail(run.findings, _MOST_FINDINGS)
+    last = max((whole(record.get("step")) or 0 for record in records), default=0)
+    return [record for record in records if (whole(record.get("step")) or 0) == last]
+
+
+def paths(value: Any) -> list[str]:
+    """The paths of data sources, each a text or an object with `path`."""
+    sources = value if isinstance(value, list) else [value] if value else []
+    return [str(s.get("path", "")) if isinstance(s, dict) else str(s) for s in sources]
+
+
+def dotted(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A nested config by dotted key; lists stay whole."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found.update(dotted(value, f"{above}{name}."))
+        else:
+            found[f"{above}{name}"] = value
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / "config.yaml").is_file() or (path / "run.lock").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        inside = sorted(folder.iterdir())
+    except (OSError, ValueError):
+        return []
+    return [path for path in inside if not path.name.startswith(TMP_PREFIX) and _is_run(path)]

@@ -1,0 +1,286 @@
+"""The terminal: one live line with loss, sparkline, validation, rate, speed and time left.
+
+Written to stderr, so that stdout holds results only. Plain lines where stderr is no terminal, or
+one that a line should not be drawn on over and over: with NO_COLOR, TERM=dumb, or CI set.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sft.runs.events import EventLog, Level
+from sft.terminal.above import Diverted, is_terminal
+from sft.terminal.live_line import (
+    BARS,
+    Curve,
+    Standing,
+    duration,
+    live_line,
+    log_line,
+    roughly,
+    sparkline,
+)
+from sft.terminal.pace import Pace
+from sft.texts.shown import printable
+
+__all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
+
+# In the order of what can be spared least on a narrow terminal.
+EVAL_METRICS = ("val_loss", "usage_loss", "val_perplexity", "retain_loss", "val_accuracy")
+_LONG = 120.0  # seconds
+_QUIET_LOG = 30.0  # seconds without a line, in a log, before one tells what is being done
+
+
+class _Stream:
+    """A stream whose terminal, reader or disk may go away: the run goes on without it."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._lost_is_fine():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._lost_is_fine():
+            self._stream.flush()
+
+    @contextmanager
+    def _lost_is_fine(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # What is still buffered goes there too, or the exit code would tell of it.
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class Console:
+    """Shows a run. `stream` is stderr when None; a `quiet` one shows warnings and the end only."""
+
+    def __init__(self, stream: Any = None, *, quiet: bool = False) -> None:
+        out: Any = _Stream(stream or sys.stderr or io.StringIO())  # None: closed by `2>&-`
+        self._out = RichConsole(file=out, highlight=False)
+        self._draws = _can_draw(self._out, out)
+        self._quiet = quiet
+        self._live: Live | None = None
+        self._diverted: Diverted | None = None
+        self._losses = Curve()
+        self._eval: Mapping[str, Any] = {}
+        self._eval_before: Mapping[str, Any] = {}
+        self._last: Mapping[str, Any] = {}
+        self._phase = ""
+        self._num_steps = 0
+        self._pace = Pace(0)
+        self._estimated = False
+        self._shown_at = 0.0
+        self._told_at = time.monotonic()  # when the log got its last line
+        self._log: EventLog | None = None
+        self._logged_phase = ""
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._out.width
+
+    def log_to(self, log: EventLog) -> None:
+        """From now on every line that stays is an event of `log` too."""
+        self._log = log
+
+    def log(
+        self, kind: str, text: str, *, style: str = "", step: int | None = None, **more: Any
+    ) -> None:
+        """An event that is not shown here; `style` is what it would be shown in."""
+        if self._log is not None:
+            level: Level = "error" if "red" in style else "info"
+            level = "warning" if "yellow" in style else level
+            self._log.add(kind, text, level=level, step=step, **more)
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop()
+
+    def note(
+        self,
+        text: str,
+        style: str = "",
+        *,
+        kind: str = "note",
+        step: int | None = None,
+        **more: Any,
+    ) -> None:
+        """One line that stays, and an event of its `kind` (see `sft.runs.events`)."""
+        self._print(text, style)
+        self.log(kind, text, style=style, step=step, **more)
+
+    def _print(self, text: str, style: str = "") -> None:
+        """A line that stays; on a terminal broken between words, indented as it begins."""
+        if self._quiet and not style.endswith(("yellow", "red", "bold")):
+            return
+        self._told_at = time.monotonic()
+        if not self._draws:
+            self._out.print(Text(printable(text), style=style), soft_wrap=True)
+            return
+        for line in printable(text).splitlines():
+            self._out.print(Text(self._wrapped(line), style=style), soft_wrap=True)
+
+    def _wrapped(self, line: str) -> str:
+        """Broken between words; a word longer than the line, such as a path, can be copied."""
+        indent = len(line) - len(line.lstrip(" "))
+        hanging = " " * (indent + 3 * line.startswith("-> ", indent))
+        return textwrap.fill(
+            line,
+            self._out.width,
+            subsequent_indent=hanging,
+            break_long_words=False,
+            break_on_hyphens=False,
+            replace_whitespace=False,
+        )
+
+    def speak(self) -> None:
+        """What follows is the end, which a quiet console shows too."""
+        self._quiet = False
+
+    def progress(self, what: str, done: int = 0, total: int = 0) -> None:
+        """What is being done now, before and between steps."""
+        text = f"{what} {done:,}/{total:,}" if total else what
+        if what != self._logged_phase:
+            self._logged_phase = what
+            self.log("phase", what)
+        if self._draws:
+            self._phase = text
+            self._refresh(force=not total or done == total)
+        elif not total or done == total or time.monotonic() - self._told_at > _QUIET_LOG:
+            self._print(text)
+
+    def block(self, rows: Mapping[str, str]) -> None:
+        """Facts, each under its name: one below the other on a terminal, as lines in a log."""
+        if not self._draws:
+            for name, text in rows.items():
+                self._print(f"{name}: {text}")
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        for name, text in rows.items():
+            grid.add_row(Text(f"  {name}", style="dim"), Text(printable(text), overflow="fold"))
+        self.table(grid)
+
+    def start(self, num_steps: int, every: int = 0) -> None:
+        """Training begins: `num_steps` in the whole run, with an evaluation after `every` of
+        them.
+        """
+        self._num_steps = num_steps
+        self._pace = Pace(num_steps, every)
+        self._phase = ""
+
+    def step(self, record: Mapping[str, Any], seconds: float) -> None:
+        """One optimizer step, which took `seconds`."""
+        self._last = record
+        self._losses.add(record["loss"])
+        self._pace.step(seconds, time.monotonic())
+        self._phase = self._logged_phase = ""
+        self._estimate(record["step"])
+        if self._draws:
+            self._refresh(force=False)
+        elif self._worth_a_line(record["step"]):
+            self._print(log_line(self._standing()))
+            self._shown_at = time.monotonic()
+
+    def _estimate(self, step: int) -> None:
+        """Say once how long a long run will take, as soon as that is known."""
+        left = None if self._estimated else self._pace.left(step)
+        if left is not None:
+            self._estimated = True
+            if left >= _LONG:
+                self._print(f"about {roughly(left)} to go, with evaluations and checkpoints", "dim")
+
+    def evaluate(self, record: Mapping[str, Any]) -> None:
+        """A validation score."""
+        self._eval_before, self._eval = self._eval, record
+        self._phase = ""
+        self._pace.evaluate(record.get("eval_seconds") or 0.0)
+        shown = [f"{n} {record[n]:.4f}" for n in EVAL_METRICS if record.get(n) is not None]
+        text = f"step {record['step']:>6,}  " + "  ".join(shown)
+        self.log("evaluation", text, style="cyan", step=record["step"])
+        while self._draws and len(text) > self._out.width and len(shown) > 1:
+            text = text.removesuffix(f"  {shown.pop()}")
+        self._print(text, "cyan")
+
+    def table(self, table: Table) -> None:
+        """A finished table."""
+        self._stop()
+        if not self._quiet:
+            self._out.print(table)
+
+    def _worth_a_line(self, step: int) -> bool:
+        return step <= 3 or step == self._num_steps or time.monotonic() - self._shown_at > 10
+
+    def _standing(self) -> Standing:
+        return Standing(
+            step=self._last,
+            num_steps=self._num_steps,
+            losses=self._losses.means,
+            evaluation=self._eval,
+            eval_before=self._eval_before,
+            left=self._pace.left(self._last["step"]),
+        )
+
+    def _line(self) -> Text:
+        """What the live line says now."""
+        self._shown_at = time.monotonic()
+        if self._last and not self._phase:
+            return live_line(self._standing(), self._out.width)
+        text = printable(self._phase)
+        if self._last and self._last["step"] < self._num_steps:
+            text = f"step {self._last['step']:,}/{self._num_steps:,}  {text}"
+        return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+
+    def _refresh(self, force: bool) -> None:
+        if self._quiet:
+            return
+        if self._live is None:
+            # Its own diversion takes standard output, too, where that is a file.
+            self._live = Live(
+                console=self._out,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+            self._out.show_cursor(True)  # or a process that is killed leaves a terminal without
+            self._diverted = Diverted(self._print)
+        if force or time.monotonic() - self._shown_at > 0.1:
+            self._live.update(self._line(), refresh=True)
+
+    def _stop(self) -> None:
+        if self._diverted is not None:
+            self._diverted.restore()
+            self._diverted = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _can_draw(console: RichConsole, stream: Any) -> bool:
+    """Can a line be drawn over and over, and does nothing ask for plain text?"""
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    plain = in_ci or os.environ.get("NO_COLOR", "") != ""
+    return is_terminal(stream) and console.is_interactive and not plain

@@ -1,0 +1,253 @@
+"""An evaluation: measure the model, let the guards judge, and do what the user wants done about
+it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from sft.config import Config
+from sft.data.mixing import by_source, source_names
+from sft.errors import DivergedError
+from sft.guards.base import Finding, describe
+from sft.guards.early_stopping import reason_to_stop
+from sft.guards.judge import GUARDS, judge, verdicts
+from sft.probes.evaluator import Evaluation, EvaluationStopped, Evaluator, answer_prompts
+from sft.probes.pack import choose
+from sft.probes.val_loss import sums_by_source
+from sft.runs.history import history_of
+from sft.runs.run_dir import RunDir
+from sft.runs.store import RecordStore
+from sft.terminal.console import Console
+from sft.training.interrupt import StopFlag
+from sft.training.state import Counters
+from sft.training.step import StopRequested
+
+# Tokens of a sampled answer: enough for its opening, its form, and whether it repeats itself.
+SAMPLE_TOKENS = 24
+
+
+def may_restore(config: Config) -> bool:
+    """Can a guard of this run ask for the best weights?"""
+    guards = config.guards
+    actions = [getattr(guards, name, "warn") for name in GUARDS]
+    return guards.enabled and "restore_best" in actions
+
+
+class Subject(Protocol):
+    """What evaluations are taken at: a `Setup`, or the run of another trainer."""
+
+    @property
+    def config(self) -> Config: ...  # noqa: D102
+    @property
+    def model(self) -> Any: ...  # noqa: D102
+    @property
+    def tokenizer(self) -> Any: ...  # noqa: D102
+    @property
+    def stop_ids(self) -> list[int]: ...  # noqa: D102
+    @property
+    def evaluator(self) -> Evaluator: ...  # noqa: D102
+    @property
+    def objective(self) -> str | None: ...  # noqa: D102
+    @property
+    def num_steps(self) -> int: ...  # noqa: D102
+    @property
+    def counters(self) -> Counters: ...  # noqa: D102
+    @property
+    def epoch(self) -> float: ...  # noqa: D102
+
+
+class Evaluations:
+    """Takes evaluations and keeps their records. `stores` are metrics, scores, samples and
+    findings.
+    """
+
+    def __init__(
+        self,
+        setup: Subject,
+        run: RunDir,
+        stores: Mapping[str, RecordStore],
+        show: Console,
+        stop: StopFlag,
+    ) -> None:
+        self._setup = setup
+        self._run = run
+        self._stores = stores
+        self._show = show
+        self._stop = stop
+        self._told: set[tuple[str, str]] = set()
+
+    def take(self) -> None:
+        """Measure, record, judge, act.
+
+        Raises:
+            StopRequested: the user asked to stop; the evaluation is taken again after resuming.
+            DivergedError: the weights are broken.
+        """
+        counters, setup = self._setup.counters, self._setup
+        counters.last_eval = counters.step
+        names = [probe.name for probe in setup.evaluator.probes if probe.examples]
+        if counters.step:
+            names = [name for name in names if name != "test"]
+        if not names:
+            return
+        try:
+            evaluation = setup.evaluator.evaluate(
+                at_base=counters.step == 0,
+                progress=self._show.progress,
+                probes=names,
+                stop_requested=self._stop.requested,
+            )
+        except EvaluationStopped:
+            counters.last_eval = -1
+            raise StopRequested from None
+        counters.eval_seconds += evaluation.seconds
+        self._record(evaluation)
+        sampled = counters.step in (0, self._middle(), setup.num_steps)
+        if sampled:
+            self._answer()
+        if counters.step == 0:
+            setup.evaluator.save_base(self._run.base_logits)
+        findings = self._judge()
+        self._decide(findings)
+        if counters.stopped is not None and not sampled:
+            # The last evaluation after all. Judged with its answers, as whoever replays it will.
+            self._answer()
+            findings = self._judge()
+        for finding in findings:
+            self._stores["findings"].append(finding.record())
+            self._tell(finding)
+        if counters.stopped is not None:
+            self._show.log("stopped", counters.stopped, style="yellow", step=counters.step)
+
+    def _middle(self) -> int:
+        """The step of the evaluation in the middle of the run."""
+        every = int(self._setup.config.eval.every)
+        return every * max(1, round(self._setup.num_steps / every / 2))
+
+    def _answer(self) -> None:
+        """Answer the fixed prompts and record what came out."""
+        setup, step = self._setup, self._setup.counters.step
+        wanted = setup.config.eval.samples if setup.config.guards.enabled else 0
+        if not wanted:
+            return
+        found = setup.evaluator.answers(
+            lambda probe: answer_prompts(
+                setup.model,
+                setup.tokenizer,
+                choose(probe.examples, wanted, "samples"),
+                step=step,
+                probe=probe.name,
+                stop_ids=setup.stop_ids,
+                max_new_tokens=SAMPLE_TOKENS,
+            ),
+            self._show.progress,
+        )
+        setup.counters.eval_seconds += found.seconds
+        for sample in found.samples:
+            self._stores["samples"].append(sample)
+
+    def _record(self, evaluation: Evaluation) -> None:
+        """Append what was found to the records.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        counters = self._setup.counters
+        for probe, scores in evaluation.scores.items():
+            for score in scores:
+                self._stores["scores"].append(score.record(counters.step, probe))
+        metrics = evaluation.metrics()
+        sources = self._val_by_source(evaluation)
+        record: dict[str, Any] = {
+            "step": counters.step,
+            "epoch": self._setup.epoch,
+            **metrics,
+            **({"val_loss_by_source": sources} if sources else {}),
+            "eval_seconds": evaluation.seconds,
+        }
+        self._stores["metrics"].append(record)
+        self._show.evaluate(record)
+        objective = self._setup.objective
+        if objective is None:
+            return
+        loss = record[objective]
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"step {counters.step}: {objective} is {loss}, so these weights are "
+                "broken and were not saved. Usual cause: "
+                + ("a learning rate that is too high." if counters.step else "a broken model file.")
+            )
+        counters.evals.append((counters.step, loss))
+
+    def _val_by_source(self, evaluation: Evaluation) -> dict[str, float]:
+        """The validation loss of each source; empty where there are not several."""
+        data = self._setup.config.data
+        names = source_names(data.val or data.train)
+        if len(names) < 2 or "val" not in evaluation.scores:
+            return {}
+        val = next(probe for probe in self._setup.evaluator.probes if probe.name == "val")
+        return by_source(names, sums_by_source(evaluation.scores["val"], val.examples))
+
+    def _judge(self) -> list[Finding]:
+        """What the guards say of all that is recorded; nothing when they are off."""
+        setup = self._setup
+        if not setup.config.guards.enabled:
+            return []
+        return judge(history_of(self._run, setup.config, setup.num_steps))
+
+    def _decide(self, findings: Sequence[Finding]) -> None:
+        """Does the run end here, and which weights may it hand back?"""
+        setup, counters = self._setup, self._setup.counters
+        retained = [f for f in findings if f.guard == "forgetting" and f.primary]
+        budget = setup.config.guards.forgetting_budget
+        # With `blend: auto` the budget is kept by blending, not by choosing an earlier evaluation.
+        if setup.config.guards.blend == "off" and any(
+            f.statistic is not None and f.statistic > budget for f in retained
+        ):
+            counters.over_budget.append(counters.step)
+        acting = [finding for finding in findings if finding.acts]
+        for guard, finding in verdicts(acting).items():
+            if finding.verdict == "alarm":
+                self._act(guard, finding)
+        if setup.config.eval.early_stopping == "stop" and counters.stopped is None:
+            self._stop_on_plateau()
+
+    def _tell(self, finding: Finding) -> None:
+        """Show what is new: a verdict is told once, until it changes."""
+        key = (f"{finding.guard}.{finding.signal}", finding.verdict)
+        action = getattr(self._setup.config.guards, finding.guard, "warn")
+        if finding.verdict in ("watch", "alarm") and key not in self._told and action != "off":
+            self._told.add(key)
+            if finding.primary or finding.verdict == "alarm":
+                style = "bold red" if finding.verdict == "alarm" else "yellow"
+                self._show.note(
+                    describe(finding),
+                    style=style,
+                    kind=finding.verdict,
+                    step=finding.step,
+                    guard=finding.guard,
+                    signal=finding.signal,
+                )
+
+    def _act(self, guard: str, finding: Finding) -> None:
+        counters = self._setup.counters
+        action = getattr(self._setup.config.guards, guard, "warn")
+        if action not in ("stop", "restore_best") or counters.step == 0:
+            return
+        counters.restore_best = counters.restore_best or action == "restore_best"
+        counters.keep_last = action == "stop" and not counters.restore_best
+        if counters.step < self._setup.num_steps:
+            counters.stopped = f"{guard.replace('_', ' ')}: {finding.message}"
+
+    def _stop_on_plateau(self) -> None:
+        counters, evals = self._setup.counters, self._setup.config.eval
+        if counters.step < self._setup.num_steps:
+            counters.stopped = reason_to_stop(
+                counters.evals,
+                margin=evals.margin,
+                patience=evals.patience,
+                name=self._setup.objective or "",
+            )

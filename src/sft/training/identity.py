@@ -1,0 +1,69 @@
+"""What a run is, as `config.yaml` says, and whether it is the run that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sft.config import dump_yaml, parse_yaml
+from sft.config.differences import differences
+from sft.disk import write_text
+from sft.errors import CheckpointError, ConfigError
+from sft.runs.run_dir import RunDir
+from sft.terminal.console import Console
+
+# What changes no result: where the folder is, who tokenises, what is kept where, who is told.
+_IGNORED: Mapping[str, tuple[str, ...]] = {"run": ("dir",), "data": ("workers", "cache")}
+_IGNORED_SECTIONS = ("trackers", "alerts")
+
+
+def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
+    """Write the identity of a new run; compare with it when the run exists.
+
+    Raises:
+        CheckpointError: config, data, template or model are not those of the run.
+    """
+    if not run.config.exists():
+        write_text(run.config, dump_yaml(now))
+        return
+    saved = saved_identity(run)
+    changed = [
+        line
+        for part in ("config", "fingerprint")
+        for line in differences(without_place(saved.get(part, {})), without_place(now[part]))
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{run.path}: this run was started with something else:\n  "
+            + "\n  ".join(changed)
+            + "\nUse what it was started with to resume it, or choose another --run"
+        )
+    for line in differences(saved.get("versions", {}), now["versions"]):
+        show.note(f"note: {line}; the result may differ in the last digits", style="yellow")
+
+
+def saved_identity(run: RunDir) -> dict[str, Any]:
+    """What `config.yaml` in the run folder says.
+
+    Raises:
+        CheckpointError: it is gone, or not as it was written.
+    """
+    try:
+        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
+        if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
+            return saved
+        problem = f"{run.config}: expected `config:` and more, found {saved!r:.60}"
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        problem = str(error)
+    raise CheckpointError(f"{problem}; restore the file, or choose another --run")
+
+
+def without_place(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what changes no result; whether a run is resumed does not depend on it."""
+    return {
+        section: {k: v for k, v in values.items() if k not in _IGNORED.get(section, ())}
+        if isinstance(values, Mapping)
+        else values
+        for section, values in tree.items()
+        if section not in _IGNORED_SECTIONS
+    }
