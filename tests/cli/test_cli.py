@@ -127,7 +127,7 @@ def test_a_file_is_overruled_by_flags_and_those_by_set(world):
     (world / "run.yaml").write_text(
         "model:\n  name: llama\ndata:\n  train: rows.jsonl\n"
         "optim:\n  max_steps: 9\n  learning_rate: 1e-4\nrun:\n  dir: file\n  seed: 1\n"
-        "evaluations:\n  early_stopping: off\n"
+        "eval:\n  early_stopping: off\n"
     )
     done = Outcome("train", "run.yaml", "--max-steps", "1", "--seed", "2", "--set", "run.seed=4")
     assert (done.code, done.out) == (0, "file/model\n")

@@ -228,7 +228,7 @@ ODD = {
     "broken": dict.fromkeys(OBJECTS, "{ not JSON"),
     "lists instead of objects": dict.fromkeys(OBJECTS, "[1, 2]\n"),
     "other shapes": {
-        "config.yaml": "config: {guards: 5, evaluations: [], model: x}\nreasons: []\nsources: 7\n",
+        "config.yaml": "config: {guards: 5, eval: [], model: x}\nreasons: []\nsources: 7\n",
         "summary.json": '{"guards": 5, "signs": [7], "best": [], "best_step": []}',
         "account.json": '{"rows": [1, {"row": [], "status": {}}], "counts": 5, "notes": {}}',
         "preflight.json": '{"usage": {"uncovered": [1, {"p": "x"}]}, "rows": {"leaks": [1]}}',

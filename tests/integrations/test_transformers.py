@@ -190,7 +190,7 @@ def test_a_training_that_is_continued_continues_its_records(tmp_path):
     assert replay(history_of(RunDir(tmp_path / "run"))) == read_findings(RunDir(tmp_path / "run"))
     cut = read_records(tmp_path / "run" / "metrics.discarded.jsonl")
     assert {record["step"] for record in cut} == {5, 6}
-    with pytest.raises(ConfigError, match="no evaluation at the base model"):
+    with pytest.raises(ConfigError, match="no evaluation of the base model"):
         run("new").train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
     # The folder is free again, and is refused for other rows.
     other = GuardCallback(tmp_path / "run", train=TRAIN[:20], val=VAL)

@@ -15,7 +15,7 @@ from sft.runs.run_dir import RunDir
 from sft.runs.state import run_state, step_seconds
 from sft.runs.store import RecordStore
 
-CONFIG = "config:\n  evaluations:\n    every: 4\n  optim:\n    max_steps: null\nnum_steps: 12\n"
+CONFIG = "config:\n  eval:\n    every: 4\n  optim:\n    max_steps: null\nnum_steps: 12\n"
 
 
 def append(path, *records):
