@@ -17,7 +17,7 @@ demo: $(VENV)/.installed-demo ## Fine-tune the starter model on the example data
 	$(BIN)/sft guards runs/demo
 
 test: lint ## The one check: style, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 lint: $(VENV)/.installed-test ## Style and types only
 	$(BIN)/ruff check .

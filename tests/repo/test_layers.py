@@ -1,6 +1,7 @@
 """Who may import whom: read from the docstring of `sft`, checked on every import in the source."""
 
 import ast
+import graphlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ HEAVY = ("torch", "transformers", "peft")
 # Beyond the layers: these two read the run folder and nothing else.
 RUN_FOLDER_ONLY = {"report": ("model", "probes", "train"), "dashboard": ("model", "probes")}
 TRACKER_LIBRARIES = ("wandb", "mlflow", "tensorboard", "trackio")
+MOST_ENTRIES = 26
 # The package itself and `python -m sft` stand above every layer.
 ENTRY = ("__init__", "__main__")
 
@@ -157,8 +159,32 @@ def find_problems(source: Path) -> list[str]:
     return [problem for problem in problems if problem]
 
 
+def find_circle(source: Path) -> list[str] | None:
+    """Modules that import each other in a ring, imports inside functions included; None if none."""
+    modules = read_modules(source)
+    graph: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for found in read_imports(name, path, modules):
+            if found.ours in modules and not found.only_for_types and found.ours != name:
+                graph[name].add(found.ours)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return None
+
+
 def test_the_source_keeps_its_layers():
     assert find_problems(SOURCE) == []
+
+
+def test_no_module_imports_itself_through_others():
+    assert find_circle(SOURCE) is None
+
+
+def test_the_package_can_be_taken_in_at_a_glance():
+    entries = [path.name for path in SOURCE.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, sorted(entries)
 
 
 DOCSTRING = (
@@ -225,6 +251,19 @@ def test_downward_imports_pass(tmp_path):
 def test_a_planted_violation_is_caught(tmp_path, file, text, problem):
     stubs = dict.fromkeys(["cli.py", "train.py", "guards/__init__.py", "config.py"], "")
     assert find_problems(write_tree(tmp_path, {**stubs, file: text})) == [problem]
+
+
+def test_a_circle_is_caught_also_inside_functions(tmp_path):
+    files = {
+        "step.py": "from sft.data import rows",
+        "data/__init__.py": "",
+        "data/rows.py": "def f():\n    import sft.model",
+        "model.py": "from sft.step import train",
+    }
+    circle = find_circle(write_tree(tmp_path, files))
+    assert circle is not None and {*circle} == {"step", "data.rows", "model"}
+    files["model.py"] = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sft.step"
+    assert find_circle(write_tree(tmp_path / "typed", files)) is None
 
 
 def test_torch_is_found_through_other_modules_and_packages(tmp_path):
