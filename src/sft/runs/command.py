@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
 import click
-
-from sft.config.flags import build_config, is_config_file, run_options
 
 
 @click.command()

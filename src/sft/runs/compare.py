@@ -9,21 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import Any, Literal
 
 from sft.config import read_config
 from sft.errors import ConfigError, DataError
 from sft.guards.statistics import minimum_detectable_effect, paired
-from sft.runs.store import read_records
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import printable
+from sft.runs.store import read_records
 
 FEWEST = 8  # rows in common: with fewer no pattern of signs is rare enough
 LEVEL = 0.025  # of each side: 5 % for "they differ"
@@ -215,15 +209,7 @@ def _notes(a: _Side, b: _Side, probe: str, num: int) -> list[str]:
         notes.append(f"{left:,} rows were scored in one run only and are left out")
     if probe in (a.chosen_by, b.chosen_by):
         notes.append(
-            f"the best evaluation at {probe} chose the step, which makes both a little too good; rows of "
-            "data.test decide nothing"
+            f"the best evaluation on {probe} chose the step, which makes both a little too good; "
+            "rows of data.test decide nothing"
         )
     return notes
-
-
-
-
-
-
-
-

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sft.disk import TMP_PREFIX, disk_errors
 from sft.errors import ConfigError, did_you_mean
 from sft.runs.record import METRICS
-from sft.runs.store import read_records
 from sft.runs.run_dir import RunDir
-from sft.disk import TMP_PREFIX, disk_errors
+from sft.runs.store import read_records
 
 ENDINGS = (".csv", ".parquet")
 # What a spreadsheet takes for a formula when a cell begins with it.

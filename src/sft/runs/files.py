@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 from sft.config import read_config
 from sft.errors import DataError
-from sft.runs.tail import Tail
 from sft.runs.run_dir import RunDir
+from sft.runs.tail import Tail
 
 T = TypeVar("T")
 Record = dict[str, Any]

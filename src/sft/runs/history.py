@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from sft.config import Config, load_config, read_config
-from sft.errors import ConfigError, DataError, GuardAlarm
-from sft.guards.base import GLYPHS, SEVERITY, STYLES, Finding, GuardSettings, Verdict
+from sft.config import Config, load_config, read_config, with_values
+from sft.errors import ConfigError, DataError
+from sft.guards.base import Finding, GuardSettings
 from sft.guards.history import History, history
-from sft.guards.judge import judge, rank, verdicts
-from sft.runs.store import read_records
+from sft.guards.judge import judge
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import printable
-from sft.guards.base import describe
-from sft.config import with_values
-
+from sft.runs.store import read_records
 
 
 def settings_of(config: Config) -> GuardSettings:
@@ -85,15 +76,3 @@ def newest(findings: Sequence[Finding]) -> list[Finding]:
 def read_findings(run: RunDir) -> list[Finding]:
     """What was found while the run was training; empty when its guards were off."""
     return [Finding.from_record(record) for record in read_records(run.findings)]
-
-
-
-
-
-
-
-
-
-
-
-

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sft.disk import TMP_PREFIX
 from sft.runs.files import (
     Cache,
     Following,
@@ -21,10 +22,9 @@ from sft.runs.files import (
     whole,
 )
 from sft.runs.masked import masked
-from sft.runs.measured import best_of, last_step, evals_of
-from sft.runs.state import RunState, run_state, summary_of, tail
+from sft.runs.measured import best_of, evals_of, last_step
 from sft.runs.run_dir import RunDir
-from sft.disk import TMP_PREFIX
+from sft.runs.state import RunState, run_state, summary_of, tail
 
 _MOST_FINDINGS = 256  # of the last evaluation; each has about 25
 
@@ -34,8 +34,9 @@ class RunRow:
     """One run. What is not known is None or empty.
 
     `seconds` is the time spent in steps, `best_step` the step whose weights the run hands back
-    (the best evaluation, before the end) with `best_val_loss`; `verdicts` are those of the last evaluation by
-    guard, `config` the resolved settings by dotted key. `updated` is in seconds since 1970.
+    (the best evaluation, before the end) with `best_val_loss`; `verdicts` are those of the last
+    evaluation by guard, `config` the resolved settings by dotted key. `updated` is in seconds
+    since 1970.
     """
 
     id: str
@@ -182,7 +183,9 @@ def started(run: RunDir) -> str | None:
 
 
 def verdict_records(run: RunDir) -> list[Record]:
-    """The finding that stands for each guard after the last evaluation; empty when guards were off."""
+    """The finding that stands for each guard after the last evaluation; empty when guards were
+    off.
+    """
     held = summary_of(run).get("guards")
     if isinstance(held, list):
         return [record for record in held if isinstance(record, dict)]

@@ -1,23 +1,29 @@
-"""The evaluations of a run, kept up to date as its records grow; records of steps are passed over."""
+"""The evaluations of a run, kept up to date as its records grow; records of steps are passed
+over.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from sft.runs.files import Following, Kept, Record, number, section, whole
-from sft.runs.state import summary_of, tail
 from sft.runs.run_dir import RunDir
+from sft.runs.state import summary_of, tail
 
 OBJECTIVES = ("usage_loss", "val_loss")  # the first that was measured chooses the step
 
 
 def is_eval(record: Record) -> bool:
-    """Whether a record of `metrics.jsonl` is of an evaluation; runs of old have no `eval_seconds`."""
+    """Whether a record of `metrics.jsonl` is of an evaluation; runs of old have no
+    `eval_seconds`.
+    """
     return "loss" not in record and ("eval_seconds" in record or "epoch" in record)
 
 
 class Measured(Following):
-    """The records of evaluations, in order; what is scored after the end is added to that of its step."""
+    """The records of evaluations, in order; what is scored after the end is added to that of its
+    step.
+    """
 
     def __init__(self, run: RunDir) -> None:
         super().__init__(run.metrics, keep=_not_of_a_step)
@@ -67,11 +73,15 @@ def last_step(run: RunDir) -> Record:
 
 def objective_of(evals: Sequence[Record]) -> str | None:
     """The metric that the step is chosen by; None where none was measured."""
-    return next((name for name in OBJECTIVES if any(name in evaluation for evaluation in evals)), None)
+    return next(
+        (name for name in OBJECTIVES if any(name in evaluation for evaluation in evals)), None
+    )
 
 
 def best_of(run: RunDir, evals: Sequence[Record]) -> tuple[int | None, Record]:
-    """The step whose weights are handed back, and its evaluation; before the end the best evaluation so far."""
+    """The step whose weights are handed back, and its evaluation; before the end the best
+    evaluation so far.
+    """
     summary = summary_of(run)
     chosen = whole(summary.get("best_step"))
     if chosen is not None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from sft.config import read_config
 from sft.errors import SFTError
-from sft.runs.tail import Tail
 from sft.runs.files import json_object, number, whole
 from sft.runs.measured import is_eval
-from sft.runs.state import RUNNING, RunState, run_state
 from sft.runs.run_dir import RunDir
+from sft.runs.state import RUNNING, RunState, run_state
+from sft.runs.tail import Tail
 
 Record = dict[str, Any]
 PROBES = ("test", "usage", "val")  # held-out rows, those that decide least first
@@ -28,8 +28,8 @@ _MOST_EVALUATIONS = 20
 class RunRecords:
     """The records of one run. `state` is how it stands; `problems` what could not be read.
 
-    `steps` is the number of completed steps, `evaluations` the evaluation records by step (the newest of a
-    step), `tested` the record of the rows that decide nothing, after the run.
+    `steps` is the number of completed steps, `evaluations` the evaluation records by step (the
+    newest of a step), `tested` the record of the rows that decide nothing, after the run.
     """
 
     run: RunDir
@@ -164,7 +164,9 @@ def _evaluations(read: _Reader, run: RunDir) -> dict[str, Record]:
 def _metrics(
     read: _Reader, path: Path
 ) -> tuple[dict[int, Record], Record, int, tuple[Record, Record]]:
-    """Evaluations by step, the record of the test rows, the number of steps, the first and last step."""
+    """Evaluations by step, the record of the test rows, the number of steps, the first and last
+    step.
+    """
     evals: dict[int, Record] = {}
     tested: Record = {}
     steps: set[int] = set()

@@ -10,18 +10,22 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from sft.disk import (
+    _FREE_SOME,
+    TMP_PREFIX,
+    disk_errors,
+    format_bytes,
+    free_bytes,
+    remove_path,
+    sync_path,
+)
 from sft.errors import ConfigError, DiskError, did_you_mean
-from sft.disk import TMP_PREFIX, _FREE_SOME, disk_errors, format_bytes, free_bytes, remove_path, sync_path
-
-
 
 
 class RunDir:
@@ -170,19 +174,3 @@ def _holder(lock: int) -> str:
         return f"process {holder['pid']} on {holder['host']} since {holder['started']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

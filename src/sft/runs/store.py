@@ -16,10 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sft.disk import disk_errors, sync_path
 from sft.errors import DataError
 from sft.runs.record import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
-from sft.disk import disk_errors, sync_path
 
 _BLOCK = 1 << 16
 

@@ -85,9 +85,7 @@ class TrainState:
                 }
         known = {f.name for f in fields(Counters)}
         counters = {key: value for key, value in rest["counters"].items() if key in known}
-        counters["evals"] = [
-            (int(step), float(loss)) for step, loss in counters["evals"]
-        ]
+        counters["evals"] = [(int(step), float(loss)) for step, loss in counters["evals"]]
         self.counters = Counters(**counters)
         self.batches.load_state_dict(rest["batches"])
         _set_rng(tensors["rng"], rest["python_rng"])
