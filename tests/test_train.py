@@ -5,7 +5,7 @@ import math
 import pytest
 from transformers import AutoTokenizer
 
-from sft.runs.record import METRICS, deterministic
+from sft.runs.metrics import METRICS, deterministic
 from sft.runs.store import read_records
 from trained import (
     NUM_ROWS,

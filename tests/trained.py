@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import tiny
 from sft import load_config, train
 from sft.cli import main
-from sft.runs.record import deterministic
+from sft.runs.metrics import deterministic
 from sft.runs.store import read_records
 from sft.terminal.console import Console
 

@@ -13,7 +13,7 @@ from sft.data.mixing import by_source, source_names
 from sft.data.packing import micro_batches
 from sft.errors import DivergedError, Interrupted
 from sft.guards.early_stopping import best_eval
-from sft.runs.record import perplexity
+from sft.runs.metrics import with_derived
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore, open_stores
 from sft.terminal.console import Console
@@ -181,11 +181,10 @@ class Loop:
     def _record(self, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
         counters = self._state.counters
         sources = by_source(self._sources, result.by_source)
-        return {
+        record = {
             "step": counters.step,
             "loss": result.loss,
             "accuracy": result.accuracy,
-            "perplexity": perplexity(result.loss),
             "learning_rate": rate,
             "epoch": self._setup.batches.epoch,
             "train_flos": counters.train_flos,
@@ -196,6 +195,7 @@ class Loop:
             "seconds": counters.seconds,
             **({"loss_by_source": sources} if sources else {}),
         }
+        return with_derived(record)
 
     def _best_step(self) -> int | None:
         """The evaluation whose weights the run would hand back; None when none are to be kept."""

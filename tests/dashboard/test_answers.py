@@ -10,7 +10,7 @@ from sft.dashboard.answers import ANSWERS, compare
 from sft.dashboard.answers.series import MAIN
 from sft.errors import ConfigError
 from sft.runs.events import EventLog
-from sft.runs.record import METRICS
+from sft.runs.metrics import METRICS
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore, read_records
 from trained import Trained, make_world, write_rows

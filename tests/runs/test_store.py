@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sft.errors import DataError, DiskError
-from sft.runs.record import METRICS
+from sft.runs.metrics import METRICS
 from sft.runs.store import RecordStore, read_records
 
 

@@ -11,7 +11,7 @@ from sft.errors import CheckpointError
 from sft.guards.base import Finding
 from sft.guards.judge import GUARDS
 from sft.runs.history import history_of, replay
-from sft.runs.record import deterministic
+from sft.runs.metrics import deterministic
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 from trained import WORDS, Trained, loss_of, make_world, write_rows

@@ -32,7 +32,7 @@ from sft.probes.build import ProbeSource, build_probes
 from sft.probes.evaluator import Evaluator
 from sft.report.guards_table import lines, table
 from sft.runs.history import newest, read_findings
-from sft.runs.record import perplexity
+from sft.runs.metrics import with_derived
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore, read_records
 from sft.terminal.console import Console
@@ -200,12 +200,11 @@ class Watch:
 
     def record(self, step: int, logs: Mapping[str, Any], train_flos: float) -> None:
         """A training record from what the trainer logged after `step`: means since its last log."""
-        loss = float(logs["loss"])
-        record = {"step": step, "loss": loss, "perplexity": perplexity(loss)}
+        record = {"step": step, "loss": float(logs["loss"])}
         record |= {ours: logs[theirs] for theirs, ours in _LOGGED.items() if theirs in logs}
         if train_flos > 0:
             record["train_flos"] = train_flos
-        self._stores["metrics"].append(record)
+        self._stores["metrics"].append(with_derived(record))
 
     def take(self, step: int, epoch: float) -> None:
         """One evaluation; the training goes on as if there had been none.

@@ -23,6 +23,7 @@ from sft.probes.first_token import Openings
 from sft.probes.generate import generate
 from sft.probes.pack import Probe
 from sft.probes.val_loss import Score, score_examples, summarize
+from sft.runs.metrics import with_derived
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,13 +49,13 @@ class Evaluation:
         found: dict[str, float] = {}
         for probe, scores in self.scores.items():
             summary = summarize(scores, probe)
-            names = ("loss", "accuracy", "perplexity") if probe in WHOLE else ("loss",)
+            names = ("loss", "accuracy") if probe in WHOLE else ("loss",)
             found |= {f"{probe}_{name}": summary[f"{probe}_{name}"] for name in names}
         if "retain" in self.scores:
             retained = self.scores["retain"]
             tokens = sum(score.tokens for score in retained)
             found["retain_kl"] = sum(score.more.get("kl", 0.0) for score in retained) / tokens
-        return found
+        return with_derived(found)
 
 
 class Evaluator:

@@ -12,7 +12,7 @@ from sft.data.packing import Batch, micro_batches
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.model.losses import token_scores
-from sft.runs.record import perplexity
+from sft.runs.metrics import perplexity
 
 # (example ids [n], place in the answer [n], logits [n, vocab], nll [n])
 Observer = Callable[[Sequence[str], Sequence[int], torch.Tensor, torch.Tensor], None]

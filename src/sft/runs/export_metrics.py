@@ -16,7 +16,7 @@ from typing import Any
 
 from sft.disk import TMP_PREFIX, disk_errors
 from sft.errors import ConfigError, did_you_mean
-from sft.runs.record import METRICS
+from sft.runs.metrics import METRICS
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from sft.disk import disk_errors, sync_path
 from sft.errors import DataError
-from sft.runs.record import NONFINITE_SUFFIX
+from sft.runs.metrics import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
 
 _BLOCK = 1 << 16

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sft.runs.record import NONFINITE_SUFFIX
+from sft.runs.metrics import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
 from sft.texts.shown import printable
 

@@ -13,7 +13,7 @@ from sft.errors import SFTError
 from sft.runs.files import Record, all_records, identity, number, section, stamp, whole
 from sft.runs.index import events_of, run_id, verdict_records
 from sft.runs.measured import best_of, evals_and_offset, objective_of
-from sft.runs.record import METRICS
+from sft.runs.metrics import METRICS
 from sft.runs.run_dir import RunDir
 from sft.runs.state import RunState, run_state, summary_of, tail
 from sft.runs.time_left import NUM_STEPS, time_left

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sft.runs.record import METRICS, deterministic, perplexity
+from sft.runs.metrics import METRICS, deterministic, panels, perplexity, with_derived
 
 
 def test_the_table_is_keyed_by_name_and_complete() -> None:
@@ -64,7 +64,24 @@ def test_deterministic_drops_the_clock_and_nothing_else() -> None:
 
 def test_records_and_run_dir_load_no_torch() -> None:
     script = (
-        "import sys, sft.runs.run_dir, sft.runs.record, sft.runs.store; "
+        "import sys, sft.runs.run_dir, sft.runs.metrics, sft.runs.store; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_record_gets_what_can_be_computed_from_it() -> None:
+    assert with_derived({"step": 1, "loss": 0.0}) == {"step": 1, "loss": 0.0, "perplexity": 1.0}
+    assert with_derived({"val_loss": math.inf})["val_perplexity"] == math.inf
+    assert with_derived({"step": 1, "loss": None}) == {"step": 1, "loss": None}
+    assert with_derived({"loss": 1.0, "perplexity": 5.0})["perplexity"] == 5.0
+
+
+def test_a_panel_begins_with_the_metric_that_it_is_named_after() -> None:
+    assert [names[0].name for names in panels().values()] == list(panels())
+    assert [metric.name for metric in panels()["accuracy"]] == [
+        "accuracy",
+        "val_accuracy",
+        "usage_accuracy",
+        "test_accuracy",
+    ]
