@@ -71,43 +71,36 @@ def _perplexity_of(loss: str) -> Callable[[Mapping[str, Any]], float | None]:
     return derive
 
 
-def _scored(probe: str, rows: str, watch: str, live: tuple[int, int, int]) -> tuple[Metric, ...]:
-    """Loss, accuracy and perplexity of a probe; `live` are their ranks."""
+def _scored(
+    probe: str,
+    loss: str,
+    accuracy: str,
+    watch: tuple[str, str, str],
+    live: tuple[int, int, int] = (0, 0, 0),
+) -> tuple[Metric, ...]:
+    """Loss, accuracy and perplexity of a probe: meanings of two, what to watch, ranks (`live`)."""
+
+    def scored(what: str, unit: str, meaning: str, i: int, **shown: Any) -> Metric:
+        name = f"{probe}_{what}"
+        return Metric(
+            name,
+            unit,
+            meaning,
+            of="evaluation",
+            watch=watch[i],
+            panel=what,
+            ending=True,
+            live=live[i],
+            label=probe if what == "loss" else "",
+            **shown,
+        )
+
+    same = f"exp({probe}_loss) of the same record."
     return (
-        Metric(
-            f"{probe}_loss",
-            "nats per token",
-            f"As val_loss, on {rows}.",
-            of="evaluation",
-            watch=watch,
-            better="lower",
-            panel="loss",
-            ending=True,
-            live=live[0],
-        ),
-        Metric(
-            f"{probe}_accuracy",
-            "fraction",
-            f"As val_accuracy, on {rows}.",
-            of="evaluation",
-            better="higher",
-            format="percent",
-            panel="accuracy",
-            axis="share",
-            ending=True,
-            live=live[1],
-        ),
-        Metric(
-            f"{probe}_perplexity",
-            "choices",
-            f"exp({probe}_loss) of the same record.",
-            of="evaluation",
-            better="lower",
-            panel="perplexity",
-            axis="log",
-            ending=True,
-            live=live[2],
-            derive=_perplexity_of(f"{probe}_loss"),
+        scored("loss", "nats per token", loss, 0, better="lower"),
+        scored("accuracy", "fraction", accuracy, 1, better="higher", format="percent"),
+        scored(
+            "perplexity", "choices", same, 2, better="lower", derive=_perplexity_of(f"{probe}_loss")
         ),
     )
 
@@ -237,48 +230,21 @@ _TABLE = (
         live=4,
         label="tok/s",
     ),
-    Metric(
-        "val_loss",
-        "nats per token",
+    *_scored(
+        "val",
         "Mean negative log-likelihood of the answer tokens of the validation rows that evaluations "
         "score (all of them, or as many as fit into eval.budget), each token counted once, "
         "whatever data.prompt_weight is.",
-        of="evaluation",
-        watch="It should fall to a plateau; when it turns up while loss goes on falling, the "
-        "model learns rows by heart.",
-        better="lower",
-        panel="loss",
-        ending=True,
-        live=1,
-        label="val",
-    ),
-    Metric(
-        "val_accuracy",
-        "fraction",
-        "Share of the validation set's answer tokens that the model, given the true text "
-        "before them, ranks first.",
-        of="evaluation",
-        watch="It should rise and level off; a gap to accuracy that keeps growing means learning "
-        "by heart.",
-        better="higher",
-        format="percent",
-        panel="accuracy",
-        axis="share",
-        ending=True,
-        live=5,
-    ),
-    Metric(
-        "val_perplexity",
-        "choices",
-        "exp(val_loss) of the same record.",
-        of="evaluation",
-        watch="It should drop to a plateau, as val_loss does, of which it is another scale.",
-        better="lower",
-        panel="perplexity",
-        axis="log",
-        ending=True,
-        live=3,
-        derive=_perplexity_of("val_loss"),
+        "Share of the validation set's answer tokens that the model, given the true text before "
+        "them, ranks first.",
+        (
+            "It should fall to a plateau; when it turns up while loss goes on falling, the model "
+            "learns rows by heart.",
+            "It should rise and level off; a gap to accuracy that keeps growing means learning by "
+            "heart.",
+            "It should drop to a plateau, as val_loss does, of which it is another scale.",
+        ),
+        live=(1, 5, 3),
     ),
     Metric(
         "val_loss_by_source",
@@ -291,18 +257,27 @@ _TABLE = (
     Metric("seconds", "seconds", "Time spent in steps so far.", wall_clock=True),
     *_scored(
         "usage",
-        "the user's own prompts with answers (data.usage)",
-        "It should fall along with val_loss; when only val_loss falls, the training rows are not "
-        "like the prompts of real use.",
-        (2, 0, 0),
+        "As val_loss, on the user's own prompts with answers (data.usage).",
+        "As val_accuracy, on the same rows as usage_loss.",
+        (
+            "It should fall along with val_loss; when only val_loss falls, the training rows are "
+            "not like the prompts of real use.",
+            "",
+            "",
+        ),
+        live=(2, 0, 0),
     ),
     *_scored(
         "test",
-        "data.test, the rows that decide nothing: on the base model, and on the weights that the "
-        "run hands back",
-        "It tells how good the model is: nothing was chosen by it, so compare its last value with "
-        "that of the base model.",
-        (0, 0, 0),
+        "As val_loss, on data.test, the rows that decide nothing: of the base model, and of the "
+        "weights that the run hands back.",
+        "As val_accuracy, on the same rows as test_loss.",
+        (
+            "It tells how good the model is: nothing was chosen by it, so compare its last value "
+            "with that of the base model.",
+            "",
+            "",
+        ),
     ),
     Metric(
         "train_probe_loss",
