@@ -14,9 +14,11 @@ import sys
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.abc import InspectLoader
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import decode_source, module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 from sft.errors import ConfigError, SFTError, did_you_mean
@@ -122,16 +124,27 @@ def _from_file(spec: str, path: Path) -> Any:
     return getattr(module, name)
 
 
-def _run(spec: str, path: Path, source: bytes, module_name: str) -> ModuleType:
-    """The module that `source` gives; a mistake in it names its line, without a traceback.
+class _Loader(InspectLoader):
+    """Runs the bytes that were hashed, and not Python's cache of compiled files."""
 
-    Run from the bytes that were hashed, and not through Python's cache of compiled files.
-    """
-    module = ModuleType(module_name)
-    module.__file__ = str(path)
+    def __init__(self, path: Path, source: bytes) -> None:
+        self._path, self._source = path, source
+
+    def get_source(self, fullname: str) -> str:
+        return decode_source(self._source)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._source, str(self._path))
+
+
+def _run(spec: str, path: Path, source: bytes, module_name: str) -> ModuleType:
+    """The module that `source` gives; a mistake in it names its line, without a traceback."""
+    found = spec_from_loader(module_name, loader := _Loader(path, source), origin=str(path))
+    assert found is not None
+    module = module_from_spec(found)
     sys.modules[module_name] = module  # where dataclasses and pickle look classes up
     try:
-        exec(compile(source, str(path), "exec"), vars(module))
+        loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
         if isinstance(error, SFTError):
