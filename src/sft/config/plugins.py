@@ -143,6 +143,7 @@ def _run(spec: str, path: Path, source: bytes, module_name: str) -> ModuleType:
     assert found is not None
     module = module_from_spec(found)
     sys.modules[module_name] = module  # where dataclasses and pickle look classes up
+    sys.path.insert(0, str(path.parent.resolve()))  # modules beside it can be imported by it
     try:
         loader.exec_module(module)
     except Exception as error:
@@ -152,6 +153,8 @@ def _run(spec: str, path: Path, source: bytes, module_name: str) -> ModuleType:
         raise ConfigError(
             f"'{spec}': {path}:{_line(error, path)}: {type(error).__name__}: {error}"
         ) from None
+    finally:
+        sys.path.pop(0)
     return module
 
 
