@@ -156,7 +156,7 @@ def test_all_problems_are_reported_at_once():
     for start, inside in (
         ("optim.lerning_rate: unknown key.", "Did you mean 'learning_rate'?"),
         ("optim.epochs: Input should be greater than 0", "(found 0)"),
-        ("optim.schedule: Input should be 'cosine', 'linear'", "(found 'cosin')"),
+        ("optim.schedule: 'cosin' is not one of", "Did you mean 'cosine'?"),
         ("data.train.0.wieght: unknown key.", "Did you mean 'weight'?"),
         ("data.max_seq_len: must be at least 2, or `auto`", "(found 1)"),
         ("modle: unknown key.", "Did you mean 'model'?"),

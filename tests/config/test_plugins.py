@@ -58,7 +58,7 @@ def test_an_entry_point_of_an_installed_package(
     ("text", "spec", "problem"),
     [
         ("", "tripple", "'tripple' is not one of double, triple. Did you mean 'triple'?"),
-        ("", "gone.py:Lion", "gone.py is no file"),
+        ("", "gone.py:Lion", "gone.py cannot be read: No such file or directory."),
         ("Lion = 1\n", "mine.py:Loin", "defines no 'Loin'. Did you mean 'Lion'?"),
         ("x = 1\ny = x / 0\n", "mine.py:x", "mine.py:2: ZeroDivisionError"),
         ("x = 1\nif:\n", "mine.py:x", "mine.py:2: SyntaxError"),

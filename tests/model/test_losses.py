@@ -7,8 +7,17 @@ import math
 import pytest
 import torch
 
+from sft.config.optim_section import LOSSES
+from sft.errors import ConfigError
 from sft.model import losses
-from sft.model.losses import LOSSES, LossSums, chunk_rows, linear_loss, logits_loss, module_loss
+from sft.model.losses import (
+    LossSums,
+    chunk_rows,
+    linear_loss,
+    logits_loss,
+    loss_named,
+    module_loss,
+)
 
 VOCAB, DIM = 11, 6
 
@@ -71,7 +80,7 @@ def test_linear_loss_is_plain_cross_entropy_at_every_chunk_border(
     monkeypatch.setattr(losses, "chunk_rows", lambda *_: 8)
     hidden, weight, bias, labels, weights = problem(rows, with_bias)
     assert_same(
-        linear_loss(hidden, weight, bias, labels, weights, loss),
+        linear_loss(hidden, weight, bias, labels, weights, loss_named(loss)),
         by_hand(hidden, weight, bias, labels, weights, loss),
         hidden,
         weight,
@@ -86,7 +95,7 @@ def test_module_loss_is_plain_cross_entropy(rows, loss):
     head = torch.nn.Linear(DIM, VOCAB)
     head.weight, head.bias = torch.nn.Parameter(weight.detach()), torch.nn.Parameter(bias.detach())
     assert_same(
-        module_loss(hidden, head, labels, weights, loss),
+        module_loss(hidden, head, labels, weights, loss_named(loss)),
         by_hand(hidden, head.weight, head.bias, labels, weights, loss),
         hidden,
         head.weight,
@@ -105,7 +114,7 @@ def test_no_token_at_all_is_zero():
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
 def test_dft_and_nll_agree_on_what_is_reported_and_differ_in_what_is_minimised(loss):
-    sums = linear_loss(*problem(5), loss)
+    sums = linear_loss(*problem(5), loss_named(loss))
     assert (sums.objective.item() == sums.nll.item()) == (loss == "nll")
     assert sums.nll.item() == linear_loss(*problem(5)).nll.item()
     assert not sums.nll.requires_grad and not sums.correct.requires_grad
@@ -241,10 +250,83 @@ def test_logits_loss_is_differentiable_through_the_label_and_the_rest():
     hidden, weight, bias, labels, weights = problem(7)
     logits = (hidden @ weight.T + bias).detach().requires_grad_()
     for loss in LOSSES:
-        objective, nll, correct, _ = logits_loss(logits, labels, weights, loss)
+        objective, nll, correct, _ = logits_loss(logits, labels, weights, loss_named(loss))
         identity = torch.eye(VOCAB)
         assert_same(
             LossSums(objective, nll, correct),
             by_hand(logits, identity, None, labels, weights, loss),
             logits,
         )
+
+
+FOCAL = """
+import torch
+
+def focal(logits, labels, weights):
+    log_p = logits.log_softmax(-1).gather(-1, labels[:, None])[:, 0]
+    smooth = logits.logsumexp(-1) - logits.mean(-1)
+    return weights * (-((1 - log_p.exp()) ** 2) * log_p + 0.1 * smooth)
+
+def total(logits, labels, weights):
+    return focal(logits, labels, weights).sum()
+
+def one(logits):
+    return logits
+
+def shape(logits, labels, weights):
+    return logits
+
+def constant(logits, labels, weights):
+    return weights
+
+def fails(logits, labels, weights):
+    return logits[len(labels) + 5]
+"""
+
+
+def focal_by_hand(logits, labels, weights):
+    """In float64, on all logits at once."""
+    nll = torch.logsumexp(logits, -1) - logits[torch.arange(len(labels)), labels]
+    smooth = torch.logsumexp(logits, -1) - logits.mean(-1)
+    return (weights * ((1 - torch.exp(-nll)) ** 2 * nll + 0.1 * smooth)).sum(), (
+        weights * nll
+    ).sum()
+
+
+@pytest.mark.parametrize("name", ["focal", "total"])
+@pytest.mark.parametrize("rows", [1, 8, 9, 300])
+@pytest.mark.parametrize("way", ["linear", "module", "logits"])
+def test_a_loss_of_logits_has_the_gradient_of_autograd_on_all_logits(
+    tmp_path, monkeypatch, way, rows, name
+):
+    monkeypatch.setattr(losses, "chunk_rows", lambda *_: 8)
+    (tmp_path / "mine.py").write_text(FOCAL)
+    loss = loss_named(f"{tmp_path / 'mine.py'}:{name}")
+    hidden, weight, bias, labels, weights = problem(rows)
+    if way == "linear":
+        found = linear_loss(hidden, weight, bias, labels, weights, loss)
+    elif way == "module":
+        found = module_loss(hidden, lambda x: x @ weight.T + bias, labels, weights, loss)
+    else:
+        found = LossSums(*logits_loss(hidden @ weight.T + bias, labels, weights, loss))
+    logits = hidden.double() @ weight.double().T + bias.double()
+    objective, nll = focal_by_hand(logits, labels, weights)
+    hits = (weights * (logits.argmax(-1) == labels)).sum()
+    assert_same(found, LossSums(objective, nll, hits), hidden, weight, bias)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem_text"),
+    [
+        ("one", "takes 1 arguments; expected"),
+        ("torch", "is no function"),
+        ("shape", r"returns \(5, 11\); expected \(5,\)"),
+        ("constant", "does not depend on the logits"),
+        ("fails", "raises IndexError"),
+        ("focale", "Did you mean 'focal'"),
+    ],
+)
+def test_a_loss_that_cannot_be_used_is_one_sentence(tmp_path, name, problem_text):
+    (tmp_path / "mine.py").write_text(FOCAL)
+    with pytest.raises(ConfigError, match=problem_text):
+        linear_loss(*problem(5), loss_named(f"{tmp_path / 'mine.py'}:{name}"))

@@ -7,8 +7,9 @@ import torch
 
 import tiny
 from sft.config import MethodConfig, OptimConfig
+from sft.config.optim_section import OPTIMIZERS
 from sft.model.lora import prepare_method, trained_parameters
-from sft.training.optimizers import OPTIMIZERS, build_optimizer
+from sft.training.optimizers import build_optimizer
 
 
 def test_matrices_decay_and_vectors_do_not():
@@ -86,7 +87,3 @@ def test_every_name_of_the_config_is_built_with_its_rate(name):
     parameter = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = build_optimizer({"w": parameter}, OptimConfig(name=name), 0.125)
     assert [group["lr"] for group in optimizer.param_groups] == [0.125]
-
-
-def test_the_config_and_the_table_have_the_same_names():
-    assert set(OPTIMIZERS) == set(OptimConfig.model_fields["name"].annotation.__args__)

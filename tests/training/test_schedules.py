@@ -7,7 +7,9 @@ import math
 
 import pytest
 
-from sft.training.schedules import SCHEDULES, lr_multiplier
+from sft.config.optim_section import SCHEDULES
+from sft.errors import ConfigError
+from sft.training.schedules import lr_multiplier
 
 
 def curve(schedule: str, num_steps: int = 100, warmup_steps: int = 10, **more) -> list[float]:
@@ -93,5 +95,17 @@ def test_wsd_is_flat_and_then_falls_in_a_line(decay_fraction):
 
 
 def test_an_unknown_schedule_is_an_error():
-    with pytest.raises(KeyError):
+    with pytest.raises(ConfigError, match="'triangle' is not one of"):
         lr_multiplier(5, 10, schedule="triangle", warmup_steps=0)
+
+
+def test_a_schedule_of_the_users_own(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "def staircase(progress, decay_fraction):\n    return 1 - progress // 0.25 / 4\n"
+        "def broken(progress, decay_fraction):\n    return float('nan')\n"
+    )
+    shares = curve(f"{file}:staircase", warmup_steps=0, num_steps=8)
+    assert shares == [1.0, 1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+    with pytest.raises(ConfigError, match="broken' gives"):
+        curve(f"{file}:broken")

@@ -8,6 +8,7 @@ from sft.config.load import (
     read_run_options,
     with_values,
 )
+from sft.config.optim_section import OptimConfig
 from sft.config.schema import (
     BatchConfig,
     CheckpointConfig,
@@ -16,7 +17,6 @@ from sft.config.schema import (
     GuardsConfig,
     MethodConfig,
     ModelConfig,
-    OptimConfig,
     RunConfig,
 )
 from sft.config.section import Section

@@ -62,13 +62,9 @@ def load_named(spec: str, group: str, kinds: Mapping[str, T]) -> T:
 def check_named(spec: str, group: str, kinds: Mapping[str, object]) -> None:
     """Raise `ConfigError`, with the nearest name, unless `spec` can stand for something.
 
-    Runs nothing of the user's: a file must be there, an entry point must be declared.
+    Runs nothing of the user's, and does not open their file: a run can be read where it is not.
     """
-    if spec in kinds or _entry(spec, group):
-        return
-    if path := _path(spec):
-        if not path.is_file():
-            raise ConfigError(f"'{spec}': {path} is no file")
+    if spec in kinds or _path(spec) or _entry(spec, group):
         return
     names = [*kinds, *(entry.name for entry in entry_points(group=group))]
     raise ConfigError(
@@ -109,7 +105,8 @@ def _read(spec: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigError(f"'{spec}': {path} cannot be read ({error.strerror})") from None
+        near = did_you_mean(path.name, (file.name for file in path.parent.glob("*.py")))
+        raise ConfigError(f"'{spec}': {path} cannot be read: {error.strerror}.{near}") from None
 
 
 def _from_file(spec: str, path: Path) -> Any:

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from sft.config.data_sections import DataConfig
+from sft.config.optim_section import OptimConfig
 from sft.config.section import Auto, Section
 from sft.config.tracker_sections import AlertsConfig, TrackersConfig
 
@@ -69,61 +70,6 @@ class BatchConfig(Section):
     micro_batch_tokens: int = Field(
         2048, ge=1, description="Tokens per forward pass; a longer example gets one of its own."
     )
-
-
-class OptimConfig(Section):
-    """The optimizer, its schedule, and how long to train."""
-
-    name: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
-    learning_rate: float | Auto = Field(
-        "auto", description="Peak learning rate; `auto`: 2e-5, or 2e-4 for LoRA."
-    )
-    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
-        "cosine", description="How the learning rate falls after warm-up."
-    )
-    warmup_steps: int | Auto = Field("auto", description="`auto`: 3 % of all steps.")
-    decay_fraction: float = Field(
-        0.2, gt=0, le=1, description="`wsd`: share of the steps, at the end, in which it decays."
-    )
-    min_lr_ratio: float = Field(
-        0.0, ge=0, le=1, description="Final learning rate as a share of the peak."
-    )
-    weight_decay: float = Field(0.0, ge=0, description="Decay of matrices; never biases, norms.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the first moment; SGD: momentum.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Decay of the second moment.")
-    eps: float = Field(1e-8, gt=0, description="Added to the root of the second moment.")
-    max_grad_norm: float = Field(1.0, ge=0, description="Clip the gradient norm; 0: do not clip.")
-    epochs: float = Field(2.0, gt=0, description="Passes over the training examples.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
-    loss: Literal["nll", "dft"] = Field(
-        "nll", description="`nll`: cross-entropy. `dft`: weighted by the token's probability."
-    )
-    neftune_alpha: float = Field(
-        0.0, ge=0, description="Noise on the input embeddings (arXiv 2310.05914); 0: none."
-    )
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="Dropout on what each decoder layer adds; 0: none."
-    )
-    retain_kl: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the KL divergence from the base model on its own texts, which "
-        "keeps it from forgetting (arXiv 2509.23753); 0: none.",
-    )
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _rate(cls, value: float | str) -> float | str:
-        if value != "auto" and not 0 < float(value) < float("inf"):
-            raise ValueError("must be above 0, or `auto`")
-        return value
-
-    @field_validator("warmup_steps")
-    @classmethod
-    def _warmup(cls, value: int | str) -> int | str:
-        if value != "auto" and int(value) < 0:
-            raise ValueError("must be at least 0, or `auto`")
-        return value
 
 
 class EvalConfig(Section):

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from sft.data.packing import Batch, pad, trained_positions
 from sft.model.attention import FLAT, padded_implementation, use_attention
 from sft.model.losses import (
+    NLL,
+    Loss,
     LossSums,
     chunk_rows,
     linear_loss,
@@ -36,7 +38,7 @@ class Forward:
         model: PreTrainedModel,
         *,
         layout: Layout = "flat",
-        loss: str = "nll",
+        loss: Loss = NLL,
         neftune_alpha: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:

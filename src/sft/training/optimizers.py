@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from sft.config import OptimConfig
+from sft.config.optim_section import NAMED
+from sft.config.plugins import load_named
+from sft.errors import ConfigError
+
+Groups = list[dict[str, Any]]
 
 
-def _adamw(groups: list[dict[str, Any]], config: OptimConfig, rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        groups, lr=rate, betas=(config.beta1, config.beta2), eps=config.eps, fused=True
-    )
+def adamw(groups: Groups, config: OptimConfig, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101)."""
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, eps=config.eps, fused=True)
 
 
-def _sgd(groups: list[dict[str, Any]], config: OptimConfig, rate: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=rate, momentum=config.beta1)
-
-
-OPTIMIZERS: dict[
-    str, Callable[[list[dict[str, Any]], OptimConfig, float], torch.optim.Optimizer]
-] = {"adamw": _adamw, "sgd": _sgd}
+def sgd(groups: Groups, config: OptimConfig, learning_rate: float) -> torch.optim.Optimizer:
+    """SGD with `beta1` as momentum."""
+    return torch.optim.SGD(groups, lr=learning_rate, momentum=config.beta1)
 
 
 def build_optimizer(
     parameters: Mapping[str, torch.nn.Parameter], config: OptimConfig, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Two groups: matrices, which decay, and vectors (biases, norms), which do not."""
+    """Two groups: matrices, which decay, and vectors (biases, norms), which do not.
+
+    A class that `optim.name` names is given the groups and `lr`, and keeps its own defaults for
+    the rest; a function is given what `adamw` here is given.
+
+    Raises:
+        ConfigError: there is none of this name, or it cannot be made.
+    """
     decay = [p for p in parameters.values() if p.dim() >= 2]
     no_decay = [p for p in parameters.values() if p.dim() < 2]
     groups = [
@@ -36,4 +44,17 @@ def build_optimizer(
         for group, amount in ((decay, config.weight_decay), (no_decay, 0.0))
         if group
     ]
-    return OPTIMIZERS[config.name](groups, config, learning_rate)
+    make: Any = load_named(config.name, *NAMED["optim.name"])
+    try:
+        if isinstance(make, type):
+            optimizer = make(groups, lr=learning_rate)
+        else:
+            optimizer = make(groups, config, learning_rate)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optim.name: '{config.name}' cannot be made: {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optim.name: '{config.name}' made a {type(optimizer).__name__}, which is no "
+            "torch.optim.Optimizer"
+        )
+    return optimizer

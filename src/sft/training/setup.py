@@ -33,6 +33,7 @@ from sft.model import load
 from sft.model.flops import ModelShape, model_shape
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
+from sft.model.losses import loss_named
 from sft.model.self_check import check_layout
 from sft.model.starter import cache_folder
 from sft.probes.build import ProbeSource, build_probes
@@ -224,7 +225,7 @@ def build_forward(config: Config, model: PreTrainedModel, dtype: torch.dtype) ->
     return Forward(
         model,
         layout="flat" if config.model.attention == "flat" else "padded",
-        loss=config.optim.loss,
+        loss=loss_named(config.optim.loss),
         neftune_alpha=config.optim.neftune_alpha,
         dtype=dtype,
     )
