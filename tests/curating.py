@@ -72,7 +72,7 @@ def run(
     data: Path | list[dict[str, Any]],
     folder: Path,
     /,
-    progress: Any = None,
+    progress: Any = lambda *_: None,
     chunk_rows: int = 7,
     name: str = "out",
     **options: Any,

@@ -4,12 +4,13 @@ import json
 from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
 
 import tiny
 from sft.config import load_config
 from sft.curate.choose_rows import choose_rows
-from sft.curate.remedies import usage_weights
+from sft.curate.usage_weights import importance
 from sft.data.account import account
 from sft.data.dataset import load_data
 from sft.data.held_out import HeldOut, load_held_out
@@ -171,7 +172,7 @@ def test_rows_are_seen_as_often_as_they_resemble_the_prompts(path, load, templat
     )
     data = load(val_fraction=0)
     prompts = [prompt.conversation for prompt in held_out.prompts]
-    weights = usage_weights(data.split.train, prompts).values
+    weights = np.array([*importance(data.split.train, prompts, True).values()])
     assert weights.max() > 1.5 * weights.min()  # it is worth looking at
     batches, epochs = build_batches(weighting(path), data, held_out), 60
     seen = Counter()

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from sft.curate.classifier import logits, two_sample
+from sft.curate.classifier import two_sample
 from sft.curate.coverage import space
 from sft.curate.texts import without_repeats
-from sft.curate.vectors import tfidf
 
 
 def told(train, usage):
@@ -45,12 +44,3 @@ def test_too_few_prompts_are_not_judged(topic):
     assert told(prompts[:7], prompts[7:]) is None
     assert told(prompts[7:], prompts[:7]) is None
     assert told(prompts[:8], prompts[8:]) is not None
-
-
-def test_logits_rank_training_rows_by_their_likeness_to_usage(topic):
-    food, law = topic("food", 0), topic("law", 1)
-    rows = tfidf([*food.prompts(40), *law.prompts(40)], law.prompts(30)).rows
-    found = logits(rows[:80], rows[80:])
-    assert found[40:].mean() > found[:40].mean() + 1
-    assert (found[40:, None] > found[:40]).mean() > 0.95
-    assert logits(rows[:1], rows[80:]).tolist() == [0.0]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sft.config import DataConfig
-from sft.curate.remedies import Remedied, cap_openers, dedupe, select_diverse, without_leaks
+from sft.curate.diverse_rows import select_diverse
+from sft.curate.remedies import Remedied, cap_openers, dedupe, without_leaks
 from sft.curate.strip import strip_openers
 from sft.data.rows.conversation import Conversation, Origin
 

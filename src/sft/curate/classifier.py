@@ -1,4 +1,4 @@
-"""Can a classifier tell usage prompts from training prompts? And weights made from its answer."""
+"""Can a classifier tell usage prompts from training prompts?"""
 
 from __future__ import annotations
 
@@ -54,22 +54,6 @@ def two_sample(prompts: Space, distinct_usage: Sequence[int]) -> TwoSample | Non
     u, p = mannwhitneyu(*scores, alternative="greater")
     auc = float(u) / (len(scores[0]) * len(scores[1]))
     return TwoSample(auc, float(p), _words(model.coef_[0], usage, prompts.terms))
-
-
-def logits(train: csr_matrix, usage: csr_matrix) -> NDArray[np.float64]:
-    """`[num_train]`: log density ratio of usage to training, each by a model that saw it not.
-
-    Five folds of training rows; with a row's own label learned, all would look unlike usage.
-    """
-    found = np.zeros(train.shape[0])
-    order = np.random.default_rng(SEED).permutation(train.shape[0])
-    num_folds = min(5, train.shape[0])
-    for fold in range(num_folds):
-        held = order[fold::num_folds]
-        learn = np.setdiff1d(order, held)
-        if len(learn):
-            found[held] = _fit(train[learn], usage).decision_function(train[held])
-    return found
 
 
 def _halves(rows: csr_matrix, rng: np.random.Generator) -> tuple[csr_matrix, csr_matrix]:

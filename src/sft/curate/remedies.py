@@ -11,14 +11,8 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sft.curate.classifier import logits
-from sft.curate.texts import Prompted, answer_text, prompt_text
-from sft.curate.vectors import tfidf
+from sft.curate.texts import Prompted, answer_text
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.splits import leaks, row_text
 from sft.errors import ConfigError
@@ -86,71 +80,6 @@ def largest_cap(counts: Sequence[int], max_share: float) -> int:
         if left == total:
             return cap
         total = left
-
-
-def select_diverse(rows: Sequence[Conversation], k: int, seed: int) -> Remedied:
-    """Keep `k` rows whose prompts lie as far from each other as possible.
-
-    Greedy k-center (Gonzalez 1985) on TF-IDF: begin with one row, then always take the row that
-    is least like those taken. No prompt is then further from its nearest taken one than twice
-    what the best choice of `k` could do.
-
-    Raises:
-        ConfigError: when `k` is below 1.
-    """
-    if k < 1:
-        raise ConfigError(f"select_diverse: k is {k}; it must be 1 or more")
-    if k >= len(rows):
-        return list(rows), []
-    order = by_origin(rows)
-    vectors = tfidf([prompt_text(rows[i]) for i in order]).rows
-    taken = [int(np.random.default_rng(seed).integers(len(order)))]
-    likeness = np.full(len(order), -1.0)
-    while len(taken) < k:
-        newest = vectors @ vectors[taken[-1]].toarray().ravel()
-        likeness = np.maximum(likeness, newest)
-        likeness[taken] = np.inf
-        taken.append(int(likeness.argmin()))
-    chosen = {order[i] for i in taken}
-    reason = f"not among the {k:,} most different prompts"
-    return (
-        [row for i, row in enumerate(rows) if i in chosen],
-        [(row.origin, reason) for i, row in enumerate(rows) if i not in chosen],
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """`values` `[num_train]` have mean 1. `effective` = (sum w)^2 / sum w^2 (Kish): so many rows
-
-    of equal weight would say as much.
-    """
-
-    values: NDArray[np.float64]
-    effective: float
-
-
-def usage_weights(
-    train: Sequence[Prompted], usage: Sequence[Prompted], clip: float = 10.0
-) -> Weights:
-    """How much more often each training prompt would come in usage: importance weights.
-
-    exp of the logit of a classifier of usage against training, which is an estimate of the
-    density ratio; clipped to [1 / clip, clip]. Weights cannot create topics that training lacks.
-
-    Raises:
-        ConfigError: when `clip` is below 1, or a side is empty.
-    """
-    if clip < 1:
-        raise ConfigError(f"usage_weights: clip is {clip}; it must be 1 or more")
-    if not train or not usage:
-        raise ConfigError("usage_weights: needs training rows and usage prompts")
-    vectors = tfidf([prompt_text(row) for row in train], [prompt_text(row) for row in usage])
-    ratio = logits(vectors.rows[: len(train)], vectors.rows[len(train) :])
-    limit = math.log(clip)
-    values = np.exp(np.clip(ratio, -limit, limit))
-    values /= values.mean()
-    return Weights(values, float(values.sum() ** 2 / (values**2).sum()))
 
 
 def by_origin(rows: Sequence[Prompted]) -> list[int]:

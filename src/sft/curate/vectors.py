@@ -1,15 +1,16 @@
-"""Texts as TF-IDF vectors of words and word pairs, and how near they lie to each other."""
+"""Texts by their words and word pairs: TF-IDF vectors, nearest texts, hashed terms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sft.curate.stream.ngrams import word_hashes
 from sft.texts.languages import STOP_WORDS
 from sft.texts.near_duplicates import words
 
@@ -32,6 +33,35 @@ def words_and_pairs(text: str) -> list[str]:
     """The words of a text and each two that stand together."""
     single = words(text)
     return single + [f"{a} {b}" for a, b in pairwise(single)]
+
+
+class RowTerms(Protocol):
+    """Hashed terms of many rows, in memory or on disk; `begins` is `[num_rows + 1]`."""
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """Where the terms of each row begin, and where the last ones end."""
+
+    def row(self, index: int) -> NDArray[np.uint32]:
+        """The terms of one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class HashedTerms:
+    """`RowTerms` in memory: `flat` holds the terms of all rows, end to end."""
+
+    flat: NDArray[np.uint32]
+    begins: NDArray[np.int64]
+
+    def row(self, index: int) -> NDArray[np.uint32]:
+        """The terms of one row."""
+        return self.flat[self.begins[index] : self.begins[index + 1]]
+
+
+def hashed_terms(texts: Sequence[str]) -> HashedTerms:
+    """The words and word pairs of each text as 32-bit hashes, the same in every process."""
+    flat, begins = word_hashes([words_and_pairs(text) for text in texts])
+    return HashedTerms((flat >> np.uint64(32)).astype(np.uint32), begins)
 
 
 def tfidf(*groups: Sequence[str]) -> Vectors:

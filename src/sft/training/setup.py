@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from sft.config import Config
 from sft.config.resolve import Resolver
 from sft.curate.choose_rows import choose_rows
-from sft.curate.importance import importance
 from sft.curate.preflight import preflight
+from sft.curate.usage_weights import importance
 from sft.data.account import DataSet, account
 from sft.data.batches import Batches
 from sft.data.dataset import load_data

@@ -1,4 +1,4 @@
-"""Killed anywhere, the same command goes on and ends with the same bytes."""
+"""Killed anywhere, the same command keeps finished passes and ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def dying(after):
     return progress
 
 
-def test_killed_at_every_point_and_with_half_a_chunk_written(tmp_path):
+def test_killed_at_every_point_with_more_written_than_counts(tmp_path):
     source = write(tmp_path / "rows.jsonl", rows_with_openers())
     counting = dying(None)
     whole = run(source, tmp_path, counting, chunk_rows=20, **OPTIONS)
@@ -65,15 +65,43 @@ def test_killed_at_every_point_and_with_half_a_chunk_written(tmp_path):
             run(source, tmp_path, dying(point), chunk_rows=20, name=name, **OPTIONS)
         assert not (tmp_path / f"{name}.jsonl").exists()
         work = tmp_path / f"{name}.jsonl.work"
-        parts = json.loads((work / "state.json").read_text())["parts"]
-        for column in [
-            name for part in parts.values() if not part["done"] for name in part["bytes"]
-        ]:
-            with (work / column).open("ab") as file:
-                file.write(b"\xff torn")  # written after the last commit
+        unfinished = {"features": ["line", "runs", "fates"], "write": ["out", "ledger"]}
+        for names in unfinished.keys() - json.loads((work / "state.json").read_text())["finished"]:
+            for column in unfinished[names]:
+                with (work / column).open("ab") as file:
+                    file.write(b"\xff torn")  # a pass that was killed counts for nothing
         again = run(source, tmp_path, chunk_rows=13, name=name, **OPTIONS)
         assert again.files == whole.files
         assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("phase", "kept"),
+    [
+        ("reading rows:", []),
+        ("comparing rows: band", ["features", "exact_duplicates"]),
+        ("writing rows:", ["features", "exact_duplicates", "near_duplicates"]),
+    ],
+)
+def test_finished_passes_are_kept_and_a_killed_one_starts_again(tmp_path, phase, kept):
+    source = write(tmp_path / "rows.jsonl", similar_rows(100))
+
+    def kill(what, done, total):
+        if what == phase and done >= 20:
+            raise Killed
+
+    def seen(what, *_):
+        phases.append(what)
+
+    with pytest.raises(Killed):
+        run(source, tmp_path, kill, chunk_rows=20, dedupe="near")
+    state = json.loads((tmp_path / "out.jsonl.work" / "state.json").read_text())
+    assert list(state["finished"]) == kept
+    phases = []
+    run(source, tmp_path, seen, chunk_rows=20, dedupe="near")
+    assert phase in phases
+    assert ("reading rows:" in phases) == ("features" not in kept)
+    assert ("exact duplicates" in phases) == ("exact_duplicates" not in kept)
 
 
 def test_a_process_that_is_killed(tmp_path):
@@ -90,12 +118,12 @@ def test_a_process_that_is_killed(tmp_path):
     command = [sys.executable, "-c", code, str(source), str(out), *sys.path]
     process = subprocess.Popen(command)
     state = tmp_path / "killed.jsonl.work" / "state.json"
-    while process.poll() is None and not (state.exists() and b'"rows": 100' in state.read_bytes()):
+    while process.poll() is None and not (state.exists() and b"features" in state.read_bytes()):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists()
-    assert b'"rows": 400' not in state.read_bytes()
+    assert b'"write"' not in state.read_bytes()
     assert run(source, tmp_path, dedupe="near", name="killed").files == whole.files
 
 

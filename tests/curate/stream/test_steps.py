@@ -158,21 +158,21 @@ def test_checks_that_cannot_be_dropped(tmp_path, check, message):
 
 def test_every_check_can_be_dropped_or_has_an_option():
     from sft.curate.checks import CHECKS
-    from sft.curate.stream.whole import ROW_CHECKS, WHOLE_CHECKS, split_checks
+    from sft.curate.stream.corpus_checks import CORPUS_CHECKS, ROW_CHECKS, split_checks
 
     for name in CHECKS:
         try:
             assert split_checks([name]) in (([name], []), ([], [name]))
         except ConfigError as error:
             assert re.search(r"use --(dedupe|decontaminate|cap-openers) ", str(error))
-    assert {*ROW_CHECKS, *WHOLE_CHECKS} <= CHECKS.keys()
+    assert {*ROW_CHECKS, *CORPUS_CHECKS} <= CHECKS.keys()
 
 
 def test_a_check_of_rows_finds_the_same_in_one_row_as_in_all():
     """Rows are checked one at a time while they are read, so that chunks do not matter."""
     from sft.curate.checks import CHECKS
     from sft.curate.corpus import Corpus
-    from sft.curate.stream.whole import ROW_CHECKS
+    from sft.curate.stream.corpus_checks import ROW_CHECKS
     from sft.data.rows.conversation import Conversation, Message, Origin
 
     rng = random.Random(0)
@@ -280,10 +280,8 @@ def test_balance_cuts_the_largest_clusters(tmp_path):
 
 @pytest.mark.parametrize(("exact_rows", "topics_found"), [(1_000, 6), (0, 5)])
 def test_select_keeps_what_differs_most(tmp_path, monkeypatch, exact_rows, topics_found):
-    from sft.curate.stream import vectors
-
-    monkeypatch.setattr(vectors, "EXACT_ROWS", exact_rows)
-    monkeypatch.setattr(vectors, "BLOCK_ROWS", 40)
+    monkeypatch.setattr("sft.curate.diverse_rows.EXACT_ROWS", exact_rows)
+    monkeypatch.setattr("sft.curate.diverse_rows.BLOCK_ROWS", 40)
     rng = random.Random(1)
     topics = [text(rng, 8) for _ in range(6)]
     rows = [pair(f"{topics[0]} {text(rng, 1)}", "a") for _ in range(90)]

@@ -24,7 +24,7 @@ from sft.curate.stream.rows import Chunk, chunks, count_rows
 from sft.curate.stream.store import Store
 from sft.errors import ConfigError, SFTError
 
-PART = "features"
+PASS = "features"
 AHEAD = 2  # chunks that wait for each process
 RAY_WINDOW = 64  # chunks for each worker that are given to Ray at a time: each time starts actors
 
@@ -35,30 +35,28 @@ _featurizer: list[Featurizer] = []  # of a worker process
 def feature_pass(
     store: Store, wanted: Wanted, engine: str, workers: int, size: int, progress: Progress
 ) -> int:
-    """Fill the columns of `store`, going on after the rows that it has; the number of rows."""
-    part = store.part(PART)
-    if part["done"]:
-        return int(part["rows"])
-    todo = chunks(wanted.sources, size, skip=part["rows"])
+    """Fill the columns of `store`, unless that is done already; the number of rows."""
+    if (notes := store.finished(PASS)) is not None:
+        return int(notes["rows"])
     total = count_rows(wanted.sources)
-    with _made(engine, workers, wanted, todo) as done:
+    rows = 0
+    todo = chunks(wanted.sources, size)
+    with _featurized(engine, workers, wanted, todo) as done, store.writing() as append:
         for features in done:
             lines = [
-                json.dumps([part["rows"] + at, *fate]) + "\n"
-                for at, fate in sorted(features.fates.items())
+                json.dumps([rows + at, *fate]) + "\n" for at, fate in sorted(features.fates.items())
             ]
-            columns = {**features.columns, "fates": "".join(lines).encode()}
-            store.append(PART, columns, features.rows)
-            store.commit()
-            if part["rows"] < total:
-                progress("reading rows:", part["rows"], total)
-    store.finish(PART)
-    progress("reading rows:", part["rows"], part["rows"])
-    return int(part["rows"])
+            append({**features.columns, "fates": "".join(lines).encode()})
+            rows += features.rows
+            if rows < total:
+                progress("reading rows:", rows, total)
+    store.finish(PASS, rows=rows)
+    progress("reading rows:", rows, rows)
+    return rows
 
 
 @contextmanager
-def _made(
+def _featurized(
     engine: str, workers: int, wanted: Wanted, todo: Iterator[Chunk]
 ) -> Iterator[Iterator[Features]]:
     """The features of each chunk, in order."""
@@ -74,8 +72,8 @@ def _made(
             yield _in_order(pool, todo, workers * AHEAD)
         except BrokenProcessPool:
             raise SFTError(
-                "a process that reads rows was ended, maybe for want of memory. The same command "
-                "goes on where it was; fewer --workers need less memory"
+                "a process that reads rows was ended, maybe for want of memory. Fewer --workers "
+                "need less of it"
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -133,8 +131,8 @@ def _on_ray(workers: int, wanted: Wanted, todo: Iterator[Chunk]) -> Iterator[Fea
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     while window := list(itertools.islice(todo, workers * RAY_WINDOW)):
-        made = ray.data.from_items([{"item": chunk} for chunk in window]).map_batches(
+        features = ray.data.from_items([{"item": chunk} for chunk in window]).map_batches(
             _OnRay, fn_constructor_args=(wanted,), batch_size=1, concurrency=workers
         )
-        for row in made.iter_rows():
+        for row in features.iter_rows():
             yield row["item"]

@@ -24,7 +24,7 @@ from sft.curate.stream.ngrams import (
 )
 from sft.curate.stream.row_steps import Fate, RowRules, RowSteps
 from sft.curate.stream.rows import Chunk, Source, conversations
-from sft.curate.vectors import words_and_pairs
+from sft.curate.vectors import hashed_terms
 from sft.data.rows.conversation import Conversation
 from sft.texts.near_duplicates import words
 from sft.texts.openers import opener
@@ -127,9 +127,8 @@ class Featurizer:
             heads = [corpus.answers[i][:HEAD].encode("utf-8", "surrogatepass") for i in rows]
             found["heads"] = (b"".join(heads), np.array([len(head) for head in heads], np.int64))
         if self._wanted.terms:
-            flat, starts = word_hashes([words_and_pairs(corpus.prompts[i]) for i in rows])
-            terms = (flat >> np.uint64(32)).astype(np.uint32)
-            found["terms"] = (terms.tobytes(), np.diff(starts))
+            terms = hashed_terms([corpus.prompts[i] for i in rows])
+            found["terms"] = (terms.flat.tobytes(), np.diff(terms.begins))
         return found
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.stream.decision import Decision, Mask, Rows
 from sft.curate.stream.feature_pass import Progress
 from sft.curate.stream.features import BAND_NAMES
 from sft.curate.stream.ngrams import NUM_HASHES, jaccard
+from sft.curate.stream.step_result import Mask, Rows, StepResult
 from sft.curate.stream.store import Lists, Mapped, Store
 
 THRESHOLD = 0.8
@@ -24,7 +24,7 @@ SLACK = 0.11  # three standard errors of a similarity of 0.8 that is estimated f
 _PAIRS = 20_000  # whose signatures are compared at a time
 
 
-def exact(store: Store, alive: Mask, _progress: Progress) -> Decision:
+def exact(store: Store, alive: Mask, _progress: Progress) -> StepResult:
     """Drop the rows that have the same messages as an earlier row, case and white space apart."""
     rows = np.flatnonzero(alive)
     keys = Mapped(store.path("key"), np.uint64, 2)
@@ -39,10 +39,10 @@ def exact(store: Store, alive: Mask, _progress: Progress) -> Decision:
     first = np.empty(len(rows), dtype=np.int64)
     first[order] = np.repeat(order[begins], sizes)
     copies = np.flatnonzero(first != np.arange(len(rows)))
-    return Decision.of(rows[copies], other=rows[first[copies]])
+    return StepResult.of(rows[copies], other=rows[first[copies]])
 
 
-def near(store: Store, alive: Mask, progress: Progress) -> Decision:
+def near(store: Store, alive: Mask, progress: Progress) -> StepResult:
     """Drop all rows of each cluster of near-duplicates but its first."""
     rows = np.flatnonzero(alive)
     roots = Roots(len(rows))
@@ -60,7 +60,7 @@ def near(store: Store, alive: Mask, progress: Progress) -> Decision:
         value = [jaccard(runs.row(a), runs.row(b)) for a, b in zip(dropped, kept, strict=True)]
     finally:
         runs.close()
-    return Decision.of(dropped, other=kept, value=value)
+    return StepResult.of(dropped, other=kept, value=value)
 
 
 def _likely(

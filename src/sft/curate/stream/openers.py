@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from sft.curate.remedies import largest_cap
-from sft.curate.stream.decision import Decision, Mask
 from sft.curate.stream.feature_pass import Progress
+from sft.curate.stream.step_result import Mask, StepResult
 from sft.curate.stream.store import Lists, Store
 from sft.curate.strip import choose, openings
 
@@ -22,7 +22,7 @@ _BLOCK = 2_000
 Counts = dict[str, tuple[int, int]]  # opener -> answers that begin with it, and with a mark after
 
 
-def drop_openers(store: Store, alive: Mask, share: float) -> Decision:
+def drop_openers(store: Store, alive: Mask, share: float) -> StepResult:
     """Drop rows until no three-word opener begins more than `share` of the answers left.
 
     `value` is the number of answers that begin alike, and the note `kept` how many of them stay.
@@ -39,10 +39,10 @@ def drop_openers(store: Store, alive: Mask, share: float) -> Decision:
     size = np.repeat(counts, counts)[beyond]
     dropped = rows[order][beyond]
     sort = np.argsort(dropped)
-    return Decision.of(dropped[sort], value=size[sort], notes={"kept": cap})
+    return StepResult.of(dropped[sort], value=size[sort], notes={"kept": cap})
 
 
-def strip_openers(store: Store, alive: Mask, share: float, progress: Progress) -> Decision:
+def strip_openers(store: Store, alive: Mask, share: float, progress: Progress) -> StepResult:
     """Which openers are taken off which rows: `kind` is the number of one of the `phrases`."""
     heads = Lists(store, "heads", np.uint8)
     taken = _Taken(heads, alive)
@@ -59,7 +59,7 @@ def strip_openers(store: Store, alive: Mask, share: float, progress: Progress) -
     heads.close()
     rows = np.flatnonzero(taken.kind)
     notes = {"phrases": [list(phrases) for phrases in taken.phrases]}
-    return Decision.of(rows, kind=taken.kind[rows], notes=notes)
+    return StepResult.of(rows, kind=taken.kind[rows], notes=notes)
 
 
 def stripped(text: str, phrases: list[str]) -> str | None:

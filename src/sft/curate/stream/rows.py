@@ -55,7 +55,7 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
         ConfigError: no file, or sources of two formats, which one file cannot hold.
         DataError: the rows have no known shape.
     """
-    found: list[Source] = []
+    sources: list[Source] = []
     for config in configs:
         check_config(config)
         files = local_files(config.path, texts=config.format == "text")
@@ -65,13 +65,13 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
                 f"first: datasets.load_dataset({config.path!r})['train'].to_json('rows.jsonl')"
             )
         name = config.format if config.format != "auto" else _first_format(config)
-        if found and name != found[0].format:
+        if sources and name != sources[0].format:
             raise ConfigError(
-                f"{config.path} holds rows of the format {name} and {found[0].path} of "
-                f"{found[0].format}. One file cannot hold both; curate them one at a time"
+                f"{config.path} holds rows of the format {name} and {sources[0].path} of "
+                f"{sources[0].format}. One file cannot hold both; curate them one at a time"
             )
-        found += [Source(str(path), name, config) for path in files]
-    return found
+        sources += [Source(str(path), name, config) for path in files]
+    return sources
 
 
 def _first_format(config: SourceConfig) -> str:
@@ -87,25 +87,22 @@ def _first_format(config: SourceConfig) -> str:
     raise stranger or DataError(f"{config.path}: no usable row:\n{report.table()}")
 
 
-def chunks(sources: Sequence[Source], size: int = CHUNK_ROWS, skip: int = 0) -> Iterator[Chunk]:
-    """All rows, in order, without the first `skip`; blank lines are none.
+def chunks(sources: Sequence[Source], size: int = CHUNK_ROWS) -> Iterator[Chunk]:
+    """All rows, in order; blank lines are none.
 
     Files are streamed; of a JSON document the text is held as a whole.
     """
     for index, source in enumerate(sources):
         numbers: list[int] = []
         items: list[Any] = []
-        held = 0
+        num_bytes = 0
         for number, item in _items(source):
-            if skip:
-                skip -= 1
-                continue
             numbers.append(number)
             items.append(item)
-            held += _size(item)
-            if len(items) >= size or held >= CHUNK_BYTES:
+            num_bytes += _size(item)
+            if len(items) >= size or num_bytes >= CHUNK_BYTES:
                 yield Chunk(index, numbers, items)
-                numbers, items, held = [], [], 0
+                numbers, items, num_bytes = [], [], 0
         if items:
             yield Chunk(index, numbers, items)
 
@@ -201,7 +198,7 @@ def conversations(chunk: Chunk, source: Source) -> list[Conversation | str]:
     ]
 
 
-def written(item: bytes | Values | RowError | None) -> bytes:
+def json_line(item: bytes | Values | RowError | None) -> bytes:
     """A row as one line: the very bytes of a JSON lines file, or its values as JSON."""
     if isinstance(item, bytes):
         return item.rstrip(b"\r\n") + b"\n"

@@ -1,7 +1,7 @@
-"""The work folder: columns of numbers that grow by whole chunks, and how far the work is.
+"""The work folder: what finished passes wrote, so that an interrupted run need not repeat them.
 
-`state.json` is replaced at once and says how long each column is. What is longer was being
-written when the process ended, and is cut off, so that a run can be killed at any point.
+`state.json` names the passes that are finished and is replaced at once. What an unfinished pass
+wrote is not read: the pass is done again from its beginning.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from sft.errors import ConfigError, DiskError
+from sft.disk import disk_errors
+from sft.errors import ConfigError
+
+Append = Callable[[Mapping[str, bytes]], None]  # adds bytes to the ends of columns, by name
 
 
 class Store:
@@ -26,7 +30,6 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state: dict[str, Any] = {}
-        self._files: dict[str, BinaryIO] = {}
 
     def open(self, fingerprint: Mapping[str, Any]) -> str:
         """Go on with what is there, or begin; the reason when what is there cannot be used.
@@ -40,78 +43,52 @@ class Store:
             try:
                 self.state = json.loads(path.read_text(encoding="utf-8"))
                 reason = _difference(self.state["fingerprint"], fingerprint)
-            except ValueError:  # the machine stopped before the disk had all of it
+            except (ValueError, KeyError):  # the machine stopped before the disk had all of it
                 reason = "state.json is damaged"
         elif self.folder.exists() and set(os.listdir(self.folder)) - {"lock", "state.json.new"}:
             raise ConfigError(f"{self.folder}: exists and is no work folder of sft curate")
         if reason:
             self.remove()
             self.state = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
         if not self.state:
-            self.state = {"fingerprint": dict(fingerprint), "parts": {}}
-            self.save()
-        self._cut()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.state = {"fingerprint": dict(fingerprint), "finished": {}}
+            self._save()
         return reason
-
-    def _cut(self) -> None:
-        """Cut off what was being written when the process ended."""
-        with disk_errors(self.folder):
-            for part in self.state["parts"].values():
-                for name, size in ({} if part["done"] else part["bytes"]).items():
-                    os.truncate(self.path(name), size)
 
     def remove(self) -> None:
         """Delete the folder with all in it."""
-        self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def part(self, name: str) -> dict[str, Any]:
-        """How far a part of the work is: rows done, bytes of its columns, whether it is done."""
-        empty = {"rows": 0, "bytes": {}, "done": False}
-        found: dict[str, Any] = self.state["parts"].setdefault(name, empty)
-        return found
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """What was noted of a pass when it finished; None when it has not."""
+        notes: dict[str, Any] | None = self.state["finished"].get(name)
+        return notes
 
-    def append(self, part: str, columns: Mapping[str, bytes | memoryview], rows: int) -> None:
-        """Add the columns of `rows` more rows to `part`; they count once `commit` is called."""
-        sizes = self.part(part)["bytes"]
-        with disk_errors(self.folder):
-            for name, data in columns.items():
-                if name not in self._files:
-                    self._files[name] = self._writer(name, sizes.get(name, 0))
-                self._files[name].write(data)
-                sizes[name] = sizes.get(name, 0) + len(data)
-        self.part(part)["rows"] += rows
+    def finish(self, name: str, **notes: Any) -> None:
+        """Mark a pass as finished, with what is to be remembered of it (plain JSON types)."""
+        self.state["finished"][name] = notes
+        self._save()
 
-    def commit(self) -> None:
-        """From here on, what was appended is found again after a kill."""
-        with disk_errors(self.folder):
-            for file in self._files.values():
-                file.flush()
-            self.save()
-
-    def finish(self, part: str, **notes: Any) -> None:
-        """Mark a part as done, with what is to be remembered of it."""
-        self.close()
-        self.part(part).update(done=True, **notes)
-        self.save()
-
-    def _writer(self, name: str, size: int) -> BinaryIO:
-        return self.path(name).open("ab" if size else "wb")
-
-    def save(self) -> None:
-        """Replace `state.json`."""
+    def _save(self) -> None:
         new = self.folder / "state.json.new"
         with disk_errors(self.folder):
             new.write_text(json.dumps(self.state), encoding="utf-8")
             os.replace(new, self.folder / "state.json")
 
-    def close(self) -> None:
-        """Close the columns that are open for writing."""
-        with disk_errors(self.folder):
-            for file in self._files.values():
-                file.close()
-        self._files = {}
+    @contextmanager
+    def writing(self) -> Iterator[Append]:
+        """A function that appends to columns; each begins empty."""
+        with disk_errors(self.folder), ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+
+            def append(columns: Mapping[str, bytes]) -> None:
+                for name, data in columns.items():
+                    if name not in files:
+                        files[name] = stack.enter_context(self.path(name).open("wb"))
+                    files[name].write(data)
+
+            yield append
 
     def path(self, name: str) -> Path:
         """The file of a column."""
@@ -120,11 +97,6 @@ class Store:
     def load(self, name: str, dtype: DTypeLike) -> NDArray[Any]:
         """A whole column in memory."""
         return np.fromfile(self.path(name), dtype=dtype)
-
-    def write_array(self, name: str, values: NDArray[Any]) -> None:
-        """Write a column that is made at once, such as a step's decisions."""
-        with disk_errors(self.folder):
-            values.tofile(self.path(name))
 
 
 class Mapped:
@@ -169,27 +141,13 @@ class Lists:
         self._file.close()
 
 
-class disk_errors:
-    """A full or read-only disk as a `DiskError`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise DiskError(f"{self._folder}: cannot be written ({error.strerror})") from None
-
-
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs first between two fingerprints; empty when nothing does."""
     for section in sorted({*old, *new}):
         before, after = old.get(section, {}), new.get(section, {})
         for key in sorted({*before, *after}):
             if before.get(key) != after.get(key):
-                shown = section == "parameters" or section == "versions"
-                was = f" was {before.get(key)!r:.60} and is {after.get(key)!r:.60}"
-                return f"{key}{was}" if shown else f"{key} has changed"
+                if section not in ("parameters", "versions"):
+                    return f"{key} has changed"
+                return f"{key} was {before.get(key)!r:.60} and is {after.get(key)!r:.60}"
     return ""

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sft.curate.stream.feature_pass import PASS as FEATURES
 from sft.curate.stream.row_steps import RowRules
-from sft.curate.stream.store import Store, disk_errors
-from sft.curate.stream.write import LEDGER, OUT, Plan
+from sft.curate.stream.store import Store
+from sft.curate.stream.write import LEDGER, OUT, Plan, fates
 from sft.data.rows.files import sha256_of
+from sft.disk import disk_errors
 from sft.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,36 +68,32 @@ def summarise(
     store: Store,
     plan: Plan,
     rules: RowRules,
-    changed: int,
+    edited: int,
     notes: Mapping[str, Any],
-    seconds: float,
-    out: Path | None = None,
+    out: Path | None,
 ) -> Summary:
-    """The summary of what is in the work folder; `out` is None when no file is written."""
-    read = store.part("features")["rows"]
-    counts: Counter[str] = Counter()
-    with store.path("fates").open(encoding="utf-8") as file:
-        for line in file:
-            counts[json.loads(line)[1]] += 1
-    names = ["unreadable", *rules.names()]
-    dropped = [(name, counts[name]) for name in names]
-    dropped += [(name, len(decision.rows)) for name, decision in plan.dropped.items()]
-    steps, left = [], read
+    """The summary of what is in the work folder; `out` is None when no file is written.
+
+    `notes` are further entries of it.
+    """
+    left = read = (store.finished(FEATURES) or {})["rows"]
+    counts = Counter(step for _, step, _ in fates(store))
+    dropped = [(name, counts[name]) for name in ("unreadable", *rules.names())]
+    dropped += [(name, len(result.rows)) for name, result in plan.dropped.items()]
+    steps = []
     for name, number in dropped:
         left -= number
         steps.append({"step": name, "dropped": number, "changed": 0, "left": left})
     if plan.edited:
-        steps.append({"step": "openers", "dropped": 0, "changed": changed, "left": left})
-    fingerprint = store.state["fingerprint"]
+        steps.append({"step": "openers", "dropped": 0, "changed": edited, "left": left})
     record: dict[str, Any] = {
         "rows_read": read,
         "rows_written": left if out else 0,
         "rows_left": left,
-        "rows_changed": changed,
+        "rows_changed": edited,
         "steps": steps,
-        **fingerprint,
+        **store.state["fingerprint"],
         **notes,
-        "seconds": round(seconds, 2),
         "peak_memory_bytes": _peak(resource.RUSAGE_SELF),
         "peak_memory_bytes_of_a_worker": _peak(resource.RUSAGE_CHILDREN),
     }

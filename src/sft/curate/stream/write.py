@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.stream.decision import Decision
 from sft.curate.stream.feature_pass import Progress
 from sft.curate.stream.openers import stripped
 from sft.curate.stream.rows import (
@@ -20,8 +19,9 @@ from sft.curate.stream.rows import (
     chunk_values,
     chunks,
     conversation,
-    written,
+    json_line,
 )
+from sft.curate.stream.step_result import StepResult
 from sft.curate.stream.store import Store
 from sft.curate.texts import answer_text
 from sft.data.rows.conversation import Conversation, Origin
@@ -30,157 +30,152 @@ from sft.data.rows.problems import RowError
 from sft.errors import DataError
 from sft.texts.openers import opener
 
-PART = "write"
+PASS = "write"
 OUT, LEDGER = "out", "ledger"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of the rows. `dropped` and `edited` are the decisions of the steps by name.
+    """What becomes of the rows. `dropped` and `edited` are the results of the steps by name.
 
     `weights` `[rows]` go into a new column, when given.
     """
 
     sources: Sequence[Source]
-    dropped: Mapping[str, Decision]
-    edited: Decision | None = None
+    dropped: Mapping[str, StepResult]
+    edited: StepResult | None = None
     weights: NDArray[np.float64] | None = None
 
 
-def write_rows(store: Store, plan: Plan, size: int, progress: Progress) -> None:
-    """Write the rows that stay and the ledger into the work folder, from where it stopped."""
-    part = store.part(PART)
-    if part["done"]:
-        return
-    writer = _Writer(store, plan, part["rows"])
-    part.setdefault("changed", 0)
-    for chunk in chunks(plan.sources, size, skip=part["rows"]):
-        lines, ledger, changed = writer.chunk(chunk, part["rows"])
-        columns = {OUT: b"".join(lines), LEDGER: b"".join(ledger)}
-        part["changed"] += changed
-        store.append(PART, columns, len(chunk.items))
-        store.commit()
-        progress("writing rows:", part["rows"], len(writer))
-    store.finish(PART)
+def write_rows(store: Store, plan: Plan, size: int, progress: Progress) -> int:
+    """Write the rows that stay and the ledger into the work folder; how many rows were edited."""
+    if (notes := store.finished(PASS)) is not None:
+        return int(notes["edited"])
+    writer = _Writer(store, plan)
+    with store.writing() as append:
+        for chunk in chunks(plan.sources, size):
+            append(writer.chunk(chunk))
+            progress("writing rows:", writer.row, writer.num_rows)
+    store.finish(PASS, edited=writer.edited)
+    return writer.edited
 
 
 class _Writer:
-    def __init__(self, store: Store, plan: Plan, skip: int) -> None:
+    """Goes through the rows in order; `row` is the number of the next one."""
+
+    def __init__(self, store: Store, plan: Plan) -> None:
         self._plan = plan
-        self._steps = list(plan.dropped)
         self._files = store.load("file", np.int32)
         self._lines = store.load("line", np.int64)
-        self._by = np.zeros(len(self._lines), dtype=np.int8)  # number of the step, from 1
-        self._at = np.zeros(len(self._lines), dtype=np.int32)
-        self._kept = np.full(len(self._lines), -1, dtype=np.int64)
-        for number, decision in enumerate(plan.dropped.values(), start=1):
-            self._by[decision.rows] = number
-            self._at[decision.rows] = np.arange(len(decision.rows))
-            self._kept[decision.rows] = decision.other
-        self._edits = np.zeros(len(self._lines), dtype=np.int32)
+        self.num_rows = len(self._lines)
+        self.row = self.edited = 0
+        # Of each row: the step that drops it (0: none), its place in the result of that step, and
+        # the row that is kept instead. Arrays, as there may be hundreds of millions of rows.
+        self._step = np.zeros(self.num_rows, dtype=np.int8)
+        self._place_in_step = np.zeros(self.num_rows, dtype=np.int32)
+        self._kept = np.full(self.num_rows, -1, dtype=np.int64)
+        for number, result in enumerate(plan.dropped.values(), start=1):
+            self._step[result.rows] = number
+            self._place_in_step[result.rows] = np.arange(len(result.rows))
+            self._kept[result.rows] = result.other
+        self._phrases = np.zeros(self.num_rows, dtype=np.int32)
         if plan.edited:
-            self._edits[plan.edited.rows] = plan.edited.kind
-        self._read_fates = _fates(store, skip)
-        self._fate = next(self._read_fates, None)
+            self._phrases[plan.edited.rows] = plan.edited.kind
+        self._fates = fates(store)
+        self._fate = next(self._fates, None)
 
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def chunk(self, chunk: Chunk, start: int) -> tuple[list[bytes], list[bytes], int]:
-        """Lines of the new file, lines of the ledger, and how many rows were edited."""
-        lines: list[bytes] = []
+    def chunk(self, chunk: Chunk) -> dict[str, bytes]:
+        """What the rows of a chunk add to the new file and to the ledger."""
+        rows: list[bytes] = []
         ledger: list[bytes] = []
-        edited = 0
         source = self._plan.sources[chunk.source]
-        for row, (number, item) in enumerate(
-            zip(chunk.numbers, chunk.items, strict=True), start=start
-        ):
+        for number, item in zip(chunk.numbers, chunk.items, strict=True):
             origin = Origin(source.path, number)
-            gone = self._gone(row, item, origin, source)
-            if gone:
-                ledger.append(_entry(origin, "dropped", *gone))
-                continue
-            line = written(item)
-            if self._edits[row] and self._plan.edited:
-                phrases = self._plan.edited.notes["phrases"][self._edits[row]]
-                changed = _edited(item, phrases, origin, source)
-                if changed:
-                    line = changed
-                    reason = f'opener "{" ".join(phrases)}" stripped from the answer'
-                    ledger.append(_entry(origin, "changed", "openers", reason))
-                    edited += 1
-            if self._plan.weights is not None:
-                line = _weighted(line, float(self._plan.weights[row]), origin)
-            lines.append(line)
-        return lines, ledger, edited
+            if reasons := self._dropped(item, origin, source):
+                ledger.append(_ledger_line(origin, "dropped", *reasons))
+            else:
+                rows.append(self._line(item, origin, source, ledger))
+            self.row += 1
+        return {OUT: b"".join(rows), LEDGER: b"".join(ledger)}
 
-    def _gone(self, row: int, item: Any, origin: Origin, source: Source) -> tuple[str, ...] | None:
+    def _line(self, item: Any, origin: Origin, source: Source, ledger: list[bytes]) -> bytes:
+        """The line of a row that stays; that it was edited goes into the ledger."""
+        line = json_line(item)
+        if self._phrases[self.row] and self._plan.edited:
+            phrases = self._plan.edited.notes["phrases"][self._phrases[self.row]]
+            if edited := _edited(item, phrases, origin, source):
+                line = edited
+                reason = f'opener "{" ".join(phrases)}" stripped from the answer'
+                ledger.append(_ledger_line(origin, "changed", "openers", reason))
+                self.edited += 1
+        if self._plan.weights is not None:
+            line = _weighted(line, float(self._plan.weights[self.row]), origin)
+        return line
+
+    def _dropped(self, item: Any, origin: Origin, source: Source) -> tuple[str, ...] | None:
         """Step, reason and the row kept in its place, of a row that is dropped."""
-        if self._fate and self._fate[0] == row:
+        if self._fate and self._fate[0] == self.row:
             _, step, reason = self._fate
-            self._fate = next(self._read_fates, None)
+            self._fate = next(self._fates, None)
             return step, reason
-        if not self._by[row]:
+        if not self._step[self.row]:
             return None
-        step = self._steps[self._by[row] - 1]
-        decision, at = self._plan.dropped[step], int(self._at[row])
-        if decision.other[at] >= 0:
-            kept = int(decision.other[at])
-            last = kept  # which a later step may have left out for another one
-            while self._kept[last] >= 0:
+        step = list(self._plan.dropped)[self._step[self.row] - 1]
+        result, at = self._plan.dropped[step], int(self._place_in_step[self.row])
+        reason = REASONS.get(step, _finding)(result, at)
+        if result.other[at] >= 0:
+            last = kept = int(result.other[at])
+            while self._kept[last] >= 0:  # a later step left it out too, for another one
                 last = int(self._kept[last])
-            reason = REASONS[step](decision, at).format(self._place(kept))
-            return step, reason, self._place(last)
-        reason = REASONS.get(step, _found)(decision, at)
+            return step, reason.format(self._origin(kept)), self._origin(last)
         if step == "openers":
-            row_values = _one(item)
-            parsed = conversation(row_values, origin, source)
-            begin = opener(answer_text(parsed)) if isinstance(parsed, Conversation) else ""
+            row = conversation(_values(item), origin, source)
+            begin = opener(answer_text(row)) if isinstance(row, Conversation) else ""
             reason = reason.replace("{}", f'"{begin}"')
         return step, reason
 
-    def _place(self, row: int) -> str:
+    def _origin(self, row: int) -> str:
         return str(Origin(self._plan.sources[self._files[row]].path, int(self._lines[row])))
 
 
-def _near(decision: Decision, at: int) -> str:
-    value = decision.value[at]
+def _near(result: StepResult, at: int) -> str:
+    value = result.value[at]
     return f"like {{}} ({value:.2f}{'' if value >= 0.8 else ', through other rows'})"
 
 
-def _openers(decision: Decision, at: int) -> str:
-    return f"{decision.value[at]:,.0f} answers begin with {{}}; {decision.notes['kept']:,} are kept"
+def _openers(result: StepResult, at: int) -> str:
+    return f"{result.value[at]:,.0f} answers begin with {{}}; {result.notes['kept']:,} are kept"
 
 
-def _balance(decision: Decision, at: int) -> str:
-    size, kept = decision.value[at], decision.notes["kept"]
-    return f"{size:,.0f} prompts are in cluster {decision.kind[at]}; {kept:,} are kept"
+def _balance(result: StepResult, at: int) -> str:
+    size, kept = result.value[at], result.notes["kept"]
+    return f"{size:,.0f} prompts are in cluster {result.kind[at]}; {kept:,} are kept"
 
 
-def _found(decision: Decision, at: int) -> str:
-    return str(decision.notes["messages"][decision.kind[at]])
+def _finding(result: StepResult, at: int) -> str:
+    return str(result.notes["messages"][result.kind[at]])
 
 
-REASONS: dict[str, Callable[[Decision, int], str]] = {
-    "exact_duplicates": lambda decision, at: "same as {}",
+# What the ledger says of a row by the step that drops it; {} is the row kept, or the opener.
+REASONS: dict[str, Callable[[StepResult, int], str]] = {
+    "exact_duplicates": lambda result, at: "same as {}",
     "near_duplicates": _near,
     "openers": _openers,
     "balance": _balance,
-    "select": lambda decision, at: "not among the rows that differ most",
-    "toward": lambda decision, at: f"not drawn; its log weight is {decision.value[at]:.1f}",
+    "select": lambda result, at: "not among the rows that differ most",
+    "toward": lambda result, at: f"not drawn; its log weight is {result.value[at]:.1f}",
 }
 
 
-def _fates(store: Store, skip: int) -> Iterator[tuple[int, str, str]]:
-    """Row, step and reason of the rows that pass 1 dropped, from row `skip` on."""
+def fates(store: Store) -> Iterator[tuple[int, str, str]]:
+    """Row, step and reason of the rows that pass 1 dropped, in order."""
     with store.path("fates").open(encoding="utf-8") as file:
         for line in file:
             row, step, reason = json.loads(line)
-            if row >= skip:
-                yield row, step, reason
+            yield row, step, reason
 
 
-def _entry(origin: Origin, action: str, step: str, reason: str, kept: str = "") -> bytes:
+def _ledger_line(origin: Origin, action: str, step: str, reason: str, kept: str = "") -> bytes:
     entry = {"row": str(origin), "action": action, "by": step, "reason": reason}
     if kept:
         entry["kept"] = kept
@@ -188,7 +183,7 @@ def _entry(origin: Origin, action: str, step: str, reason: str, kept: str = "") 
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _one(item: Any) -> Values | RowError:
+def _values(item: Any) -> Values | RowError:
     return chunk_values(Chunk(0, [1], [item]))[0]
 
 
@@ -204,7 +199,7 @@ def _weighted(line: bytes, weight: float, origin: Origin) -> bytes:
 
 def _edited(item: Any, phrases: list[str], origin: Origin, source: Source) -> bytes | None:
     """The row without its openers; None when its answer does not stand in it as one text."""
-    values = _one(item)
+    values = _values(item)
     row = conversation(values, origin, source)
     if not isinstance(row, Conversation) or isinstance(values, RowError):
         return None
@@ -215,9 +210,9 @@ def _edited(item: Any, phrases: list[str], origin: Origin, source: Source) -> by
         return None
     messages = (*row.messages[:at], replace(row.messages[at], content=new), *row.messages[at + 1 :])
     for changed in _replaced(values, old, new):
-        found = conversation(changed, origin, source)
-        if isinstance(found, Conversation) and found.messages == messages:
-            return written(changed)
+        again = conversation(changed, origin, source)
+        if isinstance(again, Conversation) and again.messages == messages:
+            return json_line(changed)
     return None
 
 

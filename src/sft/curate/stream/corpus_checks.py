@@ -1,4 +1,4 @@
-"""`--drop` for checks that need all rows at once: they are held in memory, so there is a limit."""
+"""`--drop`: checks that judge rows on their own, and those that need the whole corpus at once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sft.curate.corpus import Corpus
-from sft.curate.stream.decision import Decision, Mask
 from sft.curate.stream.rows import Source, chunks, conversations
+from sft.curate.stream.step_result import Mask, StepResult
 from sft.data.rows.conversation import Conversation
 from sft.errors import ConfigError, did_you_mean
 
@@ -24,7 +24,7 @@ ROW_CHECKS = (
     "personal_data",
     "languages",
 )
-WHOLE_CHECKS = ("conflicts", "boilerplate", "wrong_roles", "lengths_text")
+CORPUS_CHECKS = ("conflicts", "boilerplate", "wrong_roles", "lengths_text")
 MAX_ROWS = 200_000
 _INSTEAD = {
     "duplicates": "--dedupe exact",
@@ -41,17 +41,17 @@ def split_checks(names: Sequence[str]) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: a check is not known, or has an option of its own.
     """
-    known = (*ROW_CHECKS, *WHOLE_CHECKS)
+    known = (*ROW_CHECKS, *CORPUS_CHECKS)
     for name in names:
         if name in _INSTEAD:
             raise ConfigError(f"--drop {name}: use {_INSTEAD[name]}")
         if name not in known:
             near = did_you_mean(name, known)
             raise ConfigError(f"--drop {name}: no such check.{near} Known: {', '.join(known)}.")
-    return [n for n in names if n in ROW_CHECKS], [n for n in names if n in WHOLE_CHECKS]
+    return [n for n in names if n in ROW_CHECKS], [n for n in names if n in CORPUS_CHECKS]
 
 
-def whole_check(name: str, sources: Sequence[Source], alive: Mask) -> Decision:
+def drop_found(name: str, sources: Sequence[Source], alive: Mask) -> StepResult:
     """Drop the rows that a check finds among all that are left.
 
     Raises:
@@ -74,11 +74,12 @@ def whole_check(name: str, sources: Sequence[Source], alive: Mask) -> Decision:
                 index[str(row.origin)] = number
                 rows.append(row)
             number += 1
-    found: dict[int, int] = {}
-    messages: list[str] = []
-    for finding in CHECKS[name](Corpus(train=rows)):
-        messages.append(finding.message)
+    findings = CHECKS[name](Corpus(train=rows))
+    reason: dict[int, int] = {}  # row -> number of the first finding that names it
+    for number, finding in enumerate(findings):
         for place in finding.rows:
-            found.setdefault(index[place], len(messages) - 1)
-    gone = sorted(found)
-    return Decision.of(gone, kind=[found[row] for row in gone], notes={"messages": messages})
+            reason.setdefault(index[place], number)
+    dropped = sorted(reason)
+    messages = [finding.message for finding in findings]
+    kind = [reason[row] for row in dropped]
+    return StepResult.of(dropped, kind=kind, notes={"messages": messages})
