@@ -108,6 +108,22 @@ def parquet_bombs(folder):
         pyarrow.parquet.write_table(table, path, row_group_size=len(table), **options)
         assert path.stat().st_size < 300_000
         yield path
+    yield forged(folder / "page.parquet", folder / "footer.parquet")
+
+
+def forged(path, copy):
+    """A copy of `page.parquet` whose footer claims that it decodes to nothing."""
+    data = path.read_bytes()
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    head, tail = data[:footer], data[footer:]
+    size, number = 2 * 100_000_035, b""  # Thrift's zigzag, seven bits a byte, the lowest first
+    while size:
+        number += bytes([size % 128 | (128 if size >> 7 else 0)])
+        size >>= 7
+    assert number in tail
+    copy.write_bytes(head + tail.replace(number, b"\x80" * (len(number) - 1) + b"\0"))
+    assert pyarrow.parquet.read_metadata(copy).row_group(0).total_byte_size < 1_000
+    return copy
 
 
 def test_parquet_bombs(tmp_path):
@@ -128,7 +144,7 @@ def test_a_parquet_page_that_lies(tmp_path):
     data = path.read_bytes()
     assert data[:7] == b"PAR1\x15\x00\x15" and data[10] < 128  # a data page, and its size
     path.write_bytes(data[:7] + b"\xfe\xff\xff\x7f" + data[11:])
-    with pytest.raises(DataError, match="by what its pages say"):
+    with pytest.raises(DataError, match="not a readable Parquet file"):
         list(read_rows(SourceConfig(path=str(path)), BadRows("skip"), {}))
 
 

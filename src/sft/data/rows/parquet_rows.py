@@ -1,20 +1,21 @@
 """Rows of a Parquet file, decoded a few at a time whatever the file claims about itself.
 
-A text that is stored once and used by a million rows is decoded once: texts stay in Arrow's
-dictionary form until a row is made, and what they add up to is counted before.
+What the footer says a file decodes to is checked first, and what it does decode to is counted
+batch by batch. A text that is stored once and used by a million rows is decoded once: texts stay
+in Arrow's dictionary form until a row is made, and what they add up to is counted before.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sft.data.rows.files import MAX_RATIO, decoded_limit, open_regular
 from sft.data.rows.json_rows import check_text
 from sft.data.rows.lines import MAX_ROW_BYTES, Numbered
-from sft.data.rows.parquet_pages import Column, read_columns
 from sft.data.rows.problems import RowError
 from sft.errors import DataError
 
@@ -22,9 +23,58 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 64_000_000
 # What Python needs for a row in any case: a dictionary, and a few objects in it.
 _ROW_BYTES = 200
-# Decoding is all or nothing for a page, and every column has one in memory.
-_MAX_PAGE_BYTES = 256_000_000
+_MAX_COLUMNS = 1_000
 _MAX_FIXED_BYTES = 4_096
+# Encodings that Arrow cannot keep in dictionary form: they store lengths, or what differs from
+# the value before, on their own.
+_DELTAS = {"DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One leaf column over all row groups, by what the footer says of it.
+
+    `num_bytes` is what it decodes to at least, and `longest` what one value can have at most.
+    `fixed_bytes` is the size of a value, where all have the same.
+    """
+
+    path: str
+    encodings: frozenset[str]
+    is_bytes: bool
+    is_nested: bool
+    fixed_bytes: int
+    num_bytes: int
+    longest: int
+
+    @classmethod
+    def of(cls, metadata: Any, index: int) -> _Column:
+        """Column number `index` of the file that `metadata` is the footer of."""
+        groups = range(metadata.num_row_groups)
+        chunks = [metadata.row_group(group).column(index) for group in groups]
+        schema = metadata.schema.column(index)
+        fixed = schema.length if schema.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
+        # Each value has a level or an index besides, of four bytes when decoded.
+        sizes = [max(c.total_uncompressed_size, c.num_values * max(4, fixed)) for c in chunks]
+        return cls(
+            path=schema.path,
+            encodings=frozenset(name for chunk in chunks for name in chunk.encodings),
+            is_bytes=schema.physical_type == "BYTE_ARRAY",
+            is_nested=schema.max_repetition_level > 0,
+            fixed_bytes=fixed,
+            num_bytes=sum(sizes),
+            longest=max(sizes, default=0),
+        )
+
+    @property
+    def is_dictionary(self) -> bool:
+        """Whether Arrow can keep the column in its dictionary form."""
+        return self.is_bytes and not self.encodings & _DELTAS
+
+    @property
+    def repeats(self) -> bool:
+        """Whether values can add up to more than is stored, outside of a dictionary."""
+        shared = {"DELTA_BYTE_ARRAY", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+        return self.is_bytes and not self.is_dictionary and bool(self.encodings & shared)
 
 
 def parquet_rows(path: Path) -> Iterator[Numbered]:
@@ -48,7 +98,9 @@ def _rows(file: Any, path: Path, size: int) -> Iterator[Numbered]:
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_metadata(file)
-    columns = read_columns(file, metadata, size)
+    if metadata.num_columns > _MAX_COLUMNS:
+        raise OSError(f"it has {metadata.num_columns:,} columns, more than {_MAX_COLUMNS:,}")
+    columns = [_Column.of(metadata, index) for index in range(metadata.num_columns)]
     _refuse_bombs(columns, path, size)
     texts = [column.path for column in columns if column.is_dictionary]
     numbers = itertools.count(1)
@@ -76,26 +128,21 @@ def _rows(file: Any, path: Path, size: int) -> Iterator[Numbered]:
                     yield number, _parquet_row(row)
 
 
-def _refuse_bombs(columns: list[Column], path: Path, size: int) -> None:
-    """Before anything is decoded: what the pages themselves say they decode to."""
+def _refuse_bombs(columns: list[_Column], path: Path, size: int) -> None:
+    """Before anything is decoded: what the footer itself says that the file decodes to."""
     for column in columns:
         if column.fixed_bytes > _MAX_FIXED_BYTES:
             raise DataError(
                 f"{path}: column {column.path}: holds values of {column.fixed_bytes:,} bytes "
                 f"each, and no text; leave the column out"
             )
-        if column.is_nested and column.is_bytes and column.can_repeat:
+        if column.is_nested and column.repeats:
             raise DataError(
                 f"{path}: column {column.path}: texts within lists are encoded as differences "
                 "(DELTA_BYTE_ARRAY), whose size cannot be told; write the file again without it"
             )
     if sum(column.num_bytes for column in columns) > decoded_limit(size):
-        raise DataError(_bomb(path, size, "by what its pages say"))
-    if sum(column.max_page_bytes for column in columns) > _MAX_PAGE_BYTES:
-        raise DataError(
-            f"{path}: its pages decode to more than {_MAX_PAGE_BYTES // 1_000_000} MB at a time; "
-            "write the file again with smaller pages or row groups"
-        )
+        raise DataError(_bomb(path, size, "by its own metadata"))
 
 
 def _bomb(path: Path, size: int, where: str) -> str:
@@ -106,13 +153,11 @@ def _bomb(path: Path, size: int, where: str) -> str:
     )
 
 
-def _batch_rows(columns: list[Column], metadata: Any) -> int:
+def _batch_rows(columns: list[_Column], metadata: Any) -> int:
     """Rows to decode at a time, so that they need about `_BATCH_BYTES` at most."""
     average = sum(column.num_bytes for column in columns) // max(metadata.num_rows, 1)
-    # Every value can be as long as its page.
-    longest = sum(c.max_page_bytes for c in columns if c.is_bytes and c.can_repeat)
-    longest += sum(column.fixed_bytes for column in columns)
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // int(max(average, longest, 1))))
+    longest = sum(column.longest if column.repeats else column.fixed_bytes for column in columns)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(average, longest, 1)))
 
 
 def decoded_bytes(array: Any) -> int:
