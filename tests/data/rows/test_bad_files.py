@@ -153,44 +153,50 @@ def test_values_that_are_no_row(tmp_path, kind, bad, reason):
         (b"a;b", "expected 2 cells, as in the header, found 1"),
         (b"a,b\tb,a\tb", "expected 2 cells, as in the header, found 3"),
         (b'"a"b,c\t"a"b', "not valid CSV"),
-        (b'"a', "a quote that is opened in this row is not closed"),
     ],
 )
 def test_cells_that_are_no_row(tmp_path, kind, bad, reason):
     check(tmp_path, kind, bad, reason)
 
 
-def test_an_unclosed_quote_does_not_swallow_the_file(tmp_path):
-    rows = [GOOD, b'"a,b', *[GOOD] * 5000, b'c,"d', *[GOOD] * 10]
-    path, _ = write(tmp_path, "csv", rows)
+@pytest.mark.parametrize(
+    ("rows", "num_good", "bad"),
+    [
+        ([b'"a'], 1, [3, 4]),  # never closed
+        ([b'"a,b', *[GOOD] * 5000, b'c,"d'], 1, range(3, 5006)),  # closed by another row's quote
+        ([b'"She said "no"\nand went","home"'], 1, [3, 4, 5]),  # a quote that is not doubled
+        ([b'"' + b"a line, with, commas\n" * 50 + b'"x,b'], 1, range(3, 55)),  # a wrong end
+        ([b'"two ""cells""\nof",one', b'"two "cells" of",one'], 3, [5]),  # ends on its own line
+    ],
+    ids=["end", "another", "within", "long", "one_line"],
+)
+def test_where_a_quote_is_not_closed_the_rest_is_counted_as_bad(tmp_path, rows, num_good, bad):
+    path, _ = write(tmp_path, "csv", [GOOD, *rows, GOOD])
     report = BadRows("skip")
-    assert len(list(read_rows(SourceConfig(path=str(path)), report, {}))) == 5011
-    assert [row.origin.line for row in report.rows] == [3, 5004]
+    assert len(list(read_rows(SourceConfig(path=str(path)), report, {}))) == num_good
+    assert [row.origin.line for row in report.rows] == list(bad)
+    assert report.rows[0].reason.startswith("not valid CSV (")
+    with pytest.raises(DataError) as caught:
+        read_conversations([SourceConfig(path=str(path))], "error")
+    if len(bad) > 1:
+        assert "a quote that is opened in this row is not closed" in report.rows[0].reason
+        assert f"[{path}:3]" in str(caught.value)
+        assert f"follows a quote that is opened at {path}:3 and not closed" in str(caught.value)
 
 
-def test_quotes_that_would_be_read_again_and_again_are_refused(tmp_path):
-    """Each tenth line opens a quote, and closes the one before it."""
-    path = tmp_path / "a.csv"
-    path.write_bytes(b"a,b\n" + (b'a","x\n' + b"c,d\n" * 12) * 12_000)
-    with pytest.raises(DataError, match="too many quotes are not closed"):
-        list(read_rows(SourceConfig(path=str(path)), BadRows("skip"), {}))
-
-
-def test_the_rest_of_a_broken_cell_is_not_taken_for_a_row(tmp_path):
-    rows = [GOOD, b'"She said "no"\nand went","home"', GOOD]
-    path, _ = write(tmp_path, "csv", rows)
-    report = BadRows("skip")
-    assert len(list(read_rows(SourceConfig(path=str(path)), report, {}))) == 2
-    assert [row.origin.line for row in report.rows] == [3, 4]
-    assert "follows a row with a wrong quote (line 3)" in report.rows[1].reason
-
-
-def test_a_long_cell_with_a_wrong_end_is_one_bad_row(tmp_path):
-    text = b"\n".join(b"a line, with, commas" for _ in range(50))
-    path, _ = write(tmp_path, "csv", [GOOD, b'"' + text + b'"x,b', GOOD])
-    report = BadRows("skip")
-    assert len(list(read_rows(SourceConfig(path=str(path)), report, {}))) == 2
-    assert [row.reason.split(":")[0] for row in report.rows] == ["line 3 to line 52"]
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.csv", b"prompt;completion\nWhere, oh where?;Here.\n"),
+        ("a.csv", b'\n"prompt";"completion"\n"Where, oh where?";"Here."\n'),
+        ("a.csv", b"prompt\tcompletion\nWhere, oh where?\tHere.\n"),
+        ("a.tsv", b'prompt,completion\n"Where, oh where?",Here.\n'),
+    ],
+)
+def test_the_header_says_what_separates_the_cells(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    (row,) = read_conversations([SourceConfig(path=str(tmp_path / name))], "error").conversations
+    assert [message.content for message in row.messages] == ["Where, oh where?", "Here."]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +212,6 @@ def test_a_long_cell_with_a_wrong_end_is_one_bad_row(tmp_path):
         ("a.json", b"PK\x03\x04....", "a ZIP file (or a workbook), not json text; unpack it"),
         ("a.jsonl", '{"a": 1}'.encode("utf-16-le"), "iconv -f UTF-16LE -t UTF-8"),
         ("a.csv", "a,b\n".encode("utf-16-be"), "iconv -f UTF-16BE -t UTF-8"),
-        ("a.csv", b"prompt;completion\na;b\n", "separated by semicolons, and this kind of file"),
-        ("a.tsv", b"prompt,completion\na,b\n", "separated by commas, and this kind of file"),
         ("a.csv", b"a," * 100_000 + b"\n", "a.csv:1: column 'a' is given twice in the header"),
         ("a.csv.gz", gzip.compress(b"prompt,completion\n", mtime=0), "holds no rows"),
         ("a.jsonl.gz", b"", "holds no rows"),

@@ -15,15 +15,6 @@ MAX_ROW_BYTES = 10_000_000
 # A line number from 1, and the row's values or the reason why it cannot be used.
 Numbered = tuple[int, dict[str, Any] | RowError]
 
-# The BOM of UTF-32 begins with that of UTF-16, so it is looked for first.
-_ENCODINGS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
-
-
 # What a file of another kind begins with, what it is, and the ending its name should have.
 _MAGIC = (
     (b"\x1f\x8b", "a gzip file", ".gz"),
@@ -58,14 +49,15 @@ def refuse_other_kinds(head: bytes, name: str, kind: str, compressed: bool = Fal
 
 
 def _other_encoding(head: bytes) -> str:
-    for mark, encoding in _ENCODINGS:
-        if head.startswith(mark):
-            return encoding
-    if len(head) >= 4 and head[1] == head[3] == 0 and head[0] and head[2]:
-        return "UTF-16LE"
-    if len(head) >= 4 and head[0] == head[2] == 0 and head[1] and head[3]:
-        return "UTF-16BE"
-    return ""
+    """UTF-16 or UTF-32 by the name that `iconv` knows; empty when it is neither."""
+    if b"\0" not in head[:4] and head[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return ""
+    import charset_normalizer
+
+    best = charset_normalizer.from_bytes(head[:4096]).best()
+    if best is None or not best.encoding.startswith(("utf_16", "utf_32")):
+        return ""
+    return best.encoding.upper().replace("_", "-", 1).replace("_", "")
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:

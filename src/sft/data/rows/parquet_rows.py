@@ -157,7 +157,7 @@ def _batch_rows(columns: list[_Column], metadata: Any) -> int:
     """Rows to decode at a time, so that they need about `_BATCH_BYTES` at most."""
     average = sum(column.num_bytes for column in columns) // max(metadata.num_rows, 1)
     longest = sum(column.longest if column.repeats else column.fixed_bytes for column in columns)
-    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(average, longest, 1)))
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(int(average), longest, 1)))
 
 
 def decoded_bytes(array: Any) -> int:
