@@ -49,7 +49,7 @@ def train(
         on_open(run, show)
         if done := finished(run, config, show):
             return done
-        with follow(run, config, show.note) as followers, attempt(run, show) as log:
+        with follow(run, config, show.warn) as followers, attempt(run, show) as log:
             setup = prepare(config, run, show, stop)
             with open_stores(run) as stores:
                 loop = Loop(setup, run, stores, show, stop)
@@ -89,7 +89,7 @@ class Loop:
         """Continue from the newest whole checkpoint; cut off what was recorded after it."""
         folder = self._run.checkpoints
         checkpoint.sweep(folder)
-        saved = checkpoint.load_newest(folder, lambda text: self._show.note(text, style="red"))
+        saved = checkpoint.load_newest(folder, lambda text: self._show.note(text, level="error"))
         offsets = saved.state["offsets"] if saved else dict.fromkeys(self._stores, 0)
         if saved:
             checkpoint.discard_after(folder, saved.step)

@@ -1,5 +1,6 @@
 import errno
 import io
+import json
 import os
 import pty
 import re
@@ -201,17 +202,40 @@ def test_a_quiet_console_shows_warnings_and_the_end(plain):
     table = Table("metric")
     with Console(plain, quiet=True) as show:
         show.note("flat batches")
-        show.note("rows were cut", "yellow")
+        show.warn("rows were cut")
         show.progress("reading")
         show.block({"model": "small"})
         show.start(2)
         show.step(record(1), 1.0)
         show.evaluate(EVAL)
         show.table(table)
-        show.note("worse than before", "bold red")
+        show.note("worse than before", level="error")
         show.speak()
         show.note("model: here")
     assert plain.getvalue().splitlines() == ["rows were cut", "worse than before", "model: here"]
+
+
+def test_a_level_has_a_colour_and_is_logged(terminal, tmp_path):
+    log = tmp_path / "events.jsonl"
+    with Console(terminal) as show:
+        show.log_to(EventLog(log))
+        show.note("plain")
+        show.warn("careful")
+        show.note("broken", level="error", kind="alarm", step=3, guard="health")
+        show.print("only printed", level="warning")
+        show.log("checkpoint", "only logged", step=3)
+    coloured = terminal.getvalue()
+    assert "\x1b[33mcareful" in coloured
+    assert "\x1b[1;31mbroken" in coloured
+    assert "only logged" not in coloured
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [(e["kind"], e["level"], e["text"]) for e in events] == [
+        ("note", "info", "plain"),
+        ("note", "warning", "careful"),
+        ("alarm", "error", "broken"),
+        ("checkpoint", "info", "only logged"),
+    ]
+    assert events[2]["guard"] == "health"
 
 
 def test_a_block_of_facts(plain, terminal, monkeypatch):

@@ -47,7 +47,7 @@ def alarm(run, text="it overfits", step=4):
 
 
 def attempt(run, config, told=None):
-    tell = (lambda text, _style: None) if told is None else lambda text, _style: told.append(text)
+    tell = (lambda text: None) if told is None else told.append
     with follow(run, config, tell) as followers:
         begin(run)
         followers.start()

@@ -23,7 +23,7 @@ from tracked import begin, end, new_run, write_steps
 folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 run, config = new_run(folder, settings)
 told = []
-with follow(run, config, lambda text, _style: told.append(text)) as followers:
+with follow(run, config, told.append) as followers:
     begin(run)
     followers.start()
     began = time.monotonic()

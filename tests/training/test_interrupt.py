@@ -122,8 +122,8 @@ class Stopper(Console):
 
     moment = ""
 
-    def note(self, text, style="", **event):
-        super().note(text, style, **event)
+    def note(self, text, **event):
+        super().note(text, **event)
         self._maybe(text)
 
     def progress(self, what, done=0, total=0):

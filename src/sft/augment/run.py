@@ -129,7 +129,7 @@ def _read(sources: Sequence[SourceConfig], on_bad_row: str, show: Console) -> Lo
             "Correct them, or leave them out with --on-bad-row skip",
         )
     if loaded.num_bad:
-        show.note(f"{loaded.num_bad:,} rows cannot be used and are left out", style="yellow")
+        show.note(f"{loaded.num_bad:,} rows cannot be used and are left out", level="warning")
     return loaded
 
 
@@ -208,7 +208,7 @@ def _expected(
     show.note(f"estimate: {found.sentence()}")
     over = models.budget is not None and (found.dollars or 0.0) > models.budget
     if over:
-        show.note(f"the budget of ${models.budget:g} ends it before that", style="yellow")
+        show.note(f"the budget of ${models.budget:g} ends it before that", level="warning")
     return found
 
 

@@ -218,17 +218,19 @@ def _tell(watched: Watched, train_loader: Any, eval_loader: Any, show: Console) 
     """What is not measured, or not as it is trained."""
     data = watched.tokens.data
     for note in data.notes:
-        show.note(f"guards: {note}", "yellow")
+        show.note(f"guards: {note}", level="warning")
     if not data.val:
         where = "those of eval_dataset" if eval_loader is not None else "rows not trained on"
-        show.note(f"guards: without `val`, overfitting cannot be seen; give {where}", "yellow")
+        show.note(
+            f"guards: without `val`, overfitting cannot be seen; give {where}", level="warning"
+        )
     if tokenised_alike(getattr(train_loader, "dataset", None), data.train) is False:
         show.note(
             "guards: the rows that the trainer reads do not begin like any row of `train` does "
             "in the chat template: other rows, or another form. What is measured may not be what "
             "is trained. For prompts and completions that the trainer joins as plain text, give "
             "chat_template=sft.integrations.transformers.JOINED",
-            "yellow",
+            level="warning",
         )
 
 

@@ -31,6 +31,7 @@ from sft.model.self_check import check_layout
 from sft.probes.build import ProbeSource, build_probes
 from sft.probes.evaluator import Evaluator
 from sft.report.guards_table import lines, table
+from sft.runs.events import VERDICT_LEVELS
 from sft.runs.history import newest, read_findings
 from sft.runs.metrics import with_derived
 from sft.runs.run_dir import RunDir
@@ -220,7 +221,7 @@ class Watch:
         except DivergedError as error:
             if not step:
                 raise
-            self._show.note(f"step {step}: the loss on held-out rows is not finite", "bold red")
+            self._show.note(f"step {step}: the loss on held-out rows is not finite", level="error")
             if watched.config.guards.health in ("stop", "restore_best"):
                 counters.stopped = str(error).partition(",")[0]
                 counters.restore_best |= watched.config.guards.health == "restore_best"
@@ -247,21 +248,23 @@ class Watch:
             self._show.note(
                 f"the best weights, of step {best[0]}, are from before this training was "
                 f"continued, and are not held: the model stays as after step {counters.step}",
-                "yellow",
+                level="warning",
             )
             return
         with torch.no_grad():
             for name, parameter in self._trained().items():
                 parameter.copy_(self._best[1][name])
-        self._show.note(f"the weights are those of step {best[0]}, the best evaluation", "yellow")
+        self._show.note(
+            f"the weights are those of step {best[0]}, the best evaluation", level="warning"
+        )
 
     def report(self) -> None:
         """The verdicts after the last evaluation, and what measuring took."""
         found = newest(read_findings(self._run))
         if found:
             self._show.table(table(found))
-            for text, style in lines(found):
-                self._show.note(text, style)
+            for text, verdict in lines(found):
+                self._show.note(text, level=VERDICT_LEVELS.get(verdict, "info"))
         seconds = time.perf_counter() - self._started
         share = self._watched.counters.eval_seconds / max(seconds, 1e-9)
         self._show.note(

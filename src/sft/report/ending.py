@@ -13,6 +13,7 @@ from rich.text import Text
 from sft.guards.base import Finding
 from sft.report.guards_table import lines
 from sft.report.guards_table import table as guards_table
+from sft.runs.events import VERDICT_LEVELS
 from sft.terminal.console import Console, duration, sparkline
 from sft.texts.shown import printable
 
@@ -47,16 +48,19 @@ def show_ending(summary: Mapping[str, Any], losses: Sequence[float], show: Conso
         show.table(_held_out(summary, after))
     _show_evidence(summary, show)
     if "val_loss" not in summary["best"]:
-        show.note("validation: not measured", style="yellow")
+        show.note("validation: not measured", level="warning")
     elif summary["base"] and summary["best"]["val_loss"] >= summary["base"]["val_loss"]:
         show.note(
-            "val_loss never fell below the base model's: this training made it worse", style="red"
+            "val_loss never fell below the base model's: this training made it worse", level="error"
         )
     if summary["stopped"]:
-        show.note(f"ended early: {summary['stopped']}", style="yellow")
+        show.note(f"ended early: {summary['stopped']}", level="warning")
     show.note(f"model: {summary['model_dir']}")
     differs = summary["verified"].startswith("DIFFERENT")
-    show.note(f"  step {summary['best_step']}; {summary['verified']}", "red" if differs else "")
+    show.note(
+        f"  step {summary['best_step']}; {summary['verified']}",
+        level="error" if differs else "info",
+    )
     run = shlex.quote(summary["run_dir"])
     show.note(f"next:\n  sft chat {run}\n  sft eval {run} --data FILE\n  sft watch {run}")
 
@@ -101,12 +105,12 @@ def _show_evidence(summary: Mapping[str, Any], show: Console) -> None:
     if summary["signs"]:
         show.table(_signs(summary["signs"]))
     if not summary["guards"]:
-        show.note("guards: off, nothing was measured", style="yellow")
+        show.note("guards: off, nothing was measured", level="warning")
         return
     findings = [Finding.from_record(record) for record in summary["guards"]]
     show.table(guards_table(findings, width=show.width))
-    for text, style in lines(findings):
-        show.note(text, style=style)
+    for text, verdict in lines(findings):
+        show.note(text, level=VERDICT_LEVELS.get(verdict, "info"))
     if summary["eval_share"] is not None:
         show.note(f"measuring took {summary['eval_share']:.1%} of the training time")
 

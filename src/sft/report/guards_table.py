@@ -58,15 +58,15 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
 
 
-def lines(findings: Sequence[Finding], least: Verdict = "watch") -> list[tuple[str, str]]:
-    """Text and style of each finding at least as severe as `least`, the most severe first.
+def lines(findings: Sequence[Finding], least: Verdict = "watch") -> list[tuple[str, Verdict]]:
+    """Text and verdict of each finding at least as severe as `least`, the most severe first.
 
     Alarms come with causes before what they explain.
     """
     order = {id(finding): place for place, finding in enumerate(rank(findings))}
     chosen = [finding for finding in findings if _as_bad(finding.verdict, least)]
     chosen.sort(key=lambda f: (-SEVERITY[f.verdict], order.get(id(f), len(order))))
-    return [(describe(finding), STYLES[finding.verdict]) for finding in chosen]
+    return [(describe(finding), finding.verdict) for finding in chosen]
 
 
 def show_guards(
@@ -93,8 +93,8 @@ def show_guards(
         title = f"{printable(run)}: guards after step {last[0].step}"
         console.print(table(last, title, console.width))
         told = [f for f in last if every or f.primary or f.verdict == "alarm"]
-        for text, style in lines(told, "pass" if every else "watch"):
-            console.print(Text(printable(text), style=style), soft_wrap=True)
+        for text, verdict in lines(told, "pass" if every else "watch"):
+            console.print(Text(printable(text), style=STYLES[verdict]), soft_wrap=True)
     worst = [f for f in verdicts(last).values() if fail_on and _as_bad(f.verdict, fail_on)]
     if worst:
         named = ", ".join(f"{f.guard} ({f.verdict})" for f in worst)

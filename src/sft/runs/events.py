@@ -15,6 +15,9 @@ from typing import Any, Literal
 
 Level = Literal["info", "warning", "error"]
 
+# The level of an event that tells a verdict of a guard; the others are `info`.
+VERDICT_LEVELS: dict[str, Level] = {"watch": "warning", "alarm": "error"}
+
 # kind: what it tells
 KINDS: dict[str, str] = {
     "started": "An attempt began; with `command`, `folder`, `host` and `pid`.",

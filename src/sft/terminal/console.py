@@ -39,6 +39,7 @@ __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
 
 # In the order of what can be spared least on a narrow terminal.
 EVAL_METRICS = ("val_loss", "usage_loss", "val_perplexity", "retain_loss", "val_accuracy")
+_STYLES: dict[Level, str] = {"info": "", "warning": "yellow", "error": "bold red"}
 _LONG = 120.0  # seconds
 _QUIET_LOG = 30.0  # seconds without a line, in a log, before one tells what is being done
 
@@ -104,13 +105,19 @@ class Console:
         self._log = log
 
     def log(
-        self, kind: str, text: str, *, style: str = "", step: int | None = None, **more: Any
+        self, kind: str, text: str, *, level: Level = "info", step: int | None = None, **more: Any
     ) -> None:
-        """An event that is not shown here; `style` is what it would be shown in."""
+        """An event for the log; nothing is shown."""
         if self._log is not None:
-            level: Level = "error" if "red" in style else "info"
-            level = "warning" if "yellow" in style else level
             self._log.add(kind, text, level=level, step=step, **more)
+
+    def print(self, text: str, *, level: Level = "info", always: bool = False) -> None:
+        """A line that stays, in the colour of its level; nothing is logged.
+
+        A quiet console shows warnings, errors, and what is to be shown `always`.
+        """
+        if not self._quiet or always or level != "info":
+            self._write(text, "bold" if always else _STYLES[level])
 
     def __enter__(self) -> Console:
         return self
@@ -121,20 +128,27 @@ class Console:
     def note(
         self,
         text: str,
-        style: str = "",
         *,
+        level: Level = "info",
+        always: bool = False,
         kind: str = "note",
         step: int | None = None,
         **more: Any,
     ) -> None:
-        """One line that stays, and an event of its `kind` (see `sft.runs.events`)."""
-        self._print(text, style)
-        self.log(kind, text, style=style, step=step, **more)
+        """An event of its `kind` (see `sft.runs.events`) that is printed and logged."""
+        self.print(text, level=level, always=always)
+        self.log(kind, text, level=level, step=step, **more)
+
+    def warn(self, text: str) -> None:
+        """A warning, printed and logged."""
+        self.note(text, level="warning")
 
     def _print(self, text: str, style: str = "") -> None:
+        if not self._quiet:
+            self._write(text, style)
+
+    def _write(self, text: str, style: str) -> None:
         """A line that stays; on a terminal broken between words, indented as it begins."""
-        if self._quiet and not style.endswith(("yellow", "red", "bold")):
-            return
         self._told_at = time.monotonic()
         if not self._draws:
             self._out.print(Text(printable(text), style=style), soft_wrap=True)
@@ -218,7 +232,7 @@ class Console:
         self._pace.evaluate(record.get("eval_seconds") or 0.0)
         shown = [f"{n} {record[n]:.4f}" for n in EVAL_METRICS if record.get(n) is not None]
         text = f"step {record['step']:>6,}  " + "  ".join(shown)
-        self.log("evaluation", text, style="cyan", step=record["step"])
+        self.log("evaluation", text, step=record["step"])
         while self._draws and len(text) > self._out.width and len(shown) > 1:
             text = text.removesuffix(f"  {shown.pop()}")
         self._print(text, "cyan")

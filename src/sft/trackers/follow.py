@@ -29,7 +29,7 @@ POLL = 0.5  # seconds between evaluations for something new
 LONGEST_PAUSE = 60.0  # seconds between two tries of a service that fails
 ENDS = ("finished", "failed", "interrupted")  # kinds of events that end an attempt
 
-Tell = Callable[[str, str], None]  # text, style
+Tell = Callable[[str], None]  # shows a warning
 
 
 class Followers:
@@ -67,7 +67,7 @@ class Followers:
         for follower in self._followers:
             left = follower.give_up()
             if left:
-                self._tell(left, "yellow")
+                self._tell(left)
 
     def _told_anything(self) -> bool:
         """Whether this attempt left a trace; one that was refused must not get one by us."""
@@ -79,7 +79,7 @@ class Followers:
             try:
                 follower.start()
             except RuntimeError as error:  # no more threads
-                self._tell(f"{name}: {error}", "yellow")
+                self._tell(f"{name}: {error}")
             else:
                 self._followers.append(follower)
 
@@ -184,7 +184,7 @@ class Follower(threading.Thread):
         first, self._problem = not self._problem, reason(error)
         if first and not self._ending.is_set():  # at the end `give_up` tells it
             with suppress(Exception):
-                self._tell(f"{self._what}: {self._problem}; training goes on, retrying", "yellow")
+                self._tell(f"{self._what}: {self._problem}; training goes on, retrying")
 
     def _wait(self) -> None:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

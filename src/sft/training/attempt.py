@@ -81,6 +81,8 @@ def report(run: RunDir, show: Console) -> None:
 
         path = write_report(run)
     except Exception as error:
-        show.note(f"the report could not be written: {type(error).__name__}: {error}", "red")
+        show.note(
+            f"the report could not be written: {type(error).__name__}: {error}", level="error"
+        )
     else:
         show.note(f"report: {path}")

@@ -83,6 +83,6 @@ def _ends(setup: Setup, show: Console) -> tuple[Weights, Weights] | None:
     if setup.config.method.kind != "lora":
         return setup.base_weights(), weights_of(setup.model)
     if setup.config.method.dora:
-        show.note("guards.blend: DoRA updates cannot be scaled; nothing was done", style="yellow")
+        show.note("guards.blend: DoRA updates cannot be scaled; nothing was done", level="warning")
         return None
     return adapter_ends(setup.model)

@@ -41,4 +41,4 @@ def train(config: str | None, watch: bool, quiet: bool, as_json: bool, **flags: 
 def _show_page(run: RunDir, show: Console) -> None:
     from sft.dashboard.serve import start_watching
 
-    show.note(f"watch: {start_watching(run.path)}", "bold")
+    show.note(f"watch: {start_watching(run.path)}", always=True)

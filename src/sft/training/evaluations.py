@@ -17,6 +17,7 @@ from sft.guards.judge import GUARDS, judge, verdicts
 from sft.probes.evaluator import Evaluation, EvaluationStopped, Evaluator, answer_prompts
 from sft.probes.pack import choose
 from sft.probes.val_loss import sums_by_source
+from sft.runs.events import VERDICT_LEVELS
 from sft.runs.history import history_of
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore
@@ -120,7 +121,7 @@ class Evaluations:
             self._stores["findings"].append(finding.record())
             self._tell(finding)
         if counters.stopped is not None:
-            self._show.log("stopped", counters.stopped, style="yellow", step=counters.step)
+            self._show.log("stopped", counters.stopped, level="warning", step=counters.step)
 
     def _middle(self) -> int:
         """The step of the evaluation in the middle of the run."""
@@ -222,10 +223,9 @@ class Evaluations:
         if finding.verdict in ("watch", "alarm") and key not in self._told and action != "off":
             self._told.add(key)
             if finding.primary or finding.verdict == "alarm":
-                style = "bold red" if finding.verdict == "alarm" else "yellow"
                 self._show.note(
                     describe(finding),
-                    style=style,
+                    level=VERDICT_LEVELS[finding.verdict],
                     kind=finding.verdict,
                     step=finding.step,
                     guard=finding.guard,

@@ -39,7 +39,7 @@ def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
             + "\nUse what it was started with to resume it, or choose another --run"
         )
     for line in differences(saved.get("versions", {}), now["versions"]):
-        show.note(f"note: {line}; the result may differ in the last digits", style="yellow")
+        show.note(f"note: {line}; the result may differ in the last digits", level="warning")
 
 
 def saved_identity(run: RunDir) -> dict[str, Any]:

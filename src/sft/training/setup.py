@@ -186,7 +186,7 @@ def _tell(tokens: Tokens, show: Console) -> None:
     for remark in tokens.data.remarks:
         show.note(remark)
     for note in (*tokens.data.notes, *tokens.held_out.notes):
-        show.note(f"note: {note}", style="yellow")
+        show.note(f"note: {note}", level="warning")
 
 
 def _write_account(run: RunDir, tokens: Tokens, shares: Sequence[Share], show: Console) -> None:
@@ -282,7 +282,10 @@ def load_checked(
     show.progress("checking that flat equals padded")
     check = check_layout(model, tokens.data.train, device, dtype, config.model.attention)
     resolver.fill("model.attention", check.layout, check.reason)
-    show.note(f"{check.layout} batches: {check.reason}", "" if check.layout == "flat" else "yellow")
+    show.note(
+        f"{check.layout} batches: {check.reason}",
+        level="info" if check.layout == "flat" else "warning",
+    )
     stop.raise_before_training()
     add_dropout(model, config.optim.dropout)
     return model, trained, base, stops
