@@ -1,6 +1,5 @@
 import errno
 import io
-import json
 import os
 import pty
 import re
@@ -213,29 +212,6 @@ def test_a_quiet_console_shows_warnings_and_the_end(plain):
         show.speak()
         show.note("model: here")
     assert plain.getvalue().splitlines() == ["rows were cut", "worse than before", "model: here"]
-
-
-def test_a_level_has_a_colour_and_is_logged(terminal, tmp_path):
-    log = tmp_path / "events.jsonl"
-    with Console(terminal) as show:
-        show.log_to(EventLog(log))
-        show.note("plain")
-        show.warn("careful")
-        show.note("broken", level="error", kind="alarm", step=3, guard="health")
-        show.print("only printed", level="warning")
-        show.log("checkpoint", "only logged", step=3)
-    coloured = terminal.getvalue()
-    assert "\x1b[33mcareful" in coloured
-    assert "\x1b[1;31mbroken" in coloured
-    assert "only logged" not in coloured
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [(e["kind"], e["level"], e["text"]) for e in events] == [
-        ("note", "info", "plain"),
-        ("note", "warning", "careful"),
-        ("alarm", "error", "broken"),
-        ("checkpoint", "info", "only logged"),
-    ]
-    assert events[2]["guard"] == "health"
 
 
 def test_a_block_of_facts(plain, terminal, monkeypatch):
