@@ -12,7 +12,8 @@ from sft.config.tracker_sections import EventKind
 from sft.errors import ConfigError, SFTError
 from sft.runs.events import KINDS, EventLog
 from sft.trackers import alerts
-from sft.trackers.follow import follow, send
+from sft.trackers.follow import follow
+from sft.trackers.session import send
 from tracked import begin, end, new_run, webhook
 
 PROGRAM = """
@@ -183,13 +184,13 @@ def test_a_program_that_hangs_is_killed_with_what_it_started(tmp_path, monkeypat
 @pytest.mark.parametrize("command", ["", " ", "'open quote"])
 def test_a_command_that_is_none_is_an_error_at_once(tmp_path, command):
     with pytest.raises(ConfigError, match=r"alerts\.command"):
-        alerts.words_of(command)
+        alerts.arguments_of(command)
 
 
 def test_no_shell_reads_the_command(tmp_path):
     run, _ = new_run(tmp_path / "run")
     with pytest.raises(alerts.AlertError, match="cannot be started"):
-        alerts.start_program(alerts.words_of(f"'touch {tmp_path}/x; true'"), {}, run)
+        alerts.start_program(alerts.arguments_of(f"'touch {tmp_path}/x; true'"), {}, run)
     assert not (tmp_path / "x").exists()
 
 

@@ -11,18 +11,17 @@ from sft.runs.events import EventLog
 from sft.runs.run_dir import RunDir
 from sft.trackers import TRACKERS
 from sft.trackers import follow as following
-from sft.trackers.base import headline, numbers, tidy
-from sft.trackers.follow import flat_settings, follow, send
+from sft.trackers.base import Tracker, numbers, printable_event, summary_values
+from sft.trackers.follow import follow
+from sft.trackers.session import flat_settings, send
 from tracked import begin, cut_back, end, eval_record, new_run, sft, write_steps
 
 STEPS = [(0, "evaluation"), *((s, k) for s in range(1, 13) for k in ("step", "evaluation"))]
 WHOLE = [(s, k) for s, k in STEPS if k == "step" or s % 4 == 0]
 
 
-class Kept:
+class Kept(Tracker):
     """A service that keeps what it gets over all attempts, and can be told to fail or hang."""
-
-    confirms = True
 
     def __init__(self):
         self.records, self.events, self.ends, self.states = [], [], [], []
@@ -182,7 +181,7 @@ def test_a_service_that_confirms_at_the_end_only_gets_all_of_it_again(tmp_path, 
 
 
 def test_what_was_taken_before_an_error_is_not_sent_again(tmp_path, service, monkeypatch):
-    monkeypatch.setattr("sft.trackers.place.BATCH", 5)
+    monkeypatch.setattr("sft.trackers.position.BATCH", 5)
     run, config = new_run(tmp_path / "run")
     write_steps(run, 1, 12)
     end(run)
@@ -311,14 +310,16 @@ def test_numbers_of_a_record():
 
 
 def test_texts_of_an_event_and_a_summary_are_short_and_harmless():
-    event = tidy({"kind": "note", "text": "\ud800\x07" + "x" * 5000, "step": 1})
+    event = printable_event({"kind": "note", "text": "\ud800\x07" + "x" * 5000, "step": 1})
     assert event["text"].startswith("?�x")
     assert len(event["text"]) == 2000
-    assert headline({"stopped": "\x1b]0;x", "guards": [{"guard": "g", "verdict": "alarm"}]}) == {
+    assert summary_values(
+        {"stopped": "\x1b]0;x", "guards": [{"guard": "g", "verdict": "alarm"}]}
+    ) == {
         "stopped": "�]0;x",
         "guard/g": "alarm",
     }
-    assert headline({"guards": 3, "best": []}) == headline(None) == {}
+    assert summary_values({"guards": 3, "best": []}) == summary_values(None) == {}
 
 
 def test_the_command_line_names_the_tracker_that_was_meant(tmp_path):

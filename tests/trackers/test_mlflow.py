@@ -5,8 +5,9 @@ import math
 import pytest
 
 from sft.runs.events import EventLog
-from sft.trackers.follow import follow, send
+from sft.trackers.follow import follow
 from sft.trackers.installed import missing
+from sft.trackers.session import send
 from tracked import SIX, begin, cut_back, end, new_run, step_record, write_steps
 
 if missing("mlflow"):

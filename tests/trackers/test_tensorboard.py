@@ -5,7 +5,8 @@ import math
 import pytest
 
 from sft.runs.events import EventLog
-from sft.trackers.follow import follow, send
+from sft.trackers.follow import follow
+from sft.trackers.session import send
 from tracked import SIX, begin, cut_back, end, new_run, step_record, write_steps
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -36,6 +36,11 @@ class TrackersConfig(Section):
     wandb: bool = Field(False, description="Send to Weights & Biases.")
     mlflow: bool = Field(False, description="Send to MLflow, at `MLFLOW_TRACKING_URI`.")
     trackio: bool = Field(False, description="Write to the local store of Trackio.")
+    custom: list[str] = Field(
+        default_factory=list,
+        description="Trackers of your own: `path.py:class`, or the name of an entry point in the "
+        "group `sft.trackers` (docs/extending.md).",
+    )
     project: str = Field(
         "sft", min_length=1, description="Project (MLflow: experiment) of the run."
     )

@@ -1,49 +1,38 @@
-"""Where records are shown while a run goes on: the terminal, services, alerts."""
+"""Services that follow a run: a tracker is one file here, and one line in `TRACKERS`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sft.trackers.base import Tracker
 
 
-def _tensorboard() -> Tracker:
-    from sft.trackers.tensorboard import TensorBoard
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Makes a tracker of `sft.trackers`; its file, and with it its library, is loaded then.
 
-    return TensorBoard()
+    `packages` are those that may bring the library, `oldest` is the version that is known to do.
+    """
 
+    module: str
+    kind: str
+    packages: tuple[str, ...] = ()
+    oldest: tuple[int, int] = (0, 0)
 
-def _wandb() -> Tracker:
-    from sft.trackers.wandb import Wandb
-
-    return Wandb()
-
-
-def _mlflow() -> Tracker:
-    from sft.trackers.mlflow import Mlflow
-
-    return Mlflow()
-
-
-def _trackio() -> Tracker:
-    from sft.trackers.trackio import Trackio
-
-    return Trackio()
+    def __call__(self) -> Tracker:
+        """A new tracker."""
+        tracker: Tracker = getattr(import_module(f"sft.trackers.{self.module}"), self.kind)()
+        return tracker
 
 
-def _alerts() -> Tracker:
-    from sft.trackers.alerts import Alerts
-
-    return Alerts()
-
-
-# A tracker's library is loaded when it is made, and not before.
 TRACKERS: dict[str, Callable[[], Tracker]] = {
-    "tensorboard": _tensorboard,
-    "wandb": _wandb,
-    "mlflow": _mlflow,
-    "trackio": _trackio,
-    "alerts": _alerts,
+    "tensorboard": Library("tensorboard", "TensorBoard", ("tensorboard",), (2, 16)),
+    "wandb": Library("wandb", "Wandb", ("wandb",), (0, 27)),
+    "mlflow": Library("mlflow", "Mlflow", ("mlflow-skinny", "mlflow"), (3, 0)),
+    "trackio": Library("trackio", "Trackio", ("trackio",), (0, 30)),
+    "alerts": Library("alerts", "Alerts"),
 }

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
 
 from sft.errors import ConfigError
 from sft.runs.run_dir import RunDir
-from sft.trackers.place import everything
+from sft.trackers.base import Tracker
+from sft.trackers.position import records_of
 
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, which may be secret
 TRIES = 3
 TIMEOUT = 10.0  # seconds of one try
 COMMAND_TIMEOUT = 30.0
@@ -28,10 +31,8 @@ class AlertError(Exception):
     """An alert was not delivered. Its text names no address: that may be a secret."""
 
 
-class Alerts:
-    """Follows the events only. A channel that was told is not told again when the other fails."""
-
-    confirms = True
+class Alerts(Tracker):
+    """Follows the events only. A channel that has an event is spared when the other fails."""
 
     def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
         """Read where to alert.
@@ -40,16 +41,13 @@ class Alerts:
             ConfigError: the address or the command cannot be used.
         """
         alerts = config["alerts"]
-        self._url = address(alerts["webhook"]) if alerts["webhook"] else None
-        self._command = words_of(alerts["command"]) if alerts["command"] else None
+        self._url = webhook_address(alerts["webhook"]) if alerts["webhook"] else None
+        self._command = arguments_of(alerts["command"]) if alerts["command"] else None
         self._on = alerts["on"]
         self._run, self._name = run, config["name"]
         # Nobody wants to hear of all that happened before alerts were asked for.
         state.setdefault("since", config["since"] or last_start(run))
         self._state = state
-
-    def record(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Metrics are no alerts."""
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Alert, if it was asked for.
@@ -59,30 +57,24 @@ class Alerts:
         """
         if event.get("kind") not in self._on or str(event.get("time", "")) < self._state["since"]:
             return
-        told: list[str] = self._state.setdefault("told", [])
-        if self._url and "webhook" not in told:
+        delivered: list[str] = self._state.setdefault("delivered", [])
+        if self._url and "webhook" not in delivered:
             post(self._url, message(event, self._name))
-            told.append("webhook")
-        if self._command and "command" not in told:
-            told.append("command")  # a program that fails is not started twice
+            delivered.append("webhook")
+        if self._command and "command" not in delivered:
+            delivered.append("command")  # a program that fails is not started twice
             start_program(self._command, event, self._run)
-        self._state["told"] = []
-
-    def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
-        """The end is an event, too."""
-
-    def abandon(self) -> None:
-        """A request that hangs does not delay the end of the process."""
+        self._state["delivered"] = []
 
 
-def address(text: str) -> str:
+def webhook_address(text: str) -> str:
     """The address of a webhook; `$NAME` is read from the environment."""
     if text.startswith("$"):
         name = text[1:].strip("{}")
         text = os.environ.get(name, "")
         if not text:
             raise ConfigError(f"alerts.webhook: the environment variable {name} is not set")
-    parts = urllib.parse.urlsplit(text)
+    parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
             "alerts.webhook: expected an address that begins with https:// or http://"
@@ -90,20 +82,20 @@ def address(text: str) -> str:
     return text
 
 
-def words_of(command: str) -> list[str]:
-    """The words of a command line; no shell reads it."""
+def arguments_of(command: str) -> list[str]:
+    """A command line as a list of arguments; no shell reads it."""
     try:
-        words = shlex.split(command)
+        arguments = shlex.split(command)
     except ValueError as error:
         raise ConfigError(f"alerts.command: {error}") from None
-    if not words:
+    if not arguments:
         raise ConfigError("alerts.command: is empty")
-    return words
+    return arguments
 
 
 def last_start(run: RunDir) -> str:
     """When the newest attempt began."""
-    starts = [event for event in everything(run.events) if event.get("kind") == "started"]
+    starts = [event for event in records_of(run.events) if event.get("kind") == "started"]
     return str(starts[-1].get("time", "")) if starts else ""
 
 
@@ -127,42 +119,28 @@ def message(event: Mapping[str, Any], run: str) -> dict[str, Any]:
     }
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect could lead to another scheme or host, and would turn the POST into a GET."""
-
-    def redirect_request(self, *_arguments: Any, **_more: Any) -> None:
-        return None
-
-
 def post(url: str, body: Mapping[str, Any]) -> None:
-    """POST the body as JSON, in at most `TRIES` tries.
+    """POST the body as JSON, in at most `TRIES` tries. Redirects, which may lead anywhere, fail.
 
     Raises:
         AlertError: no try succeeded.
     """
-    request = urllib.request.Request(
-        url,
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json", "User-Agent": "sft"},
-        method="POST",
-    )
-    opener = urllib.request.build_opener(_NoRedirects)
     problem = ""
     for number in range(TRIES):
         time.sleep(0.5 * number)
         try:
-            with opener.open(request, timeout=TIMEOUT):
-                return
-        except urllib.error.HTTPError as error:
-            error.close()
-            problem = f"the webhook answered {error.code}"
-        except (OSError, ValueError) as error:
-            what = getattr(error, "reason", None) or error
-            problem = f"the webhook cannot be reached ({type(what).__name__})"
+            with httpx.stream(
+                "POST", url, json=body, headers={"User-Agent": "sft"}, timeout=TIMEOUT
+            ) as response:
+                if response.is_success:
+                    return
+                problem = f"the webhook answered {response.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            problem = f"the webhook cannot be reached ({type(error).__name__})"
     raise AlertError(problem)
 
 
-def start_program(words: Sequence[str], event: Mapping[str, Any], run: RunDir) -> None:
+def start_program(arguments: Sequence[str], event: Mapping[str, Any], run: RunDir) -> None:
     """Start the program: `SFT_...` in its environment, the event as JSON on its stdin.
 
     Raises:
@@ -176,10 +154,10 @@ def start_program(words: Sequence[str], event: Mapping[str, Any], run: RunDir) -
         "SFT_STEP": "" if step is None else str(step),
         "SFT_LEVEL": str(event.get("level", "")),
     }
-    program = f"alerts.command ({words[0]})"
+    program = f"alerts.command ({arguments[0]})"
     try:
         process = subprocess.Popen(
-            words,
+            arguments,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from sft.runs.metrics import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
@@ -13,15 +13,15 @@ from sft.texts.shown import printable
 MOST_TEXT = 2000  # characters of an event that are sent
 
 
-class Tracker(Protocol):
-    """A service that is told of a run. Whatever is raised here never reaches training.
+class Tracker:
+    """A service that follows a run. Whatever is raised here never reaches training.
 
     All but `abandon` are called from one thread, and may take as long as they like.
     """
 
     # Whether `record` returns only when the service (or its file) has what it was given. If not,
     # only `finish` says so, and after an interruption everything since `start` is given again.
-    confirms: bool
+    confirms = True
 
     def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
         """Connect. What is put into `state` (JSON) is there again when the run goes on.
@@ -46,20 +46,20 @@ class Tracker(Protocol):
 
 def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a record, by metric name; nested ones as `loss_by_source/<name>`."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found |= {clean(f"{name}/{inner}"): n for inner, n in numbers(value).items()}
+            values |= {clean(f"{name}/{inner}"): n for inner, n in numbers(value).items()}
         elif isinstance(value, str) and name.endswith(NONFINITE_SUFFIX):
             with suppress(ValueError):
-                found[clean(name.removesuffix(NONFINITE_SUFFIX))] = float(value)
+                values[clean(name.removesuffix(NONFINITE_SUFFIX))] = float(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             with suppress(OverflowError):  # an integer beyond any float
-                found[clean(name)] = float(value)
-    return found
+                values[clean(name)] = float(value)
+    return values
 
 
-def tidy(event: Mapping[str, Any]) -> dict[str, Any]:
+def printable_event(event: Mapping[str, Any]) -> dict[str, Any]:
     """The event with every text in it fit to be shown."""
     return {
         name: clean(value)[:MOST_TEXT] if isinstance(value, str) else value
@@ -72,20 +72,20 @@ def clean(text: str) -> str:
     return printable(text.encode("utf-8", "replace").decode())
 
 
-def headline(summary: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a service keeps of `summary.json`: short texts and numbers by name."""
+def summary_values(summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a service is given of `summary.json`: short texts and numbers by name."""
     summary = summary or {}
-    found = {name: summary.get(name) for name in ("steps", "best_step", "stopped", "verified")}
+    values = {name: summary.get(name) for name in ("steps", "best_step", "stopped", "verified")}
     for part in ("best", "test"):
-        values = summary.get(part)
-        if isinstance(values, Mapping):
-            found |= {f"{part}/{n}": v for n, v in numbers(values).items() if n != "step"}
+        record = summary.get(part)
+        if isinstance(record, Mapping):
+            values |= {f"{part}/{n}": v for n, v in numbers(record).items() if n != "step"}
     guards = summary.get("guards")
     for finding in guards if isinstance(guards, list) else []:
         if isinstance(finding, Mapping):
-            found[f"guard/{finding.get('guard')}"] = finding.get("verdict")
+            values[f"guard/{finding.get('guard')}"] = finding.get("verdict")
     return {
         clean(name): clean(value)[:500] if isinstance(value, str) else value
-        for name, value in found.items()
+        for name, value in values.items()
         if isinstance(value, str | int | float)
     }

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
+
+if TYPE_CHECKING:
+    from sft.config import Config
+    from sft.runs.run_dir import RunDir
+
+_SECTIONS = ("trackers", "alerts")
 
 
 @click.command()
 @click.argument("run", type=click.Path())
-@click.option("--to", "name", required=True, help="tensorboard, wandb, mlflow, trackio or alerts.")
+@click.option(
+    "--to",
+    "name",
+    required=True,
+    help="tensorboard, wandb, mlflow, trackio, alerts, or your own: ./my_tracker.py:MyTracker.",
+)
 @click.option("--project", help="Project (MLflow: experiment) there; default: the run's own.")
 def track(run: str, name: str, project: str | None) -> None:
     """Send RUN, finished or not, to a tracker: whatever that one has not got yet."""
-    from sft.trackers.send import track as send
+    from sft.runs.run_dir import RunDir
+    from sft.trackers.session import send
 
-    click.echo(send(run, name, project))
+    folder = RunDir.find(run)
+    count = send(folder, name, _config_of(folder, project))
+    click.echo(
+        f"alerts sent: {count:,}" if name == "alerts" else f"records sent to {name}: {count:,}"
+    )
+
+
+def _config_of(run: RunDir, project: str | None) -> Config:
+    """The trackers and alerts of a run; the defaults for a run that knows neither."""
+    from sft.config import load_config, parse_yaml
+    from sft.errors import ConfigError
+
+    values: dict[str, Any] = {}
+    try:
+        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
+    except (OSError, UnicodeDecodeError, ConfigError):
+        saved = None
+    if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
+        values = {part: saved["config"][part] for part in _SECTIONS if part in saved["config"]}
+    return load_config(values, {"trackers.project": project} if project else {})

@@ -14,24 +14,22 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.tracking import MlflowClient
 
 from sft.runs.run_dir import RunDir
-from sft.trackers.base import headline
+from sft.trackers.base import Tracker, summary_values
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_TOLD = ("watch", "alarm", "stopped", "interrupted", "failed")
+_EVENTS = ("watch", "alarm", "stopped", "interrupted", "failed")
 _MOST_METRICS = 1000  # of one request
 _MOST_PARAMS = 100
 _MOST_TEXT = 500  # characters; newer servers take more
 _NOT_IN_NAMES = re.compile(r"[^\w. /-]", re.ASCII)
 
 
-class Mlflow:
+class Mlflow(Tracker):
     """One run of MLflow, which every attempt continues.
 
     A request that is repeated because its answer was lost changes nothing: the records have the
     same times again.
     """
-
-    confirms = True
 
     def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
         """Begin or continue the run, in the experiment called as `trackers.project`."""
@@ -43,16 +41,15 @@ class Mlflow:
         project = config["project"]
         if project == "sft":
             project = os.environ.get("MLFLOW_EXPERIMENT_NAME") or project
-        found = self._client.get_experiment_by_name(project)
-        experiment = found.experiment_id if found else self._client.create_experiment(project)
-        made = self._client.create_run(experiment, run_name=config["name"])
-        self._id = state["run_id"] = made.info.run_id
+        known = self._client.get_experiment_by_name(project)
+        experiment = known.experiment_id if known else self._client.create_experiment(project)
+        created = self._client.create_run(experiment, run_name=config["name"])
+        self._id = state["run_id"] = created.info.run_id
         params = [
             Param(_name(key), _short(value if isinstance(value, str) else json.dumps(value)))
             for key, value in config["settings"].items()
         ]
-        for start in range(0, len(params), _MOST_PARAMS):
-            self._client.log_batch(self._id, params=params[start : start + _MOST_PARAMS])
+        self._log("params", params, _MOST_PARAMS)
 
     def record(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Metrics under the names of `metrics.jsonl`, at the step of the record."""
@@ -62,13 +59,12 @@ class Mlflow:
             for name, value in record.items()
             if name not in ("step", "time")
         ]
-        for start in range(0, len(metrics), _MOST_METRICS):
-            self._client.log_batch(self._id, metrics=metrics[start : start + _MOST_METRICS])
+        self._log("metrics", metrics, _MOST_METRICS)
 
     def event(self, event: Mapping[str, Any]) -> None:
         """A tag `sft.<kind>` (`sft.alarm.overfitting`) with the newest text of that kind."""
         kind = event.get("kind")
-        if kind in _TOLD:
+        if kind in _EVENTS:
             guard = event.get("guard")
             name = f"sft.{kind}.{guard}" if guard else f"sft.{kind}"
             text = f"step {event.get('step')}: {event.get('text')}"
@@ -76,14 +72,17 @@ class Mlflow:
 
     def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
         """The summary as tags, and the status."""
-        tags = [RunTag(_name(f"sft.{n}"), _short(str(v))) for n, v in headline(summary).items()]
-        for start in range(0, len(tags), _MOST_PARAMS):
-            self._client.log_batch(self._id, tags=tags[start : start + _MOST_PARAMS])
+        tags = [
+            RunTag(_name(f"sft.{n}"), _short(str(v))) for n, v in summary_values(summary).items()
+        ]
+        self._log("tags", tags, _MOST_PARAMS)
         if status in _STATUS:
             self._client.set_terminated(self._id, _STATUS[status], round(time.time() * 1000))
 
-    def abandon(self) -> None:
-        """A request that hangs does not delay the end of the process."""
+    def _log(self, kind: str, items: Sequence[Any], most: int) -> None:
+        """In requests of at most `most` items."""
+        for start in range(0, len(items), most):
+            self._client.log_batch(self._id, **{kind: items[start : start + most]})
 
 
 def _name(name: str) -> str:

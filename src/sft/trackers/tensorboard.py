@@ -1,6 +1,6 @@
 """TensorBoard: event files in `trackers/tensorboard` of the run.
 
-Scalars are 32-bit floats there. Their wall time is that of `Place`: when the run began, plus the
+Scalars are 32-bit floats there. Their wall time is that of `Position`: when the run began, plus the
 time it trained.
 """
 
@@ -25,16 +25,14 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from sft.runs.run_dir import RunDir
-from sft.trackers.base import headline
+from sft.trackers.base import Tracker, summary_values
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+.!|~$&-])")
-_TOLD = ("started", "resumed", "watch", "alarm", "stopped", "interrupted", "failed", "finished")
+_EVENTS = ("started", "resumed", "watch", "alarm", "stopped", "interrupted", "failed", "finished")
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Writes one event file for each attempt; TensorBoard reads them as one run."""
-
-    confirms = True
 
     def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
         """Begin a file, with the settings of the run as text."""
@@ -48,8 +46,8 @@ class TensorBoard:
         self._step = 0
         self._write([Event(wall_time=began, file_version="brain.Event:2")])
         if state["files"] == 1 and config["settings"]:
-            rows = [f"| {_plain(k)} | {_plain(json.dumps(v))} |" for k, v in _sorted(config)]
-            self._write([_text("config", "\n".join(["| setting | value |", "|---|---|", *rows]))])
+            values = {name: json.dumps(value) for name, value in config["settings"].items()}
+            self._write([_text("config", _table("setting", values))])
 
     def record(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Scalars under the names of `metrics.jsonl`."""
@@ -72,7 +70,7 @@ class TensorBoard:
     def event(self, event: Mapping[str, Any]) -> None:
         """Text under `events/<kind>`."""
         kind = event.get("kind")
-        if kind in _TOLD:
+        if kind in _EVENTS:
             step = event.get("step")
             at = step if isinstance(step, int) else self._step
             text = _plain(str(event.get("text", "")))
@@ -80,10 +78,9 @@ class TensorBoard:
 
     def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
         """The summary as text."""
-        rows = [f"| {_plain(name)} | {_plain(str(v))} |" for name, v in headline(summary).items()]
-        if rows:
-            table = "\n".join(["| summary | value |", "|---|---|", *rows])
-            self._write([_text("summary", table, self._step)])
+        values = summary_values(summary)
+        if values:
+            self._write([_text("summary", _table("summary", values), self._step)])
         self._file.close()
 
     def abandon(self) -> None:
@@ -91,16 +88,17 @@ class TensorBoard:
         self._file.close()
 
     def _write(self, events: Iterable[Event]) -> None:
-        whole = io.BytesIO()
-        writer = RecordWriter(whole)
+        buffer = io.BytesIO()
+        writer = RecordWriter(buffer)
         for event in events:
             writer.write(event.SerializeToString())
-        if self._file.write(whole.getbuffer()) != whole.tell():
+        if self._file.write(buffer.getbuffer()) != buffer.tell():
             raise OSError("the disk took only a part of it")
 
 
-def _sorted(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return list(config["settings"].items())
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    rows = [f"| {_plain(name)} | {_plain(str(value))} |" for name, value in values.items()]
+    return "\n".join([f"| {title} | value |", "|---|---|", *rows])
 
 
 def _text(tag: str, text: str, step: int = 0, wall_time: float | None = None) -> Event:

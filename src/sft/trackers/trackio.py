@@ -17,15 +17,14 @@ from trackio.sqlite_storage import SQLiteStorage
 
 from sft.errors import ConfigError
 from sft.runs.run_dir import RunDir
+from sft.trackers.base import Tracker
 
 _LEVELS = {"warning": "warn", "error": "error"}
-_TOLD = ("watch", "alarm", "stopped", "interrupted", "failed", "finished")
+_EVENTS = ("watch", "alarm", "stopped", "interrupted", "failed", "finished")
 
 
-class Trackio:
+class Trackio(Tracker):
     """One run of Trackio, which every attempt continues."""
-
-    confirms = True
 
     def start(self, run: RunDir, config: Mapping[str, Any], state: dict[str, Any]) -> None:
         """Nothing is written before the first record.
@@ -68,7 +67,7 @@ class Trackio:
     def event(self, event: Mapping[str, Any]) -> None:
         """An alert in Trackio."""
         kind = event.get("kind")
-        if kind not in _TOLD:
+        if kind not in _EVENTS:
             return
         step = event.get("step")
         SQLiteStorage.bulk_alert(
@@ -80,12 +79,6 @@ class Trackio:
             timestamps=[str(event.get("time"))],
             alert_ids=[self._digest(kind, event.get("time"), event.get("text"))],
         )
-
-    def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
-        """Runs of Trackio have no status; the last alert tells it."""
-
-    def abandon(self) -> None:
-        """Nothing waits for a file."""
 
     def _digest(self, *parts: Any) -> str:
         return hashlib.sha256(repr((self._where["run_id"], parts)).encode()).hexdigest()[:32]

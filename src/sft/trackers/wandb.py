@@ -17,13 +17,13 @@ from typing import Any
 import wandb
 
 from sft.runs.run_dir import RunDir
-from sft.trackers.base import headline
+from sft.trackers.base import Tracker, summary_values
 
 _ALERTS = {"alarm": "WARN", "stopped": "WARN", "failed": "ERROR"}
 _SERVICE = b"wandb-core"
 
 
-class Wandb:
+class Wandb(Tracker):
     """One run of wandb, which every attempt continues."""
 
     confirms = False
@@ -41,9 +41,9 @@ class Wandb:
         )
         wandb.setup(settings=settings)
         run.trackers.mkdir(exist_ok=True)
-        given = config["project"] != "sft" or "WANDB_PROJECT" not in os.environ
+        from_environment = config["project"] == "sft" and "WANDB_PROJECT" in os.environ
         self._run = wandb.init(
-            project=config["project"] if given else None,
+            project=None if from_environment else config["project"],
             name=None if "WANDB_NAME" in os.environ else config["name"],
             dir=None if "WANDB_DIR" in os.environ else str(run.trackers),
             id=state["id"],
@@ -73,7 +73,7 @@ class Wandb:
 
     def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
         """Wait until everything is uploaded."""
-        self._run.summary.update({**headline(summary), "status": status})
+        self._run.summary.update({**summary_values(summary), "status": status})
         self._run.finish(exit_code=0 if status in ("finished", "running") else 1)
         self._state["rows"] = self._rows
 
@@ -94,13 +94,13 @@ class Wandb:
 
 def _services() -> set[int]:
     """wandb's processes that this one started (Linux; elsewhere none are found)."""
-    found = set()
+    processes = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, IndexError):
             parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
             if parent == str(os.getpid()) and _SERVICE in (folder / "cmdline").read_bytes():
-                found.add(int(folder.name))
-    return found
+                processes.add(int(folder.name))
+    return processes
 
 
 _FOREIGN = _services()  # of code that used wandb before us

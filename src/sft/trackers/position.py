@@ -1,0 +1,168 @@
+"""How far a tracker has come with a run: `trackers/<label>.json` in the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sft.disk import write_json
+from sft.runs.run_dir import RunDir
+from sft.runs.tail import Tail
+from sft.trackers.base import numbers
+
+BATCH = 500  # records handed over at once, so that memory is bounded
+
+
+class _Metrics(BaseModel):
+    offset: int = Field(default=0, ge=0)
+    mark: str = ""  # a digest of what stands before `offset`
+    last: dict[str, int] = {}  # kind of record -> the last step that was sent
+    clock: tuple[float, float, float] | None = None  # first moment, then seconds of both kinds
+
+
+class _Events(BaseModel):
+    offset: int = Field(default=0, ge=0)
+
+
+class _Saved(BaseModel):
+    """The file of a position."""
+
+    metrics: _Metrics = _Metrics()
+    events: _Events = _Events()
+    state: dict[str, Any] = {}
+    ended: str | None = None
+
+
+class Position:
+    """A position in `metrics.jsonl` and `events.jsonl`, and what the tracker keeps for itself.
+
+    A resumed run cuts `metrics.jsonl` back and writes it anew. So the position also holds the last
+    step of each kind of record that was sent, and what comes up to it is left out.
+    """
+
+    def __init__(self, run: RunDir, label: str) -> None:
+        self._run = run
+        self._path = run.trackers / f"{label}.json"
+        self._saved = _read(self._path)
+        self.state, self.ended = self._saved.state, self._saved.ended
+        metrics = self._saved.metrics
+        self._last, self._clock = dict(metrics.last), metrics.clock
+        # Cut back and grown again: from its beginning, as the steps tell what was sent.
+        same = metrics.mark == _mark(run.metrics, metrics.offset)
+        self._metrics = Tail(run.metrics, metrics.offset if same else 0)
+        self._events = Tail(run.events, self._saved.events.offset)
+
+    def new_records(self) -> list[dict[str, Any]]:
+        """At most `BATCH` records that were not sent: numbers by name, `step` and `time`."""
+        while True:
+            records = self._metrics.read(BATCH)
+            if self._metrics.was_cut:
+                self._metrics = Tail(self._run.metrics)
+                continue
+            new = [self._timed(record) for record in records if self._is_new(record)]
+            if new or not records:
+                return new
+
+    def new_events(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Batches of events that were not sent, with the offset at which each batch begins."""
+        while True:
+            start = self._events.offset
+            events = self._events.read(BATCH)
+            if not events:
+                return
+            yield start, events
+
+    def back_to(self, start: int, count: int) -> None:
+        """As if only `count` events after the offset `start` had been read."""
+        self._events = Tail(self._run.events, start)
+        self._events.read(count)
+
+    def confirm(self, ended: str | None = None) -> None:
+        """Save: everything read so far was sent, at the end with how the run `ended`."""
+        offset = self._metrics.offset
+        mark = _mark(self._run.metrics, offset)
+        self._saved.ended = ended
+        self._saved.metrics = _Metrics(
+            offset=offset, mark=mark, last=dict(self._last), clock=self._clock
+        )
+        self.confirm_events()
+
+    def confirm_events(self) -> None:
+        """Save: the events read so far were sent, and what the tracker wants to remember."""
+        self._saved.events, self._saved.state = _Events(offset=self._events.offset), self.state
+        self._path.parent.mkdir(exist_ok=True)
+        write_json(self._path, self._saved.model_dump())
+
+    def _is_new(self, record: Mapping[str, Any]) -> bool:
+        kind = "evaluation" if "eval_seconds" in record else "step" if "loss" in record else "other"
+        step = record.get("step")
+        if not isinstance(step, int) or step <= self._last.get(kind, -1):
+            return False
+        self._last[kind] = step
+        return True
+
+    def _timed(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The numbers of a record with its time: the run's first moment, and what it ran since.
+
+        So a record that is sent twice has the same time, and a pause leaves no gap.
+        """
+        values = numbers(record)
+        if "loss" not in record and self._last.get("step", -1) >= record["step"]:
+            values.pop("epoch", None)  # the record of the step has told it already
+        if self._clock is None:
+            self._clock = (_first_moment(self._run), 0.0, 0.0)
+        began, trained, evaluated = self._clock
+        evaluated += _seconds(values, "eval_seconds")
+        trained = max(trained, _seconds(values, "seconds"))
+        self._clock = (began, trained, evaluated)
+        return {**values, "step": record["step"], "time": began + trained + evaluated}
+
+
+def _read(path: Path) -> _Saved:
+    """It may hold anything: it only says where to go on, and all begins anew where it does not."""
+    try:
+        return _Saved.model_validate_json(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return _Saved()
+
+
+def records_of(path: Path) -> Iterator[dict[str, Any]]:
+    """All whole records of a file that may be missing, or torn at its end."""
+    tail = Tail(path)
+    while records := tail.read(BATCH):
+        yield from records
+
+
+def _first_moment(run: RunDir) -> float:
+    """When the first attempt began; of an old run, when its config was written."""
+    for event in records_of(run.events):
+        with suppress(KeyError, TypeError, ValueError):
+            return datetime.fromisoformat(event["time"]).timestamp()
+    for path in (run.config, run.metrics):
+        with suppress(OSError):
+            return path.stat().st_mtime
+    return time.time()
+
+
+def _seconds(values: Mapping[str, float], name: str) -> float:
+    """A duration; 0 where it is none that can be."""
+    seconds = values.get(name, 0.0)
+    return seconds if 0.0 <= seconds < 1e10 else 0.0
+
+
+def _mark(path: Path, offset: int) -> str:
+    """A digest of what stands before `offset`: equal only where that is still the same."""
+    try:
+        with open(path, "rb") as file:
+            start = max(0, offset - 256)
+            file.seek(start)
+            return hashlib.sha256(file.read(offset - start)).hexdigest()[:16]
+    except OSError:
+        return ""
