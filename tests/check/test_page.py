@@ -9,13 +9,15 @@ import pytest
 
 from check.payloads import PAYLOADS, poisoned
 from check.reports import BARE, FILE, FULL, LENGTHS, SMALL, place, view, views
-from sft.check.page import MAX_VIEW_BYTES, as_json, percent, render_page, visible, write_page
+from sft.check.page import MAX_VIEW_BYTES, render_page, write_page
 from sft.check.report import AccountLine
 from sft.curate.finding import DataFinding
 from sft.data.template.pieces import Piece
 from sft.errors import ConfigError
+from sft.report.pictures import bar_heights
+from sft.texts.shown import as_json, percent, visible
 
-VOID = {"meta", "link", "input", "br"}
+VOID = {"meta", "link", "input", "br", "img", "source"}
 
 
 class Page(HTMLParser):
@@ -83,7 +85,7 @@ def test_sections_stand_in_order_and_say_what_was_found(full):
     assert "Fix --set data.deduplicate=true Copy" in full.text("findings")
     assert "8 edited, and trained on its opener 'Sure!' is taken off" in full.text("account")
     assert "59 % of the tokens are trained: 155,912 of 262,144." in full.text("lengths")
-    assert "max_seq_len 2,048 →" in full.text("lengths")
+    assert "max_seq_len 2,048" in picture(full)["alt"]
     assert "it lies beyond this axis" in full.text("lengths")
     assert "stops by itself yes, generation_config.json" in full.text("template")
     assert "memory 5.1 GB at most" in full.text("estimate")
@@ -96,6 +98,12 @@ def test_sections_stand_in_order_and_say_what_was_found(full):
     assert "AUC of 0.87" in full.text("usage")
     assert "3.42 3.21 1.24 88" in full.text("suspicious")
     assert "2 rows spell a special token" in full.text("notes")
+
+
+def picture(page):
+    """Attributes of the one picture of the page, the lengths on a wide screen."""
+    (found,) = (attrs for tag, attrs in page.tags if tag == "img")
+    return found
 
 
 def test_what_was_not_measured_is_said():
@@ -180,7 +188,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(full):
     for tag, attrs in full.tags:
         assert not [name for name in attrs if name.startswith("on") or name == "style"], tag
         for name in ("src", "href", "action", "srcset", "data"):
-            assert attrs.get(name, "#").startswith("#") or attrs == {
+            assert attrs.get(name, "#").startswith(("#", "data:image/svg")) or attrs == {
                 "rel": "icon",
                 "href": "data:,",
             }
@@ -212,9 +220,10 @@ def test_the_policy_allows_this_script_and_this_style_only(full):
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_text_of_the_data_never_becomes_a_tag_or_an_attribute(full, payload):
-    page = Page(render_page(poisoned(SMALL, payload)))
+    undrawn = replace(SMALL, lengths=None)  # the picture takes the time and holds no text
+    page = Page(render_page(poisoned(undrawn, payload)))
     same = re.sub(r"[^\s:#]", "x", visible(payload))  # the page parts a place at these
-    harmless = Page(render_page(poisoned(SMALL, same)))
+    harmless = Page(render_page(poisoned(undrawn, same)))
     assert page.shape == harmless.shape
     assert page.inline["script"][1:] == full.inline["script"][1:]
     assert page.inline["style"] == full.inline["style"]
@@ -260,22 +269,22 @@ def test_a_share_is_0_or_100_only_when_it_is(share, text):
     assert percent(share) == text
 
 
-def test_a_limit_that_is_near_is_drawn_to_scale():
-    page = Page(render_page(replace(FULL, lengths=replace(LENGTHS, max_seq_len=1200))))
-    lines = [a for tag, a in page.tags if tag == "line" and a["class"] == "limit"]
-    bars = [a for tag, a in page.tags if tag == "rect" and a["class"] == "bar all" and "x" in a]
-    last = max(float(a["x"]) + float(a["width"]) for a in bars[:23])
-    assert last == pytest.approx(1 + 910 * 1104 / 1200 - 1, abs=0.2)
-    assert [float(a["x1"]) for a in lines] == [911.0, 331.0]
-    assert "max_seq_len 1,200" in page.text("lengths")
-    assert "beyond this axis" not in page.text("lengths") and "→" not in page.text("lengths")
+def drawn(page):
+    return base64.b64decode(picture(page)["src"].partition("base64,")[2]).decode()
 
 
-def test_bars_are_as_high_as_their_counts(full):
-    bars = [a for tag, a in full.tags if tag == "rect" and a["class"] == "bar trained"]
-    counts = [count for count in LENGTHS.trained_counts if count]
-    heights = [float(a["height"]) for a in bars[: len(counts)]]
-    assert heights == pytest.approx([max(84 * n / max(counts), 1.5) for n in counts], abs=0.06)
+def test_a_limit_that_is_near_is_drawn_to_scale(full):
+    near = Page(render_page(replace(FULL, lengths=replace(LENGTHS, max_seq_len=1200))))
+    assert "max_seq_len 1,200" in drawn(near) and "→" not in drawn(near)
+    assert "beyond this axis" not in near.text("lengths")
+    assert "max_seq_len 2,048 →" in drawn(full)
+    lines = [svg.count("stroke: #a5231b") for svg in (drawn(near), drawn(full))]
+    assert lines == [1, 0]
+
+
+def test_a_row_among_thousands_is_seen_too():
+    assert bar_heights([0, 1, 5000]) == [0.0, 90.0, 5000]
+    assert bar_heights([0]) == [0.0]
 
 
 def test_lengths_of_a_single_empty_row_do_not_divide_by_zero():

@@ -14,7 +14,7 @@ import pytest
 from served import Server, add, step_record, write_run
 from sft.dashboard.answers import ANSWERS
 from sft.dashboard.folders import DEPTH, Folders, search
-from sft.dashboard.server import STATIC, VIEWS
+from sft.dashboard.server import BASE_STYLE, STATIC, VIEWS
 from sft.runs.index import run_id
 from sft.runs.run_dir import RunDir
 
@@ -53,7 +53,7 @@ def test_the_page_and_its_files_are_served_and_kept_by_the_browser(server):
     status, headers, body = server.ask("/")
     assert (status, body) == (200, (STATIC / "index.html").read_bytes())
     assert headers["content-type"].startswith("text/html")
-    for path in STATIC.iterdir():
+    for path in (*STATIC.iterdir(), BASE_STYLE):
         if path.suffix in (".js", ".css", ".svg"):
             status, headers, body = server.ask(f"/static/{path.name}")
             assert (status, body) == (200, path.read_bytes())

@@ -158,7 +158,7 @@ def test_an_old_run_says_what_was_not_recorded(tmp_path):
     assert "kept no events.jsonl" in page.text("incidents")
     assert "Lengths are in examples.json" in page.text("data")
     assert page.text("verdicts").count("not measured") >= 5
-    assert "No answers were written down" in page.text("samples")
+    assert "No completions were recorded" in page.text("samples")
     assert "What could not be read" not in page.text("missing")
 
 

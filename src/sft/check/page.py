@@ -1,28 +1,26 @@
 """`sft check --html`: the report as one HTML file that needs no network and no server.
 
 Everything in a report may hold text of the data, and data are hostile until proven otherwise:
-Jinja escapes all text, rows go into a JSON block that no parser can be led out of, the page's
-script writes `textContent` only, and a Content-Security-Policy allows this one script and this one
-style sheet by their SHA-256, and no request to anywhere.
+`report.document` escapes all text and makes the policy, rows go into a JSON block that no parser
+can be led out of, and the page's script writes `textContent` only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sft.check.histogram import beyond_axis, histogram
 from sft.check.report import AccountLine, CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.disk import write_text
 from sft.errors import ConfigError
-from sft.texts.shown import STATUSES, all_visible, as_json, digest, percent, visible
+from sft.report.document import asset, document
+from sft.report.pictures import beyond_axis, lengths_pictures
+from sft.texts.shown import STATUSES, all_visible, as_json, visible
 
 # What is embedded at most, so that the page stays below 5 MB.
 MAX_VIEWS, MAX_VIEW_BYTES = 500, 3_500_000
@@ -32,6 +30,8 @@ NUM_PLACES = 3  # of a topic
 MAX_TEXT = 2_000  # characters of a message or a quoted prompt
 
 TRAINED = ("used", "changed", "truncated")
+SECTIONS = ("Findings", "Account", "Lengths", "Template", "Estimate", "Rows", "Diversity", "Usage",
+            "Suspicious", "Notes")  # fmt: skip
 SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
 
 
@@ -51,42 +51,28 @@ def write_page(report: CheckReport, path: Path) -> None:
 
 def render_page(report: CheckReport) -> str:
     """The page as HTML text. The same report gives the same text."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["percent"] = percent
-    style, script = _asset("page.css"), _asset("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
     embedded, data = _embedded(report)
     known = {*embedded, *(row.rpartition("#")[0] for row in embedded)}
-    return environment.from_string(_asset("page.html.j2")).render(
-        report=all_visible(_plain(report)),
-        policy=policy,
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(data),
-        head=_headline(report),
-        findings=[_finding(finding, known) for finding in report.findings],
-        account=_account(report.account, known),
-        topics=_topics(report.topics, known),
-        charts=_charts(report),
-        beyond=report.lengths is not None and beyond_axis(report.lengths),
-        usage=all_visible(_usage(report.usage)),
-        num_embedded=len(embedded),
-        num_left_out=len(report.views) - len(embedded),
-        embedded=known,
-        max_items=MAX_ITEMS,
-        max_text=MAX_TEXT,
-        max_views=MAX_VIEWS,
-    )
-
-
-def _asset(name: str) -> str:
-    return (resources.files("sft.check") / name).read_text(encoding="utf-8")
+    lengths = _lengths(report)
+    values = {
+        "report": all_visible(_plain(report)),
+        "data": Markup(data),
+        "head": _headline(report),
+        "findings": [_finding(finding, known) for finding in report.findings],
+        "account": _account(report.account, known),
+        "topics": _topics(report.topics, known),
+        "lengths_picture": lengths_pictures(lengths) if lengths else None,
+        "beyond": lengths is not None and beyond_axis(lengths),
+        "usage": all_visible(_usage(report.usage)),
+        "num_embedded": len(embedded),
+        "num_left_out": len(report.views) - len(embedded),
+        "embedded": known,
+        "max_items": MAX_ITEMS,
+        "max_views": MAX_VIEWS,
+    }
+    script = asset("sft.check", "page.js")
+    sections = [(name.lower(), name) for name in SECTIONS]
+    return document("sft.check", values, sections=sections, max_text=MAX_TEXT, script=script)
 
 
 def _plain(report: CheckReport) -> dict[str, Any]:
@@ -103,7 +89,7 @@ def _headline(report: CheckReport) -> dict[str, Any]:
         return sum(line.count for line in report.account if line.status in statuses)
 
     counts = {s: sum(f.severity == s for f in report.findings) for s in SEVERITIES}
-    said = [f"{n} {SEVERITY_NAMES[s]}{'s' * (n > 1)}" for s, n in counts.items() if n]
+    counted = [f"{n} {SEVERITY_NAMES[s]}{'s' * (n > 1)}" for s, n in counts.items() if n]
     worst = next((s for s, n in counts.items() if n), "none")
     return {
         "worst": worst,
@@ -113,7 +99,7 @@ def _headline(report: CheckReport) -> dict[str, Any]:
             "info": "Nothing stands in the way",
             "none": "Nothing wrong was found",
         }[worst],
-        "said": ", ".join(said),
+        "counted": ", ".join(counted),
         "unmeasured": [name for name, part in _parts(report).items() if not part],
         "counts": [(SEVERITY_NAMES[s], s, n) for s, n in counts.items()],
         "trained": total(TRAINED),
@@ -191,10 +177,21 @@ def _topics(topics: Sequence[Mapping[str, Any]], known: set[str]) -> list[dict[s
     ]
 
 
-def _charts(report: CheckReport) -> list[tuple[str, Markup]]:
-    if not report.lengths:
-        return []
-    return [("wide", histogram(report.lengths, 920)), ("narrow", histogram(report.lengths, 340))]
+def _lengths(report: CheckReport) -> dict[str, Any] | None:
+    """The lengths as `pictures` draws them."""
+    found = report.lengths
+    if found is None:
+        return None
+    names = ("shortest", "median", "95 %", "longest")
+    kinds = {
+        "all": (found.all_counts, found.all_quantiles),
+        "trained": (found.trained_counts, found.trained_quantiles),
+    }
+    parts = {
+        kind: {"counts": counts, "quantiles": dict(zip(names, quantiles, strict=True))}
+        for kind, (counts, quantiles) in kinds.items()
+    }
+    return {"edges": found.edges, "max_seq_len": found.max_seq_len, **parts}
 
 
 def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
+from sft import report
 from sft.dashboard.cursor import Cursor
 from sft.dashboard.folders import Folders, NotServed
 from sft.dashboard.live import Messages, Threads, Watcher, json_bytes
@@ -30,6 +31,7 @@ from sft.runs.run_dir import RunDir
 from sft.texts.shown import printable
 
 STATIC = Path(__file__).parent / "static"
+BASE_STYLE = Path(report.__file__).parent / "base.css"  # of all pages
 MEDIA = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -265,7 +267,8 @@ def _failed(path: str, error: Exception) -> Response:
 
 def _static_files() -> dict[str, Path]:
     """The files of the page by name: the only ones that can be asked for."""
-    return {path.name: path for path in STATIC.iterdir() if path.suffix in MEDIA}
+    files = [*STATIC.iterdir(), BASE_STYLE]
+    return {path.name: path for path in files if path.suffix in MEDIA}
 
 
 def _plotly() -> Path | None:

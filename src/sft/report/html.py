@@ -1,24 +1,30 @@
-"""`report.html`: one file that needs no network, no server and no script, and prints well.
-
-All text is shown as text: Jinja escapes it, characters that hide or reorder others are spelled
-out, and a Content-Security-Policy allows this one style sheet, pictures inside of the page, and no
-request to anywhere.
-"""
+"""`report.html`: what `facts` found of a run, as one file without a script."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from sft.report import words
-from sft.report.pictures import Picture, pictures
-from sft.texts.shown import all_visible, digest, percent
+from sft.report.document import document
+from sft.report.pictures import Picture, beyond_axis, pictures
+from sft.texts.shown import all_visible
 
 MAX_TEXT = 4_000  # characters of a message, a reason or an event
+SECTIONS = (
+    ("answer", "Before and after"),
+    ("verdicts", "Verdicts"),
+    ("curves", "Curves"),
+    ("watch", "What to watch"),
+    ("samples", "Samples"),
+    ("data", "Data"),
+    ("incidents", "Incidents"),
+    ("settings", "Settings"),
+    ("again", "Do it again"),
+    ("missing", "Not measured"),
+)
 _CURVES = ("perplexity", "accuracy", "learning_rate", "grad_norm", "tokens_per_second")
 
 
@@ -28,43 +34,31 @@ def render(facts: Mapping[str, Any]) -> str:
     A picture that cannot be drawn is left out, and the page says so.
     """
     drawn, problem = _drawn(facts)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        count=lambda number: f"{number:,}",
-        percent=percent,
-        short=_short,
-        ticked=_ticked,
-        figure=words.figure,
-        signed=words.signed,
-        span=words.span,
-    )
-    environment.globals.update(
-        in_unit=words.in_unit,
-        change_in_unit=words.change_in_unit,
-        interval=_interval,
-        p_text=words.p_text,
-        counted=words.counted,
-    )
-    style = _asset("page.css")
-    policy = (
-        f"default-src 'none'; style-src '{digest(style)}'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
-    )
     shown = all_visible(facts)
     settings = shown["settings"]
-    return environment.from_string(_asset("page.html.j2")).render(
-        facts=shown,
-        policy=policy,
-        style=Markup(style),
-        pictures=drawn,
-        small_curves=[name for name in _CURVES if name in drawn],
-        curve_titles={name: line["title"] for name, line in _lines(shown).items()},
-        told_settings=[row for row in settings if row["source"] != "default"],
-        other_settings=[row for row in settings if row["source"] == "default"],
-        problems=[*shown["problems"], *problem],
-    )
+    lengths = (facts.get("data") or {}).get("lengths")
+    values = {
+        "facts": shown,
+        "pictures": drawn,
+        "small_curves": [name for name in _CURVES if name in drawn],
+        "curve_titles": {name: line["title"] for name, line in _lines(shown).items()},
+        "lengths_beyond": beyond_axis(lengths) if lengths else False,
+        "chosen_settings": [row for row in settings if row["source"] != "default"],
+        "other_settings": [row for row in settings if row["source"] == "default"],
+        "problems": [*shown["problems"], *problem],
+        "in_unit": words.in_unit,
+        "change_in_unit": words.change_in_unit,
+        "interval": _interval,
+        "p_text": words.p_text,
+        "counted": words.counted,
+    }
+    filters: dict[str, Callable[..., Any]] = {
+        "ticked": _ticked,
+        "figure": words.figure,
+        "signed": words.signed,
+        "span": words.span,
+    }
+    return document("sft.report", values, sections=SECTIONS, max_text=MAX_TEXT, filters=filters)
 
 
 def _drawn(facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, Picture]], list[str]]:
@@ -77,10 +71,6 @@ def _drawn(facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, Picture]], lis
 def _lines(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Mapping[str, Any] = facts["curves"].get("lines", {})
     return found
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"
 
 
 def _ticked(text: str) -> Markup:
@@ -101,7 +91,3 @@ def _interval(claim: Mapping[str, Any]) -> str:
         return ""
     shown = words.points if claim["unit"].startswith("share") else words.signed
     return words.interval_text((ends[0], ends[1]), shown)
-
-
-def _asset(name: str) -> str:
-    return (resources.files("sft.report") / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The pictures of the report: SVG by matplotlib, each as light and dark, with its words.
+"""The pictures of the pages that are files: SVG by matplotlib, light and dark, with its words.
 
 A picture is drawn once, in the colours of paper; for dark screens its colours are exchanged. All
 text in it is ours, and none is read as a formula. The same figures give the same bytes.
@@ -41,6 +41,7 @@ _EVALS = {  # colour, marker, line
 }
 _NAMES = {"val": "validation", "usage": "usage", "train_probe": "training rows, same few"}
 WIDE, NARROW, SMALL = 920, 350, 450  # px
+_LENGTH_MARKS = ("median", "95 %")
 _LOG = ("loss", "perplexity", "grad_norm")  # where the highest is many times the lowest:
 _LOG_FROM = 25
 
@@ -111,12 +112,9 @@ def pictures(facts: Mapping[str, Any]) -> dict[str, dict[str, Picture]]:
                 for name, width in (("wide", WIDE), ("narrow", NARROW))
             }
         found |= _curve_pictures(facts.get("curves") or {})
-        lengths = (facts.get("data") or {}).get("lengths")
-        if lengths:
-            found["lengths"] = {
-                name: _lengths_picture(lengths, width)
-                for name, width in (("wide", WIDE), ("narrow", NARROW))
-            }
+    lengths = (facts.get("data") or {}).get("lengths")
+    if lengths:
+        found["lengths"] = lengths_pictures(lengths)
     return found
 
 
@@ -278,11 +276,11 @@ def _scale(axes: Axes, name: str, line: Mapping[str, Any]) -> None:
     _plain_ticks(axes.xaxis, whole=True)
 
 
-def _plain_ticks(axis: Any, whole: bool = False) -> None:
+def _plain_ticks(axis: Any, whole: bool = False, most: int = 6) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     if axis.get_scale() != "log":
-        axis.set_major_locator(MaxNLocator(nbins=6, integer=whole))
+        axis.set_major_locator(MaxNLocator(nbins=most, integer=whole))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axis.set_minor_formatter(NullFormatter())
 
@@ -320,28 +318,67 @@ def _columns(entries: int, most: int) -> int:
 # ------------------------------------------------------------------ lengths
 
 
-def _lengths_picture(lengths: Mapping[str, Any], width: int) -> Picture:
-    """How many tokens the rows have, and how many of them are trained."""
+def lengths_pictures(lengths: Mapping[str, Any]) -> dict[str, Picture]:
+    """How many tokens the rows have, and how many of them are trained; wide and narrow.
 
-    def draw(drawing: Figure) -> None:
-        every, trained = drawing.subplots(2, 1, sharex=True)
-        for axes, name, colour in ((every, "all", BLUE), (trained, "trained", GREEN)):
-            edges = lengths["edges"]
-            axes.stairs(lengths[name]["counts"], edges, fill=True, color=colour)
-            axes.set_ylabel("rows")
-            axes.set_title("all tokens" if name == "all" else "trained tokens", loc="left")
-            axes.title.set_fontsize(11)
-            if lengths["max_seq_len"] <= 1.5 * edges[-1]:
-                axes.axvline(lengths["max_seq_len"], color=RED, linestyle="--", linewidth=1)
-            _plain_ticks(axes.yaxis, whole=True)
-            axes.yaxis.get_major_locator().set_params(nbins=3)
-            _plain_ticks(axes.xaxis, whole=True)
-        trained.set_xlabel("tokens of a row")
-
+    `lengths` has `edges`, `max_seq_len`, and for `all` and `trained` tokens `counts` of rows in
+    each bin and `quantiles` by name (`median`, `95 %`, `longest`).
+    """
     every, trained = lengths["all"]["quantiles"], lengths["trained"]["quantiles"]
     alt = (
         f"Tokens per row: median {every['median']:,}, 95 % at most {every['95 %']:,}, longest "
-        f"{every['longest']:,}. Trained tokens: median {trained['median']:,}, longest "
-        f"{trained['longest']:,}."
+        f"{every['longest']:,}; max_seq_len {lengths['max_seq_len']:,}. Trained tokens: median "
+        f"{trained['median']:,}, 95 % at most {trained['95 %']:,}, longest {trained['longest']:,}."
     )
-    return _picture(width, 280, alt, draw)
+
+    def draw(drawing: Figure) -> None:
+        upper, lower = drawing.subplots(2, 1, sharex=True)
+        _draw_lengths(upper, lengths, "all", BLUE)
+        _draw_lengths(lower, lengths, "trained", GREEN)
+        lower.set_xlabel("tokens of a row")
+
+    with _style():
+        return {
+            name: _picture(width, 320, alt, draw)
+            for name, width in (("wide", WIDE), ("narrow", NARROW))
+        }
+
+
+def beyond_axis(lengths: Mapping[str, Any]) -> bool:
+    """Is `max_seq_len` too far from the longest row to be drawn to scale?"""
+    return bool(lengths["max_seq_len"] > 1.5 * max(lengths["edges"][-1], 1.0))
+
+
+def bar_heights(counts: Sequence[int]) -> list[float]:
+    """`counts`, but so that a single row among thousands is seen too."""
+    least = 0.018 * max(*counts, 1)
+    return [max(count, least) if count else 0.0 for count in counts]
+
+
+def _draw_lengths(axes: Axes, lengths: Mapping[str, Any], name: str, colour: str) -> None:
+    edges, limit, beyond = lengths["edges"], lengths["max_seq_len"], beyond_axis(lengths)
+    end = max(edges[-1], 1.0, 0 if beyond else limit)
+    axes.stairs(bar_heights(lengths[name]["counts"]), edges, fill=True, color=colour)
+    axes.set_xlim(0, end)
+    axes.set_ylabel("all tokens" if name == "all" else "trained tokens")
+    quantiles = lengths[name]["quantiles"]
+    marks = [(f"{key} {quantiles[key]:,}", quantiles[key], QUIET, ":") for key in _LENGTH_MARKS]
+    if name == "all":
+        marks.append((f"max_seq_len {limit:,}" + " →" * beyond, limit, RED, "--"))
+    for level, (text, value, tone, style) in enumerate(marks):
+        if value <= end:
+            axes.axvline(value, color=tone, linestyle=style, linewidth=1)
+        place = min(value, end)
+        left = place > end / 2
+        axes.annotate(
+            text,
+            (place, 1),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(-4 if left else 4, 2 + 12 * level),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            color=tone,
+            fontsize=10,
+        )
+    _plain_ticks(axes.yaxis, whole=True, most=3)
+    _plain_ticks(axes.xaxis, whole=True)
