@@ -129,6 +129,46 @@ def test_keys(tab, site):
         expect(page.locator("#main > [data-screen=runs]")).to_have_count(1)
 
 
+def test_a_chart_tells_values_zooms_and_comes_back(tab, site):
+    """The pointer moves the cursor of all charts, brushing zooms them, a double click goes back."""
+    with tab(site) as page:
+        show(page, site.screen("first"))
+        chart = page.locator("#loss-chart")
+        box = chart.bounding_box()
+        left, right, y = box["x"] + 60, box["x"] + box["width"] - 20, box["y"] + box["height"] / 2
+        page.mouse.move(left, y)
+        page.mouse.move(left + 5, y)
+        readout = page.locator("#readout")
+        expect(readout).to_contain_text("step 1 ")
+        expect(page.locator("#panels .cursor:visible").first).to_be_visible()
+        page.mouse.move(right, y)
+        expect(readout).to_contain_text("step 12")
+        ends = "document.querySelector('#loss-chart .plot').layout.xaxis.range.map(Math.round)"
+        assert page.evaluate(ends) == [0, 12]
+        page.mouse.move((left + right) / 2, y)
+        page.mouse.down()
+        page.mouse.move(right, y, steps=4)
+        page.mouse.up()
+        expect(page.locator("#zoom-out")).to_be_visible()
+        settled(page)
+        low, high = page.evaluate(ends)
+        assert 4 <= low <= 8 and high >= 11
+        page.mouse.dblclick((left + right) / 2, y)
+        expect(page.locator("#zoom-out")).not_to_be_visible()
+        chart.focus()
+        page.keyboard.press("Home")
+        expect(readout).to_contain_text("step 1 ")
+        page.keyboard.press("ArrowRight")
+        expect(readout).to_contain_text("step 2 ")
+        page.keyboard.press("+")
+        expect(page.locator("#zoom-out")).to_be_visible()
+        page.locator("#x-axis").select_option("time")
+        expect(page.locator("#zoom-out")).not_to_be_visible()
+        with page.expect_download() as picture:
+            page.locator("#save-png").click()
+        assert picture.value.suggested_filename == "first-loss.png"
+
+
 def test_the_keyboard_reaches_every_control_of_the_run(tab, site):
     """Tab walks through the page and comes to its end; what has the focus can be seen."""
     with tab(site) as page:

@@ -27,8 +27,8 @@
 //
 // An error thrown by show() (ApiError among them) is shown with a button to try again; AbortError
 // is ignored. A screen sets no title and draws no tabs: app.js does. Numbers: format.js. Pills,
-// verdicts, "not measured", errors, copyable commands: parts.js. Charts: charts.js. Colours and
-// spacing: variables in app.css. Screens of FRONTEND 2 have their styles in screens.css.
+// verdicts, "not measured", errors, copyable commands: parts.js. Charts: charts.js. Colours: base.css;
+// spacing: app.css.
 
 import { ApiError, exchangeToken, get, runPath } from "./api.js";
 import { fill, h, setText, visible } from "./dom.js";

@@ -1,4 +1,5 @@
-// Charts, drawn by plotly (/plotly.min.js, from the wheel; loaded after the first paint).
+// Charts, drawn by plotly (/plotly.min.js, from the wheel; loaded after the first paint), with its
+// own axes, hover, zoom and double click.
 //
 //     const chart = createChart(node, options);   // node: an empty element; its CSS has a height
 //     chart.draw(options, { urgent: true });      // options anew; not urgent: a few times a second
@@ -7,28 +8,28 @@
 // options = {
 //   label     what it shows, for screen readers
 //   series    [{ name, x: [], y: [], colour: 1..8 | "quiet" | "error" ..., dash: "solid" | "dash" |
-//             "dot", width, opacity, points: bool, low: [], high: [] }]     null in y is a gap;
-//             low and high: ends of an interval, drawn as a band
-//   x, y      { title, log, range: [low, high], share, large, time, whole, zero, clip: bool }
+//             "dot", width, opacity, points: bool, bars: bool, low: [], high: [] }]   null in y is a
+//             gap; low and high: ends of an interval, drawn as a band; `clipped`: see y.clip
+//   x, y      { title, log, range: [low, high], share, large, time, zero, clip: bool }   clip: what
+//             lies beyond the 1st and 99th hundredth of the series that are `clipped` is left out
 //   marks     [{ x, kind, text }]     vertical lines; kind: see MARKS in parts.js
-//   limits    [{ y, text, tone }]     horizontal lines
+//   limits    [{ y or x, text, tone }]     lines across the chart
+//   top       pixels above the drawing
 //   cursor    a Cursor shared by several charts, or nothing
 //   onZoom    (from, to) after brushing; (null, null) after a double click
 //   describe  (x) => text at the cursor, for screen readers
 // }
-// Plotly only draws. Cursor, brush and keys are ours (pointer.js): one cursor over many charts
-// costs nothing then, a page still scrolls under a finger, and no style is set from text, which
-// the Content-Security-Policy forbids.
 
-import { extent, logTicks, rangeOf, tickTexts, ticks } from "./axes.js";
 import { h, visible } from "./dom.js";
+import { duration } from "./format.js";
 import { MARKS } from "./parts.js";
 import { Pointer } from "./pointer.js";
 
 const MARGIN = { l: 46, r: 10, t: 10, b: 22, pad: 0 };
 const PAUSE = 250; // milliseconds between two drawings of a chart that grows, at least
-const CONFIG = { staticPlot: true, displayModeBar: false, responsive: false };
+const CONFIG = { displayModeBar: false, doubleClick: false, responsive: false, showAxisDragHandles: false };
 const MOST_MARKS = 120; // lines of one kind; more cannot be told apart
+const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400, 172800, 604800];
 
 let plotlyLoads = null;
 
@@ -114,9 +115,9 @@ class Chart {
       if (this.onScreen && waiting.has(this)) schedule(this);
     }, { rootMargin: "200px" });
     this.seen.observe(node);
-    this.sized = new ResizeObserver(() => this.draw(this.options, { urgent: true }));
-    this.sized.observe(node);
     this.themed = () => this.draw(this.options, { urgent: true });
+    this.sized = new ResizeObserver(this.themed);
+    this.sized.observe(node);
     document.addEventListener("themechange", this.themed);
   }
 
@@ -138,12 +139,12 @@ class Chart {
     const { clientWidth: width, clientHeight: height } = this.node;
     if (this.closed || !width || !height) return;
     const began = performance.now();
-    const figure = figureOf(this.options, width, height, this.node);
-    this.frame = figure.frame;
-    await plotly.react(this.plot, figure.data, figure.layout, CONFIG);
+    const { data, layout } = figureOf(this.options, width, height, this.node);
+    await plotly.react(this.plot, data, layout, CONFIG);
     this.drawnAt = performance.now();
     this.pause = Math.max(PAUSE, 8 * (this.drawnAt - began));
     this.node.dataset.drawn = String(Number(this.node.dataset.drawn ?? 0) + 1);
+    this.pointer.listen();
     this.pointer.place();
   }
 
@@ -181,88 +182,105 @@ export function createChart(node, options) {
 
 // ------------------------------------------------------------------- what plotly is given
 
-/** The colour of a CSS variable: 1..8 of the series, or a name such as "quiet". */
+/** The colour of a CSS variable, `light-dark(#..., #...)`: 1..8 of the series, or a name such as "quiet". */
 function colourOf(name, node) {
   const variable = typeof name === "number" ? `--series-${name}` : `--${name}`;
-  return getComputedStyle(node).getPropertyValue(variable).trim();
+  const [light, dark] = getComputedStyle(node).getPropertyValue(variable).match(/#\w+/g);
+  return document.documentElement.dataset.theme === "dark" ? dark : light;
 }
 
 /** Plotly reads `<b>` and the like in texts; nothing of ours needs that. */
 const plain = (text) => visible(text).replace(/[<>&]/g, (c) => ({ "<": "‹", ">": "›", "&": "＆" })[c]);
 
 function figureOf(options, width, height, node) {
-  const xLists = options.series.map((s) => s.x);
-  const yLists = options.series.flatMap((s) => [s.y, ...(s.low ? [s.low, s.high] : [])]);
-  for (const limit of options.limits ?? []) yLists.push([limit.y]);
-  const x = { ...options.x, range: options.x?.range ?? extent(xLists) };
-  const y = { ...options.y, range: options.y?.range ?? rangeOf(yLists, options.y) };
-  const frame = {
-    left: MARGIN.l, top: MARGIN.t, width: width - MARGIN.l - MARGIN.r, height: height - MARGIN.t - MARGIN.b, x: x.range,
-  };
+  const { series, x = {}, y = {} } = options;
+  const margin = { ...MARGIN, t: options.top ?? MARGIN.t };
+  const touch = matchMedia("(pointer: coarse)").matches; // a finger scrolls the page
   const layout = {
-    width, height, margin: MARGIN, showlegend: false, hovermode: false,
+    width, height, margin, showlegend: false, hovermode: "x", hoverdistance: -1,
+    dragmode: touch ? false : "zoom", bargap: 0.04,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(node).fontFamily, size: 11, color: colourOf("quiet", node) },
-    xaxis: axis(x, Math.max(3, Math.floor(frame.width / 90)), node, false),
-    yaxis: axis(y, Math.max(3, Math.floor(frame.height / 44)), node, true),
-    shapes: [...markLines(options.marks ?? [], x.range, node), ...limitLines(options.limits ?? [], node)],
+    xaxis: { ...axis(x, width / 90, node), showgrid: false, showline: true, ticks: "outside", ticklen: 3, fixedrange: touch },
+    yaxis: { ...axis({ ...y, range: y.range ?? (y.clip && clippedRange(series, y.log)) }, height / 44, node), fixedrange: true },
+    shapes: [...markLines(options.marks ?? [], node), ...limitLines(options.limits ?? [], x.range, node)],
   };
-  return { data: options.series.flatMap((s) => traces(s, node)), layout, frame };
+  return { data: series.flatMap((s) => traces(s, node)), layout };
 }
 
-function axis(spec, most, node, horizontal) {
-  const [low, high] = spec.range;
-  const values = spec.log ? logTicks(low, high, most) : ticks(low, high, most, spec.whole);
+function axis({ range, log, share, large, time, zero }, most, node) {
+  const nticks = Math.max(3, Math.floor(most));
   return {
-    type: spec.log ? "log" : "linear",
-    range: spec.log ? [Math.log10(low), Math.log10(high)] : [low, high],
-    tickmode: "array", tickvals: values, ticktext: tickTexts(values, spec),
-    showgrid: horizontal, gridcolor: colourOf("grid", node), zeroline: false,
-    showline: !horizontal, linecolor: colourOf("line", node), ticks: horizontal ? "" : "outside",
-    ticklen: 3, tickcolor: colourOf("line", node), fixedrange: true, automargin: false,
+    type: log ? "log" : "linear", rangemode: zero ? "tozero" : "normal",
+    ...(range ? { range: log ? range.map(Math.log10) : range } : { autorange: true }),
+    nticks, tickformat: share ? "~%" : log ? "~r" : "", exponentformat: large ? "SI" : "e", separatethousands: !large,
+    minexponent: large ? 3 : 4, gridcolor: colourOf("grid", node), zeroline: false, automargin: false,
+    linecolor: colourOf("line", node), tickcolor: colourOf("line", node), ...(time && range ? timeTicks(range, nticks) : {}),
   };
+}
+
+/** Ticks of an axis in seconds: plotly has none for spans of time. */
+function timeTicks([low, high], most) {
+  const step = SECONDS.find((seconds) => (high - low) / seconds <= most) ?? 2_592_000;
+  const tickvals = [];
+  for (let at = Math.ceil(low / step) * step; at <= high; at += step) tickvals.push(at);
+  return { tickmode: "array", tickvals, ticktext: tickvals.map((at) => (at ? duration(at).replace(/( 00 \w+)$/, "").replace(".0 ", " ") : "0")) };
+}
+
+/** [low, high] of y without the lowest and highest hundredth of the series that are `clipped`. */
+function clippedRange(series, log) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const { y, clipped } of series) {
+    const sorted = y.filter((v) => Number.isFinite(v) && (!log || v > 0)).sort((a, b) => a - b);
+    if (!sorted.length) continue;
+    const skip = clipped ? Math.floor(sorted.length / 100) : 0;
+    low = Math.min(low, sorted[skip]);
+    high = Math.max(high, sorted[sorted.length - 1 - skip]);
+  }
+  if (low > high) return null;
+  const air = log ? Math.max(1.05, (high / low) ** 0.06) : (high - low || 1) * 0.06;
+  return log ? [low / air, high * air] : [low - air, high + air];
 }
 
 function traces(series, node) {
   const colour = colourOf(series.colour ?? 1, node);
-  const line = { color: colour, width: series.width ?? 1.6, dash: series.dash ?? "solid", simplify: true };
-  // A line through one point would not be seen.
-  const mode = series.points || series.x.length === 1 ? "lines+markers" : "lines";
+  const common = { name: plain(series.name), x: series.x, y: series.y, opacity: series.opacity ?? 1, hoverinfo: "none" };
+  if (series.bars) return [{ ...common, type: "bar", width: series.bars, marker: { color: colour }, text: series.text, hoverinfo: "text", textposition: "none" }];
   const trace = {
-    type: "scatter", name: plain(series.name), x: series.x, y: series.y, mode,
-    line, opacity: series.opacity ?? 1, hoverinfo: "skip", connectgaps: Boolean(series.points),
+    ...common, type: "scatter", connectgaps: Boolean(series.points),
+    // A line through one point would not be seen.
+    mode: series.points || series.x.length === 1 ? "lines+markers" : "lines",
+    line: { color: colour, width: series.width ?? 1.6, dash: series.dash ?? "solid", simplify: true },
     marker: { color: colour, size: series.size ?? 5, symbol: series.symbol ?? "circle" },
   };
   if (!series.low) return [trace];
   const edge = { type: "scatter", x: series.x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
-  return [{ ...edge, y: series.low }, { ...edge, y: series.high, fill: "tonexty", fillcolor: faded(colour) }, trace];
+  return [{ ...edge, y: series.low }, { ...edge, y: series.high, fill: "tonexty", fillcolor: `${colour}29` }, trace];
 }
 
-/** `#rrggbb` at 16 %: plotly knows no color-mix. */
-function faded(colour) {
-  const parts = /^#(..)(..)(..)$/.exec(colour)?.slice(1).map((part) => parseInt(part, 16));
-  return parts ? `rgba(${parts.join(",")},0.16)` : colour;
-}
-
-function markLines(marks, [low, high], node) {
-  const shown = marks.filter((mark) => mark.x >= low && mark.x <= high);
-  const count = {};
-  for (const mark of shown) count[mark.kind] = (count[mark.kind] ?? 0) + 1;
+function markLines(marks, node) {
+  const number = {};
+  for (const { kind } of marks) number[kind] = (number[kind] ?? 0) + 1;
   const passed = {};
-  return shown.flatMap((mark) => {
-    passed[mark.kind] = (passed[mark.kind] ?? 0) + 1;
-    if (count[mark.kind] > MOST_MARKS && passed[mark.kind] % Math.ceil(count[mark.kind] / MOST_MARKS)) return [];
-    const tone = MARKS[mark.kind]?.[1] ?? "quiet";
+  return marks.flatMap(({ x, kind }) => {
+    passed[kind] = (passed[kind] ?? 0) + 1;
+    if (number[kind] > MOST_MARKS && passed[kind] % Math.ceil(number[kind] / MOST_MARKS)) return [];
+    const tone = MARKS[kind]?.[1] ?? "quiet";
     // What goes as planned is a short tick on the axis; an incident crosses the whole chart.
     const planned = tone === "quiet" || tone === "good";
     const line = { color: colourOf(tone, node), width: planned ? 1.5 : 1, dash: planned ? "solid" : "dash" };
-    return [{ type: "line", xref: "x", yref: "paper", x0: mark.x, x1: mark.x, y0: 0, y1: planned ? 0.035 : 1, line, layer: "below" }];
+    return [{ type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: planned ? 0.035 : 1, line, layer: "below" }];
   });
 }
 
-function limitLines(limits, node) {
-  return limits.map((limit) => ({
-    type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: limit.y, y1: limit.y,
-    line: { color: colourOf(limit.tone ?? "quiet", node), width: 1, dash: "dash" },
-  }));
+/** Lines across the chart at a y, or up at an x with their text above. */
+function limitLines(limits, range, node) {
+  return limits.map(({ x, y, text, tone = "quiet", level = 0 }) => {
+    const colour = colourOf(tone, node);
+    const line = { type: "line", line: { color: colour, width: 1, dash: "dash" } };
+    if (x === undefined) return { ...line, xref: "paper", yref: "y", x0: 0, x1: 1, y0: y, y1: y };
+    const xanchor = x > (range[0] + range[1]) / 2 ? "right" : "left";
+    const label = { text: plain(text), textposition: "end", textangle: 0, xanchor, yanchor: "bottom", padding: 1 + 13 * level, font: { color: colour } };
+    return { ...line, xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, label };
+  });
 }

@@ -1,10 +1,10 @@
 // The screen "Data": what became of each row, how long rows are, what the model sees of them.
 
 import { get, runPath } from "./api.js";
+import { createChart } from "./charts.js";
 import { fold, growing, problems, settled } from "./controls.js";
 import { fill, h } from "./dom.js";
 import { count, number, percent, words } from "./format.js";
-import { histogram } from "./histogram.js";
 import { failure, loading, missing, scrollBox } from "./parts.js";
 import { sentence } from "./prose.js";
 import { head, num, pairList, rowName } from "./tables.js";
@@ -53,6 +53,7 @@ class Screen {
   constructor(root, context) {
     this.root = root;
     this.context = context;
+    this.charts = [];
     this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
   }
 
@@ -69,13 +70,14 @@ class Screen {
   }
 
   draw(root, context, answer) {
+    this.closeCharts();
     this.views = answer.views?.length ? new TokenViews(answer.views, context.params.get("row"), context.announce) : null;
     this.prompts = new Map(); // id of a usage prompt: where it stands
     const wanted = context.params.get("row");
     const isPrompt = answer.usage?.uncovered?.some((item) => item.id === wanted);
     const parts = [
       ["account", "Account", account(answer.account, this)],
-      ["lengths", "Lengths", lengthsPart(answer.lengths, root)],
+      ["lengths", "Lengths", lengthsPart(answer.lengths, this.charts)],
       ["rows", "Rows as the model sees them", this.rowsPart(isPrompt ? null : wanted)],
       ["usage", "Usage prompts", this.usagePart(answer)],
       ["preflight", "Preflight", this.preflightPart(answer.preflight)],
@@ -110,6 +112,11 @@ class Screen {
 
   close() {
     this.again.stop();
+    this.closeCharts();
+  }
+
+  closeCharts() {
+    for (const chart of this.charts.splice(0)) chart.close();
   }
 
   key(event) {
@@ -241,21 +248,46 @@ function reasonList(reasons, screen) {
   return fold(`${count(list.length)} reasons, ${count(total)} rows`, () => grown(list, 30, line, "reasons"));
 }
 
-function lengthsPart(lengths, root) {
-  if (!lengths) return missing("Not kept.", "Lengths are in examples.json, which this run does not have (yet).");
-  const width = Math.max(300, Math.min(640, (root.clientWidth || 800) / (root.clientWidth > 900 ? 2 : 1) - 32));
+function lengthsPart(lengths, charts) {
+  if (!lengths) return missing("Not recorded.", "Lengths are in examples.json, which this run does not have (yet).");
   const line = (kind, sum) => h("tr", null, rowName(kind), lengths[`${kind}_quantiles`].map((value) => num(count(value))), num(count(sum)));
   const share = percent(lengths.num_tokens ? lengths.num_trained / lengths.num_tokens : null);
-  const beyond = lengths.max_seq_len > 1.5 * Math.max(lengths.edges.at(-1), 1);
+  const longest = Math.max(lengths.edges.at(-1), 1);
+  const beyond = lengths.max_seq_len > 1.5 * longest;
+  const end = beyond ? longest : Math.max(longest, lengths.max_seq_len);
+  const chart = (kind, name, colour) => {
+    const place = h("div", { class: "length-plot" });
+    charts.push(createChart(place, histogram(lengths, kind, name, colour, end, beyond)));
+    return h("figure", null, h("figcaption", { class: "small" }, h("i", { class: `tile ${kind}`, "aria-hidden": "true" }), name), place);
+  };
   return [
     h("p", null, h("strong", null, share), ` of the tokens are trained: ${count(lengths.num_trained)} of ${count(lengths.num_tokens)}. `,
       "The rest is only shown to the model.",
       beyond && ` The limit, max_seq_len ${count(lengths.max_seq_len)}, lies beyond the axis.`),
-    h("div", { class: "histograms" }, histogram(lengths, width)),
+    h("div", { class: "histograms" }, chart("all", "All tokens of a row", "strong-line"), chart("trained", "Tokens it is trained on", "bar-trained")),
     scrollBox("Lengths", h("table", { class: "lengths" },
       head(["tokens per row", "shortest", "median", "95 %", "longest", "sum"], 1),
       h("tbody", null, line("all", lengths.num_tokens), line("trained", lengths.num_trained)))),
   ];
+}
+
+/** Options of charts.js: rows by their number of tokens, with the median, 95 % and the limit. */
+function histogram(lengths, kind, name, colour, end, beyond) {
+  const { edges } = lengths;
+  const counts = lengths[`${kind}_counts`];
+  const least = 0.018 * Math.max(...counts); // a single row among thousands is seen too
+  const [, median, most] = lengths[`${kind}_quantiles`];
+  const limit = beyond ? [] : [{ x: lengths.max_seq_len, text: `max_seq_len ${count(lengths.max_seq_len)}`, tone: "error", level: 2 }];
+  return {
+    label: `${name}: median ${count(median)}, 95 % at most ${count(most)}; max_seq_len is ${count(lengths.max_seq_len)}.`,
+    top: 44, x: { range: [0, end] }, y: { zero: true },
+    series: [{
+      name, colour, x: counts.map((_, i) => (edges[i] + edges[i + 1]) / 2), y: counts.map((n) => n && Math.max(n, least)),
+      bars: counts.map((_, i) => 0.96 * (edges[i + 1] - edges[i])),
+      text: counts.map((n, i) => `${count(edges[i])} to ${count(edges[i + 1])} tokens: ${count(n)} rows`),
+    }],
+    limits: [{ x: median, text: `median ${count(median)}` }, { x: most, text: `95 % ${count(most)}`, level: 1 }, ...(kind === "all" ? limit : [])],
+  };
 }
 
 const figures = (list) => h("dl", { class: "facts" }, list.map(([name, value, tone]) => h("div", null, h("dt", null, name), h("dd", { class: tone }, value))));

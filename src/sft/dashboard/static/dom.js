@@ -6,7 +6,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const ATTRIBUTES = new Set([
   "alt", "class", "colspan", "d", "dir", "download", "draggable", "for", "height", "href", "id",
   "inputmode", "lang", "list", "max", "maxlength", "min", "name", "placeholder", "points", "role",
-  "rows", "rowspan", "scope", "spellcheck", "step", "tabindex", "target", "title", "type", "value",
+  "rows", "rowspan", "scope", "spellcheck", "step", "tabindex", "target", "text-anchor", "title", "type", "value",
   "viewBox", "width", "x", "x1", "x2", "y", "y1", "y2", "cx", "cy", "r", "rx", "transform",
   "preserveAspectRatio", "autocomplete",
 ]);

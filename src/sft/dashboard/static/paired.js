@@ -1,9 +1,8 @@
 // Paired differences between runs as a small forest plot: one row of a table for each pair.
 
 import { h, svg } from "./dom.js";
-import { count, signed } from "./format.js";
+import { count, number, signed } from "./format.js";
 import { glyph, missing, scrollBox } from "./parts.js";
-import { tickTexts, ticks } from "./axes.js";
 import { head, num, rowName } from "./tables.js";
 
 const WIDTH = 220;
@@ -42,11 +41,9 @@ function drawn(pair, span) {
 
 function axis(span) {
   const x = placer(span);
-  const values = ticks(...span, 4);
-  const texts = tickTexts(values, {});
-  const label = (value, i) => {
-    const text = svg("text", { x: x(value), y: 14 }, texts[i]);
-    text.setAttribute("text-anchor", "middle");
+  const values = [...new Set([span[0] * 0.8, 0, span[1] * 0.8].map((value) => Number(value.toPrecision(1))))];
+  const label = (value) => {
+    const text = svg("text", { x: x(value), y: 14, "text-anchor": "middle" }, number(value, 2));
     return [svg("line", { x1: x(value), x2: x(value), y1: 0, y2: 4 }), text];
   };
   return svg("svg", { class: "forest axis", viewBox: `0 0 ${WIDTH} 18`, width: WIDTH, height: 18, "aria-hidden": "true" },

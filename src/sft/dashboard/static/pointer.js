@@ -1,4 +1,5 @@
-// What a reader does with a chart: a cursor shared by several, a brush that zooms, keys.
+// What a reader does with a chart: a cursor that several charts share, keys that move it, the zoom.
+// Plotly tells where the pointer is and what was brushed; the line of the cursor lies above.
 
 import { h, setText } from "./dom.js";
 
@@ -12,8 +13,6 @@ export class Cursor extends EventTarget {
     this.dispatchEvent(new Event("move"));
   }
 }
-
-const MIN_BRUSH = 6; // pixels; less is a click
 
 /** Index of the number in the ascending `list` that is nearest to `x`. */
 export function nearest(list, x) {
@@ -31,9 +30,8 @@ export class Pointer {
   constructor(chart) {
     this.chart = chart;
     this.line = h("div", { class: "cursor", hidden: true });
-    this.brush = h("div", { class: "brush", hidden: true });
     this.label = h("div", { class: "mark-label", hidden: true });
-    this.layer = h("div", { class: "layer" }, this.brush, this.line, this.label);
+    this.layer = h("div", { class: "layer" }, this.line, this.label);
     chart.node.append(this.layer);
     this.cursor = chart.options.cursor ?? new Cursor();
     this.moved = () => this.place();
@@ -43,24 +41,29 @@ export class Pointer {
     node.setAttribute("role", "slider");
     node.setAttribute("aria-label", chart.options.label ?? "chart");
     node.setAttribute("aria-valuenow", "0");
-    for (const type of ["pointermove", "pointerdown", "pointerup", "pointercancel", "pointerleave", "dblclick", "keydown"]) {
-      node.addEventListener(type, (event) => this[type]?.(event));
-    }
+    node.addEventListener("keydown", (event) => this.keydown(event));
+    node.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") this.cursor.set(null); });
   }
 
-  // ---------------------------------------------------------------- pixels and values
-
-  xAt(event) {
-    const { frame, node } = this.chart;
-    if (!frame) return null;
-    const share = (event.clientX - node.getBoundingClientRect().left - frame.left) / frame.width;
-    const [low, high] = frame.x;
-    return low + Math.min(1, Math.max(0, share)) * (high - low);
+  /** Hears plotly, once there is a drawing. */
+  listen() {
+    const { plot } = this.chart;
+    if (this.listens) return;
+    this.listens = true;
+    plot.on("plotly_hover", ({ xvals }) => this.cursor.set(this.snap(xvals[0])));
+    plot.on("plotly_relayout", (change) => {
+      const [from, to] = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
+      if (from !== undefined) this.chart.options.onZoom?.(from, to);
+    });
+    plot.on("plotly_doubleclick", () => {
+      if (this.chart.options.onZoom) this.chart.options.onZoom(null, null);
+      else this.chart.draw(this.chart.options, { urgent: true });
+    });
   }
 
-  pixel(x) {
-    const { frame } = this.chart;
-    return frame.left + ((x - frame.x[0]) / (frame.x[1] - frame.x[0])) * frame.width;
+  /** Plotly's own x axis, which knows its pixels. */
+  get axis() {
+    return this.chart.plot._fullLayout?.xaxis;
   }
 
   /** The ascending x values that the cursor stops at: those of the longest series. */
@@ -70,48 +73,7 @@ export class Pointer {
 
   snap(x) {
     const stops = this.stops();
-    return stops.length && x !== null ? stops[nearest(stops, x)] : null;
-  }
-
-  // ---------------------------------------------------------------- events
-
-  pointermove(event) {
-    const x = this.xAt(event);
-    if (this.from === undefined) {
-      this.cursor.set(this.snap(x));
-    } else {
-      this.showBrush(x);
-    }
-  }
-
-  pointerdown(event) {
-    if (event.button !== 0 || !this.chart.frame) return;
-    this.cursor.set(this.snap(this.xAt(event)));
-    if (event.pointerType === "touch" || !this.chart.options.onZoom) return; // a finger scrolls
-    this.from = this.xAt(event);
-    this.chart.node.setPointerCapture(event.pointerId);
-  }
-
-  pointerup(event) {
-    if (this.from === undefined) return;
-    const ends = [this.from, this.xAt(event)].sort((a, b) => a - b);
-    const wide = this.pixel(ends[1]) - this.pixel(ends[0]) >= MIN_BRUSH;
-    this.pointercancel();
-    if (wide) this.chart.options.onZoom(...ends);
-  }
-
-  pointercancel() {
-    this.from = undefined;
-    this.brush.hidden = true;
-  }
-
-  pointerleave(event) {
-    if (this.from === undefined && event.pointerType !== "touch") this.cursor.set(null);
-  }
-
-  dblclick() {
-    this.pointercancel();
-    this.chart.options.onZoom?.(null, null);
+    return stops.length ? stops[nearest(stops, x)] : null;
   }
 
   keydown(event) {
@@ -121,38 +83,23 @@ export class Pointer {
     const now = this.cursor.at === null ? last : nearest(stops, this.cursor.at);
     const by = event.shiftKey ? Math.max(1, Math.round(stops.length / 20)) : 1;
     const to = { ArrowLeft: now - by, ArrowRight: now + by, Home: 0, End: last }[event.key];
-    if (to !== undefined) {
-      this.cursor.set(stops[Math.min(last, Math.max(0, to))]);
-    } else if (event.key === "Escape" && this.cursor.at !== null) {
-      this.pointercancel();
-      this.cursor.set(null);
-    } else {
-      return;
-    }
+    if (to !== undefined) this.cursor.set(stops[Math.min(last, Math.max(0, to))]);
+    else if (event.key === "Escape" && this.cursor.at !== null) this.cursor.set(null);
+    else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  // ---------------------------------------------------------------- what is seen
-
-  showBrush(x) {
-    const [low, high] = [this.from, x].sort((a, b) => a - b);
-    this.brush.hidden = false;
-    this.brush.style.left = `${this.pixel(low)}px`;
-    this.brush.style.width = `${this.pixel(high) - this.pixel(low)}px`;
-  }
-
   place() {
-    const { frame, options, node } = this.chart;
+    const { options, node } = this.chart;
+    const { axis } = this;
     const x = this.cursor.at;
-    const inside = Boolean(frame) && x !== null && x >= frame.x[0] && x <= frame.x[1];
+    const inside = Boolean(axis) && x !== null && x >= axis.range[0] && x <= axis.range[1];
     this.line.hidden = !inside;
     this.label.hidden = true;
-    if (frame) {
-      this.layer.style.setProperty("--top", `${frame.top}px`);
-      this.layer.style.setProperty("--height", `${frame.height}px`);
-      node.setAttribute("aria-valuemin", String(frame.x[0]));
-      node.setAttribute("aria-valuemax", String(frame.x[1]));
+    if (axis) {
+      node.setAttribute("aria-valuemin", String(axis.range[0]));
+      node.setAttribute("aria-valuemax", String(axis.range[1]));
     }
     if (!inside) return;
     this.line.style.transform = `translateX(${this.pixel(x)}px)`;
@@ -161,14 +108,17 @@ export class Pointer {
     this.nameMarks(x);
   }
 
+  pixel(x) {
+    return this.axis._offset + this.axis.d2p(x);
+  }
+
   nameMarks(x) {
-    const { options, frame } = this.chart;
-    const near = (options.marks ?? []).filter((mark) => Math.abs(this.pixel(mark.x) - this.pixel(x)) <= 5);
+    const near = (this.chart.options.marks ?? []).filter((mark) => Math.abs(this.pixel(mark.x) - this.pixel(x)) <= 5);
     if (!near.length) return;
     const more = near.length > 4 ? [`and ${near.length - 4} more`] : [];
     setText(this.label, [...near.slice(0, 4).map((mark) => mark.text), ...more].join("\n"));
     this.label.hidden = false;
-    const left = this.pixel(x) > frame.left + frame.width / 2;
+    const left = this.pixel(x) > this.chart.node.clientWidth / 2;
     this.label.classList.toggle("left", left);
     this.label.style.transform = `translateX(${this.pixel(x)}px)${left ? " translateX(-100%)" : ""}`;
   }

@@ -1,6 +1,5 @@
 // The charts of the Run screen: one big, several small, one cursor and one zoom over all of them.
 
-import { extent, rangeOf } from "./axes.js";
 import { createChart } from "./charts.js";
 import { fill } from "./dom.js";
 import { loading, missing } from "./parts.js";
@@ -77,8 +76,10 @@ export class RunCharts {
   xRange() {
     const { data } = this;
     if (data.zoomed) return [data.from, data.to];
-    const lists = [data.series.loss?.x ?? [], ...Object.values(data.evaluations).map((points) => points.x)];
-    return extent(lists);
+    const ends = [data.series.loss, ...Object.values(data.evaluations)].flatMap((points) => (points?.x.length ? [points.x[0], points.x.at(-1)] : []));
+    const [low, high] = [Math.min(...ends), Math.max(...ends)];
+    const air = low === high ? 0.5 : (high - low) * 0.008; // room for a point at either end
+    return [low - air, high + air];
   }
 
   shownCurves() {
@@ -90,23 +91,17 @@ export class RunCharts {
   bigOptions() {
     const { log, clip } = this.settings;
     const shown = this.shownCurves();
-    const inside = (points) => points.y.filter((_, i) => points.x[i] >= this.range[0] && points.x[i] <= this.range[1]);
-    const raw = shown.filter(({ curve }) => curve.of === "steps").map(({ points }) => inside(points));
-    const others = shown.filter(({ curve }) => curve.of !== "steps").map(({ points }) => inside(points));
-    const ranges = [[raw, { log, clip }], [others, { log }]].filter(([lists]) => lists.some((list) => list.length));
-    const found = ranges.map(([lists, options]) => rangeOf(lists, options));
-    const range = found.length ? [Math.min(...found.map((r) => r[0])), Math.max(...found.map((r) => r[1]))] : undefined;
     return {
       label: "Loss by " + this.data.x + ". Arrow keys move the cursor.",
       series: shown.map(({ curve, points }) => lineOf(curve, points)),
-      x: this.xSpec(), y: { log, range }, marks: shownMarks(this), cursor: this.cursor,
-      onZoom: (from, to) => this.zoom(from, to), describe: () => this.said ?? "",
+      x: this.xSpec(), y: { log, clip }, marks: shownMarks(this), cursor: this.cursor,
+      onZoom: (from, to) => this.zoom(from, to), describe: () => this.readout ?? "",
     };
   }
 
   xSpec() {
     const { x } = this.data;
-    return { title: X_TITLES[x], range: this.range, whole: x === "step", large: x === "tokens", time: x === "time" };
+    return { title: X_TITLES[x], range: this.range, large: x === "tokens", time: x === "time" };
   }
 
   // ----------------------------------------------------------------- the reader's choices
@@ -193,7 +188,7 @@ export class RunCharts {
   }
 
   showValues() {
-    this.said = this.legend.show(this);
+    this.readout = this.legend.show(this);
     this.small.showValues();
   }
 

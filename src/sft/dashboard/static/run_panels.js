@@ -1,4 +1,4 @@
-// Which curves the Run screen shows, and how each evaluations. Train and val differ by line style too.
+// Which curves the Run screen shows, and how each looks. Train and val differ by line style too.
 
 function evaluation(key, name, word, style) {
   return { key, of: "evaluations", name, word, on: true, ...style };
@@ -40,7 +40,7 @@ export function pointsOf(curve, data) {
 /** A curve as charts.js wants it. */
 export function lineOf(curve, points) {
   const { word, colour, width, opacity, dash, symbol } = curve;
-  return { name: word, x: points.x, y: points.y, colour, width, opacity, dash, symbol, points: curve.of === "evaluations" };
+  return { name: word, x: points.x, y: points.y, colour, width, opacity, dash, symbol, points: curve.of === "evaluations", clipped: curve.of === "steps" };
 }
 
 /** The lines of a small chart. */
@@ -53,7 +53,7 @@ export function panelLines(panel, data) {
   const points = data.series[panel.name];
   if (!points) return [];
   const style = panel.noisy ? { width: 0.8, opacity: 0.4 } : { width: 1.6 };
-  const raw = { name: panel.name, x: points.x, y: points.y, colour: 1, ...style };
+  const raw = { name: panel.name, x: points.x, y: points.y, colour: 1, clipped: true, ...style };
   const lines = [raw];
   if (panel.noisy && points.smooth) lines.push({ ...raw, name: "smoothed", ...points.smooth, width: 1.8, opacity: 1 });
   const val = panel.val && data.evaluations[panel.val];

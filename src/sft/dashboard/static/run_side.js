@@ -129,16 +129,16 @@ function guardCard(run, finding) {
 
 // ------------------------------------------------------------------- what to watch
 
-const HELD = {
-  true: ["check", "good", "held"],
-  false: ["cross", "warning", "not held"],
+const SEEN = {
+  true: ["check", "good", "yes"],
+  false: ["cross", "warning", "no"],
   null: ["ring", "quiet", "not measured"],
 };
 
 /** "What to watch", with the figure that says why. */
 export function showSigns(node, snapshot) {
   const items = snapshot.signs.map((sign) => {
-    const [shape, tone, word] = HELD[String(sign.held)] ?? HELD.null;
+    const [shape, tone, word] = SEEN[String(sign.held)] ?? SEEN.null;
     return h("li", { data: { held: String(sign.held) } },
       h("span", { class: `sign-glyph ${tone}` }, glyph(shape), h("span", { class: "hidden-label" }, `${word}: `)),
       h("div", null,

@@ -1,7 +1,6 @@
 // The small charts of the Run screen: each with its value, its meaning and what to watch.
 
 import { createChart } from "./charts.js";
-import { rangeOf } from "./axes.js";
 import { fill, h, setText } from "./dom.js";
 import { count, number, percent, short, words } from "./format.js";
 import { panelLines, PANELS } from "./run_panels.js";
@@ -47,16 +46,10 @@ export class SmallCharts {
 
   options(spec, lines) {
     const { charts } = this;
-    const raw = lines.filter((line) => !line.points).map((line) => line.y);
-    const evaluations = lines.filter((line) => line.points).map((line) => line.y);
-    const clip = charts.settings.clip && spec.noisy;
-    const kinds = [[raw, { ...spec.y, clip }], [evaluations, spec.y]].filter(([lists]) => lists.length);
-    const found = kinds.map(([lists, y]) => rangeOf(lists, y));
-    const range = [Math.min(...found.map((r) => r[0])), Math.max(...found.map((r) => r[1]))];
     return {
       label: `${words(spec.name)} by ${charts.data.x}. Arrow keys move the cursor.`,
-      series: lines, x: charts.xSpec(), y: { ...spec.y, range }, cursor: charts.cursor,
-      onZoom: (from, to) => charts.zoom(from, to), describe: () => `${charts.said ?? ""}, ${words(spec.name)} ${this.text(spec)}`,
+      series: lines, x: charts.xSpec(), y: { ...spec.y, clip: charts.settings.clip && spec.noisy }, cursor: charts.cursor,
+      onZoom: (from, to) => charts.zoom(from, to), describe: () => `${charts.readout ?? ""}, ${words(spec.name)} ${this.text(spec)}`,
     };
   }
 
