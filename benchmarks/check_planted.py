@@ -343,7 +343,7 @@ def main() -> None:
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("sft", "numpy", "scikit-learn", "datasketch")},
+            **{name: version(name) for name in ("sft", "numpy", "scikit-learn")},
         },
         "table": lines,
         "seeds": results,

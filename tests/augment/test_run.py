@@ -7,9 +7,9 @@ import pytest
 
 from sft.augment.make import WAYS, AugmentSettings, parse_ways, wanted_rows
 from sft.config import SourceConfig
+from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation, Message, Origin
 from sft.data.rows.read import read_conversations
-from sft.data.splits import prompt_key
 from sft.errors import ConfigError
 from trained import WORDS, Outcome
 

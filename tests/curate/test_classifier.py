@@ -5,7 +5,7 @@ import pytest
 
 from sft.curate.classifier import two_sample
 from sft.curate.coverage import space
-from sft.curate.texts import without_repeats
+from sft.texts.near_duplicates import without_repeats
 
 
 def told(train, usage):

@@ -2,8 +2,9 @@
 
 import pytest
 
+from sft.data.repeats import leaks, prompt_key, row_text
 from sft.data.rows.conversation import Message
-from sft.data.splits import given, leaks, num_val, prompt_key, row_text, split_off
+from sft.data.splits import given, num_val, split_off
 from sft.errors import ConfigError, DataError
 
 
@@ -158,7 +159,7 @@ def test_near_duplicates_are_on_one_side(alike):
     split = split_off(data, 0.2, seed=0)
     assert len({prompt_key(row) for row in data}) == 90
     assert len(split.val) == 18 and split.notes == []
-    assert leaks(split.train, split.val) == []
+    assert not leaks(split.train, split.val)
     val = set(lines(split.val))
     assert set(lines(split_off(data[::-1], 0.2, seed=0).val)) == val
     assert set(lines(split_off(data, 0.2, seed=1).val)) != val
@@ -179,7 +180,7 @@ def test_one_large_cluster_falls_back_to_equal_prompts_and_says_so(alike):
     split = split_off(data, 0.2, seed=0)
     assert len(split.val) == 20 and len(split.train) == 80
     assert len(split.notes) == 1 and split.notes[0].startswith("100 of 100 rows are near-dup")
-    assert len(leaks(split.train, split.val)) == 20
+    assert len(leaks(split.train, split.val).held_out) == 20
     assert set(lines(split_off(data[::-1], 0.2, seed=0).val)) == set(lines(split.val))
 
 
@@ -191,7 +192,7 @@ def test_a_system_message_does_not_make_rows_alike(talk):
     ]
     split = split_off(data, 0.25, seed=0)
     assert len(split.val) == 10 and split.notes == []
-    assert leaks(split.train, split.val) == []
+    assert not leaks(split.train, split.val)
 
 
 def test_tool_calls_tell_rows_apart(talk):
@@ -210,12 +211,13 @@ def test_leaks_are_equal_prompts_and_near_duplicates(talk, rows, alike):
         *rows("x", "B", answer="of another kind", first=21),
         talk(("user", near(1, 99)), ("assistant", "answer"), line=23),
     ]
-    assert [(t.origin.line, v.origin.line) for t, v in leaks(train, val)] == [(2, 22), (11, 23)]
-    assert leaks(train, []) == []
+    found = leaks(train, val)
+    assert found.rows == {1: 1, 4: 2} and found.held_out == {1: 1, 2: 4}
+    assert not leaks(train, [])
 
 
 def test_given_keeps_near_duplicates(alike):
     train, val = alike(kinds=4, copies=2), alike(kinds=4, copies=3)[8:]
     split = given(train, val)
     assert len(split.val) == 4 and split.leaked == []
-    assert len(leaks(split.train, split.val)) == 4
+    assert len(leaks(split.train, split.val).held_out) == 4

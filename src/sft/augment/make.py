@@ -22,8 +22,8 @@ from sft.augment.ask import (
 from sft.augment.noise import case, typos, whitespace
 from sft.augment.rows import Change, NewRow, identity, new_row
 from sft.augment.wording import system_prompt, template
+from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation
-from sft.data.splits import prompt_key
 from sft.errors import ConfigError, did_you_mean
 
 WRITTEN = ("paraphrase", "self_answer")  # by a model

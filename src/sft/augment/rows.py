@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation, Message
 from sft.data.rows.formats.writing import write
-from sft.data.splits import prompt_key
 
 
 @dataclass(frozen=True, slots=True)

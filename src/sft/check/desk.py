@@ -131,6 +131,7 @@ def _corpus(tokens: Tokens, benchmarks: Mapping[str, Sequence[str]]) -> Corpus:
         usage=[prompt.conversation for prompt in tokens.held_out.prompts],
         test=tokens.held_out.test_rows,
         benchmarks=benchmarks,
+        val_is_split_off=not tokens.resolver.config.data.val,
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sft.config import SourceConfig
-from sft.curate.texts import prompt_text
+from sft.data.repeats import prompt_text
+from sft.data.rows.conversation import Conversation
 from sft.data.rows.prompts import read_prompts
 from sft.errors import ConfigError
 
@@ -22,11 +23,17 @@ def read_benchmarks(paths: Sequence[str]) -> dict[str, list[str]]:
     return {Path(path).stem: benchmark_texts(path, "--benchmark") for path in paths}
 
 
+def held_out_rows(path: str) -> list[Conversation]:
+    """The rows of one file, for those that repeat one to be left out; none of a `.txt` file."""
+    if Path(path).suffix.lower() == ".txt":
+        return []
+    return [p.conversation for p in read_prompts([SourceConfig.model_validate(path)]).prompts]
+
+
 def benchmark_texts(path: str, flag: str) -> list[str]:
     """The texts of one file, as above; `flag` is what it was given by, for errors."""
     if Path(path).suffix.lower() != ".txt":
-        prompts = read_prompts([SourceConfig.model_validate(path)]).prompts
-        return [prompt_text(prompt.conversation) for prompt in prompts]
+        return [prompt_text(row) for row in held_out_rows(path)]
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -6,10 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from sft.curate.texts import Prompted, answer_text, prompt_text
+from sft.data.repeats import (
+    Prompted,
+    answer_text,
+    clusters,
+    copy_key,
+    prompt_text,
+    repeats,
+    row_text,
+)
 from sft.data.rows.conversation import Conversation
-from sft.data.splits import prompt_key, row_text
-from sft.texts.near_duplicates import clusters, words
+from sft.texts.near_duplicates import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,8 @@ class Corpus:
     """Rows by what they are for; every list but `train` may be empty.
 
     `usage` rows may lack an answer. `benchmarks` are named texts that must not be trained on, such
-    as the questions of a public test.
+    as the questions of a public test. `val_is_split_off`: sft took the validation rows out of the
+    training data itself.
     """
 
     train: Sequence[Conversation]
@@ -41,6 +49,7 @@ class Corpus:
     usage: Sequence[Prompted] = ()
     test: Sequence[Prompted] = ()
     benchmarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    val_is_split_off: bool = False
 
     @cached_property
     def prompts(self) -> list[str]:
@@ -96,22 +105,18 @@ class Corpus:
 
     @cached_property
     def keys(self) -> list[str]:
-        """All messages of each training row, case and white space apart: equal for exact copies."""
-        systems = [
-            "\n".join(m.content for m in r.messages if m.role == "system") for r in self.train
-        ]
-        both = zip(systems, self.texts, strict=True)
-        return [f"{' '.join(a.lower().split())}\0{' '.join(b.lower().split())}" for a, b in both]
-
-    @cached_property
-    def prompt_keys(self) -> list[str]:
-        """Hash of what each training row shows to the model; see `splits.prompt_key`."""
-        return [prompt_key(row) for row in self.train]
+        """Equal for exact copies; see `repeats.copy_key`."""
+        return [copy_key(row) for row in self.train]
 
     @cached_property
     def labels(self) -> list[int]:
-        """Near-duplicate cluster of each training row; see `near_duplicates.clusters`."""
-        return clusters(self.texts)
+        """Cluster of near-duplicates of each training row; see `repeats.clusters`."""
+        return clusters(self.train)
+
+    @cached_property
+    def repeats(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Exact copies and near-duplicates of earlier rows; see `repeats.repeats`."""
+        return repeats(self.train, self.labels)
 
     @cached_property
     def places(self) -> list[str]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.texts import without_repeats
 from sft.curate.vectors import SEED, is_telling, nearest, tfidf, top_words
+from sft.texts.near_duplicates import without_repeats
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.remedies import Remedied, by_origin
-from sft.curate.stream.ngrams import mixed
-from sft.curate.texts import prompt_text
 from sft.curate.vectors import RowTerms, hashed_terms
+from sft.data.repeats import prompt_text
 from sft.data.rows.conversation import Conversation
+from sft.texts.ngrams import mixed
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sft.curate.texts import Prompted, prompt_text
+from sft.data.repeats import Prompted, prompt_text
 from sft.texts.languages import UNKNOWN, language
 
 MIN_ROWS = 8

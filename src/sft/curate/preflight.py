@@ -8,10 +8,9 @@ from typing import Any
 from sft.curate.classifier import two_sample
 from sft.curate.coverage import coverage, slices, space, uncovered_groups
 from sft.curate.facts import compare
-from sft.curate.texts import Prompted, answer_text, first_of_each, prompt_text, without_repeats
+from sft.data.repeats import Prompted, answer_text, clusters, leaks, prompt_text
 from sft.data.rows.conversation import Conversation
-from sft.data.splits import leaks, row_text
-from sft.texts.near_duplicates import clusters, effective_size
+from sft.texts.near_duplicates import effective_size, first_of_each, without_repeats
 from sft.texts.openers import surface
 
 MAX_LISTED = 20  # pairs of duplicates, and leaks
@@ -33,9 +32,9 @@ def preflight(
     training uses and what serving uses. Rows are called by their origin. The same data give the
     same result in every process.
     """
-    labels = clusters([row_text(row) for row in train])
+    labels = clusters(train)
     effective = effective_size(labels)
-    leaking = leaks(train, val) if val else []
+    leaking = leaks(train, val).held_out
     distinct = first_of_each(labels)
     return {
         "rows": {
@@ -48,8 +47,8 @@ def preflight(
             "duplicates": _duplicates(train, labels),
             "num_leaks": len(leaking),
             "leaks": [
-                {"val": str(held.origin), "train": str(trained.origin)}
-                for trained, held in leaking[:MAX_LISTED]
+                {"val": str(val[i].origin), "train": str(train[leaking[i]].origin)}
+                for i in sorted(leaking)[:MAX_LISTED]
             ],
         },
         # Copies of a row are one answer: else few rows, often repeated, would all begin alike.

@@ -12,34 +12,30 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sft.curate.texts import Prompted, answer_text
+from sft.data.repeats import Prompted, answer_text, leaks, repeats
 from sft.data.rows.conversation import Conversation, Origin
-from sft.data.splits import leaks, row_text
 from sft.errors import ConfigError
-from sft.texts.near_duplicates import clusters
 from sft.texts.openers import opener
 
 Remedied = tuple[list[Conversation], list[tuple[Origin, str]]]
 
 
 def dedupe(rows: Sequence[Conversation]) -> Remedied:
-    """Keep the first row of each cluster of near-duplicates."""
-    first: dict[int, Conversation] = {}
-    kept, dropped = [], []
-    for row, label in zip(rows, clusters([row_text(row) for row in rows]), strict=True):
-        if first.setdefault(label, row) is row:
-            kept.append(row)
-        else:
-            dropped.append((row.origin, f"near-duplicate of {first[label].origin}"))
-    return kept, dropped
+    """Leave out exact copies and near-duplicates of earlier rows; see `sft.data.repeats`."""
+    copies, near = repeats(rows)
+    later = dict(sorted((copies | near).items()))
+    return (
+        [row for i, row in enumerate(rows) if i not in later],
+        [(rows[i].origin, f"near-duplicate of {rows[first].origin}") for i, first in later.items()],
+    )
 
 
 def without_leaks(rows: Sequence[Conversation], val: Sequence[Conversation]) -> Remedied:
-    """Leave out the rows that are near-duplicates of a validation row."""
-    leaking = {trained.origin: held.origin for trained, held in leaks(rows, val)} if val else {}
+    """Leave out the rows that repeat a validation row."""
+    leaking = leaks(rows, val).rows
     return (
-        [row for row in rows if row.origin not in leaking],
-        [(name, f"near-duplicate of validation row {held}") for name, held in leaking.items()],
+        [row for i, row in enumerate(rows) if i not in leaking],
+        [(rows[i].origin, f"repeats validation row {val[h].origin}") for i, h in leaking.items()],
     )
 
 

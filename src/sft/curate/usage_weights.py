@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.stream.ngrams import mixed
-from sft.curate.texts import Prompted, prompt_text
 from sft.curate.vectors import SEED, RowTerms, hashed_terms
+from sft.data.repeats import Prompted, prompt_text
 from sft.data.rows.conversation import Conversation, Origin
 from sft.errors import ConfigError
+from sft.texts.ngrams import mixed
 
 BUCKETS = 10_000
 CLIP = 10.0  # weights lie between 1/10 and 10 before they are scaled to a mean of 1

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.stream.ngrams import word_hashes
 from sft.texts.languages import STOP_WORDS
 from sft.texts.near_duplicates import words
+from sft.texts.ngrams import word_hashes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
+from sft.data.repeats import clusters, leaks, prompt_key, prompt_words
 from sft.data.rows.conversation import Conversation, Origin
-from sft.data.template.families import NOT_VALIDATED_ON, families, left_out
+from sft.data.template.families import LIKE_HELD_OUT, NOT_VALIDATED_ON, families, left_out
 from sft.errors import ConfigError, DataError
-from sft.texts.near_duplicates import clusters
+from sft.texts.near_duplicates import Roots
 
 AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
 
@@ -29,32 +29,6 @@ class Split:
     leaked: list[Conversation]
     changed: Mapping[Origin, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def prompt_key(conversation: Conversation) -> str:
-    """Hash of all that is shown to the model but not written by it: white space and case apart.
-
-    Rows with equal keys are copies of each other, or other answers to the same question.
-    """
-    given = [message for message in conversation.messages if message.role != "assistant"]
-    shown = [
-        f"{message.role}\0{' '.join(message.content.lower().split())}"
-        for message in given or conversation.messages  # a plain text is all the row has
-    ]
-    return hashlib.sha256("\1".join(shown).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def row_text(conversation: Conversation) -> str:
-    """What tells a row from others: all messages and tool calls, without system messages.
-
-    Many rows share one long system message; with it they would all look alike.
-    """
-    parts = []
-    for message in conversation.messages:
-        if message.role != "system":
-            parts.append(message.content)
-            parts += [json.dumps(dict(call), default=str) for call in message.tool_calls]
-    return "\n".join(parts)
 
 
 def num_val(num_rows: int, fraction: float | str) -> int:
@@ -81,7 +55,10 @@ def split_off(conversations: Sequence[Conversation], fraction: float | str, seed
     """
     family = families(conversations, prompt_key)
     split = _split_own(family.own, fraction, seed)
-    return _with_children(split, conversations, family.children, family.notes("data.train"))
+    children, like = family.children, set[Origin]()
+    if not split.notes:  # else near-duplicates are on both sides anyway
+        like = {children[i].origin for i in leaks(children, split.val).rows}
+    return _with_children(split, conversations, children, family.notes("data.train"), like)
 
 
 def _with_children(
@@ -89,11 +66,16 @@ def _with_children(
     rows: Sequence[Conversation],
     children: Sequence[Conversation],
     notes: Sequence[str],
+    like_val: Set[Origin] = frozenset(),
 ) -> Split:
-    """`split` with the augmented rows that may be trained on, in the order of `rows`."""
+    """`split` with the augmented rows that may be trained on, in the order of `rows`.
+
+    Those of `like_val` may not.
+    """
     if not children:
         return replace(split, notes=[*split.notes, *notes])
-    reasons = left_out(children, split.train, split.val, prompt_key)
+    reasons = dict.fromkeys(like_val, LIKE_HELD_OUT)
+    reasons |= left_out(children, split.train, split.val, prompt_key)
     kept = {id(row) for row in split.train}
     kept |= {id(child) for child in children if child.origin not in reasons}
     told = (
@@ -108,51 +90,62 @@ def _with_children(
     )
 
 
-def _split_own(conversations: Sequence[Conversation], fraction: float | str, seed: int) -> Split:
-    wanted = num_val(len(conversations), fraction)
+def _split_own(rows: Sequence[Conversation], fraction: float | str, seed: int) -> Split:
+    wanted = num_val(len(rows), fraction)
     if not wanted:
-        return Split(list(conversations), [], [])
-    prompts = _unite(
-        [prompt_key(row) for row in conversations],
-        [row.parent or index for index, row in enumerate(conversations)],
-    )
-    labels = clusters([row_text(row) for row in conversations])
-    chosen, notes = _choose(_unite(prompts, labels), wanted, seed), []
+        return Split(list(rows), [], [])
+    # A group is named by its smallest prompt, whatever the order of the rows.
+    prompts = [prompt_key(row) for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: prompts[i])
+    by_prompt, groups = Roots(len(rows)), Roots(len(rows))
+    labels = clusters([rows[i] for i in order])
+    for roots in (by_prompt, groups):
+        roots.join_equal([prompts[i] for i in order])
+        roots.join_equal([prompt_words(rows[i]) or i for i in order])
+        roots.join_equal([rows[i].parent or i for i in order])
+    groups.join_equal(labels)
+
+    def choose(roots: Roots) -> set[int]:
+        names = [prompts[order[root]] for root in roots.all().tolist()]
+        return _choose(names, wanted, seed)
+
+    chosen, notes = _apart([rows[i] for i in order], choose, groups), []
     if len(chosen) < wanted / 2:
-        by_prompt = _choose(prompts, wanted, seed)
-        if len(by_prompt) > len(chosen):
+        only_by_prompt = choose(by_prompt)
+        if len(only_by_prompt) > len(chosen):
             largest = max(Counter(labels).values())
             notes.append(
-                f"{largest:,} of {len(conversations):,} rows are near-duplicates of each other, "
+                f"{largest:,} of {len(rows):,} rows are near-duplicates of each other, "
                 "too many to keep on one side: validation rows resemble rows that are trained "
                 "on, and the validation loss is too good"
             )
-            chosen = by_prompt
+            chosen = only_by_prompt
+    val = {order[i] for i in chosen}
     return Split(
-        train=[row for i, row in enumerate(conversations) if i not in chosen],
-        val=[row for i, row in enumerate(conversations) if i in chosen],
+        train=[row for i, row in enumerate(rows) if i not in val],
+        val=[row for i, row in enumerate(rows) if i in val],
         leaked=[],
         notes=notes,
     )
 
 
-def _unite(prompts: Sequence[str], labels: Sequence[Hashable]) -> list[str]:
-    """Group of each row: rows of one prompt or one cluster, linked through others too.
+def _apart(
+    rows: Sequence[Conversation], choose: Callable[[Roots], set[int]], groups: Roots
+) -> set[int]:
+    """The rows chosen for validation, once none of them is repeated by a row that is not.
 
-    A group is named by its smallest prompt, whatever the order of the rows.
+    Sketches miss a near-duplicate in some hundreds; a split made by them alone would be refused
+    by the exact comparison of `sft check`.
     """
-    name = dict(zip(prompts, prompts, strict=True))
-
-    def find(prompt: str) -> str:
-        while name[prompt] != prompt:
-            name[prompt] = prompt = name[name[prompt]]
-        return prompt
-
-    first: dict[Hashable, str] = {}
-    for prompt, label in zip(prompts, labels, strict=True):
-        low, high = sorted((find(prompt), find(first.setdefault(label, prompt))))
-        name[high] = low
-    return [find(prompt) for prompt in prompts]
+    while True:
+        chosen = choose(groups)
+        val = sorted(chosen)
+        train = [i for i in range(len(rows)) if i not in chosen]
+        pairs = leaks([rows[i] for i in train], [rows[i] for i in val])
+        if not pairs:
+            return chosen
+        for trained, held_out in pairs.rows.items():
+            groups.join(train[trained], val[held_out])
 
 
 def _choose(keys: Sequence[str], wanted: int, seed: int) -> set[int]:
@@ -166,28 +159,6 @@ def _choose(keys: Sequence[str], wanted: int, seed: int) -> set[int]:
         if len(chosen) + len(groups[key]) <= wanted:
             chosen.update(groups[key])
     return chosen
-
-
-def leaks(
-    train: Sequence[Conversation], val: Sequence[Conversation]
-) -> list[tuple[Conversation, Conversation]]:
-    """The rows of `val` that are also in `train`, each after the first row it is like there.
-
-    Pairs are (row of train, row of val), of equal prompts or near-duplicates, in the order of
-    `val`. With any of them the validation loss is too good and hides overfitting.
-    """
-    prompts = [prompt_key(row) for row in (*train, *val)]
-    labels = clusters([row_text(row) for row in (*train, *val)])
-    trained: dict[str | int, Conversation] = {}
-    for row, prompt, label in zip(train, prompts, labels, strict=False):
-        trained.setdefault(prompt, row)
-        trained.setdefault(label, row)
-    found = []
-    for row, prompt, label in zip(val, prompts[len(train) :], labels[len(train) :], strict=True):
-        twin = trained.get(prompt) or trained.get(label)
-        if twin is not None:
-            found.append((twin, row))
-    return found
 
 
 def given(train: Sequence[Conversation], val: Sequence[Conversation]) -> Split:

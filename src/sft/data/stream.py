@@ -14,19 +14,21 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from sft.config import DataConfig, SourceConfig
 from sft.data.account import DataSet, Progress, nothing_left, token_notes
 from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks, tokenize_rows
+from sft.data.repeats import HeldOut, leaks, prompt_key
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.files import sha256_of
 from sft.data.rows.formats import check_config
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import Tally, read_conversations, read_source
 from sft.data.rows.sources import local_files
-from sft.data.splits import Split, leaks, num_val, prompt_key, split_off
+from sft.data.splits import Split, num_val, split_off
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import TokenCache, rows_fingerprint
 from sft.data.token_store import NotStorable, StoreDamaged, StoreWriter, TokenStore
@@ -85,7 +87,7 @@ class _Reading:
             yield row
 
 
-@dataclass(slots=True)
+@dataclass
 class _Window:
     """The rows to train on, in order: first rows and the rest, none of them like one of `val`."""
 
@@ -94,6 +96,11 @@ class _Window:
     near: bool  # are near-duplicates left out, and not only equal prompts?
     dropped: list[RowFate] = field(default_factory=list)
     num_rows: int = 0
+
+    @cached_property
+    def held_out(self) -> tuple[set[str], HeldOut]:
+        """The prompts of validation, and its rows to compare with."""
+        return {prompt_key(row) for row in self.split.val}, HeldOut(self.split.val)
 
     def __iter__(self) -> Iterator[Conversation]:
         for index, source in enumerate(self.sources):
@@ -108,11 +115,9 @@ class _Window:
 
     def kept(self, rows: Sequence[Conversation]) -> list[Conversation]:
         """`rows` without those like a row of validation, and those augmented from one."""
-        val = self.split.val
-        prompts = {prompt_key(row) for row in val}
-        like = {row.origin for row in rows if prompts & {row.parent, prompt_key(row)}}
-        if val and self.near:
-            like |= {row.origin for _, row in leaks(val, rows)}
+        prompts, known = self.held_out
+        compare = known.like if self.near else known.same_question
+        like = {row.origin for row in rows if row.parent in prompts or compare(row)}
         self.dropped += [RowFate(r.origin, "dropped", HELD_OUT) for r in rows if r.origin in like]
         return [row for row in rows if row.origin not in like]
 

@@ -9,26 +9,25 @@ import numpy as np
 import pytest
 
 from curating import pair, run, similar_rows, text, write
-from sft.curate.stream.near import Roots
-from sft.curate.stream.ngrams import (
+from sft.config import SourceConfig
+from sft.data.repeats import clusters
+from sft.data.rows.read import read_conversations
+from sft.texts.near_duplicates import Roots, first_of_each, words
+from sft.texts.ngrams import (
     band_keys,
     jaccard,
     run_hashes,
     signatures,
     word_hashes,
 )
-from sft.texts.near_duplicates import clusters, words
-
-
-def kept_by_clusters(texts):
-    labels = clusters(texts)
-    return [i for i, label in enumerate(labels) if label not in labels[:i]]
 
 
 def test_the_rows_kept_are_the_first_of_each_cluster(tmp_path):
     rows = similar_rows(2_000)
     done = run(rows, tmp_path, dedupe="near", chunk_rows=300)
-    expected = kept_by_clusters([f"{row['instruction']}\n{row['output']}" for row in rows])
+    source = SourceConfig(path=str(tmp_path / "rows.jsonl"))
+    labels = clusters(read_conversations([source], "error").conversations)
+    expected = first_of_each(labels)
     assert 1_000 < len(expected) < 1_800
     assert done.rows == [rows[i] for i in expected]
 
@@ -50,7 +49,7 @@ def test_of_a_template_one_row_stays(tmp_path):
     ],
 )
 def test_short_and_unspaced_texts(tmp_path, first, second, same):
-    rows = [pair("Say it in your words please", f"{text} yes") for text in (first, second)]
+    rows = [pair("Say it", f"{text} yes") for text in (first, second)]
     rows[1]["instruction"] += "?"
     done = run(rows, tmp_path, dedupe="near")
     assert len(done.rows) == (1 if same else 2)

@@ -9,9 +9,10 @@ from tokenizers.processors import TemplateProcessing
 import tiny
 from sft.config import DataConfig
 from sft.data.dataset import load_data
+from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation, Message, Origin
 from sft.data.rows.problems import BadRows
-from sft.data.splits import given, prompt_key, split_off
+from sft.data.splits import given, split_off
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import IGNORE_INDEX, RowFate, tokenize
 

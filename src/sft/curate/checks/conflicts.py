@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sft.curate.checks.copies import alike
 from sft.curate.checks.wording import count, finding, place, quoted
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 from sft.data.rows.conversation import Conversation, Message
-from sft.texts.near_duplicates import words
+from sft.texts.near_duplicates import alike, words
 
 NEARLY_EQUAL = 0.3  # Jaccard similarity of the words of two answers
 ALL_BUT_NUMBERS = 0.6  # similarity of answers of which the numbers are compared

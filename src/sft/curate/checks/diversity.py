@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from sft.curate.checks.wording import count, finding, place, quoted, share, word_set
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
-from sft.curate.texts import first_of_each
 from sft.curate.vectors import SEED, top_words
-from sft.texts.near_duplicates import effective_size, words
+from sft.texts.near_duplicates import effective_size, first_of_each, words
 from sft.texts.openers import opener, surface
 
 if TYPE_CHECKING:

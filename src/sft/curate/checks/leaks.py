@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from sft.curate.checks.copies import SAME_SIDE, alike
-from sft.curate.checks.shingles import Index, runs
 from sft.curate.checks.wording import count, finding, place, quoted, share, verb
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
-from sft.curate.texts import Prompted, answer_text, prompt_text
-from sft.data.rows.conversation import Conversation
-from sft.data.splits import prompt_key
+from sft.data import repeats
+from sft.data.repeats import Prompted, prompt_text
 from sft.texts.near_duplicates import words
+from sft.texts.shingles import Index, runs
 
-NEAR, RUN = 0.8, 5  # Jaccard of word 5-grams, as for near-duplicates
-MIN_WORDS = 5  # of an answer that gives a row away
 # Runs of 13 words are those of GPT-3 (Brown et al. 2020, appendix C); half of the 8-grams of a
 # benchmark's text is the rule of Tulu 3 (Lambert et al. 2024, section 3.2).
 LONG, SHORT, HALF = 13, 8, 0.5
@@ -27,92 +22,48 @@ MIN_TEXT = 5  # words; shorter benchmark texts, such as "yes", are not looked fo
 
 
 def leaks(corpus: Corpus) -> list[DataFinding]:
-    """Training rows with the prompt, or nearly the text, of a held-out row.
+    """Training rows that repeat a held-out row; see `sft.data.repeats`.
 
     Usage rows are only measured on, so a leak there flatters the figures but selects nothing:
-    a warning.
+    a warning. So is one in the validation rows that were split off training: only a data set in
+    which all rows resemble each other cannot be split without.
     """
+    own = corpus.val_is_split_off
     sides: list[tuple[str, Sequence[Prompted], Severity]] = [
-        ("validation", corpus.val, "error"),
+        ("validation", corpus.val, "warning" if own else "error"),
         ("test", corpus.test, "error"),
         ("usage", corpus.usage, "warning"),
     ]
-    found = []
-    for name, held, severity in sides:
-        leaking = leaking_rows(corpus, held)
-        if not leaking:
+    findings = []
+    for name, held_out, severity in sides:
+        pairs = repeats.leaks(corpus.train, held_out)
+        if not pairs:
             continue
-        first, number = next(iter(leaking.items()))
-        num_held = len(set(leaking.values()))
+        rows, num_held = pairs.rows, len(pairs.held_out)
+        first, number = next(iter(rows.items()))
         what = f"{name} {'prompt' if name == 'usage' else 'row'}"
-        found.append(
+        findings.append(
             finding(
                 corpus,
                 "leaks",
                 severity,
-                leaking,
-                f"{count(len(leaking), 'training row')} {verb(len(leaking), 'repeat')} "
-                f"{count(num_held, what)} of "
-                f"{len(held):,} ({share(num_held, len(held))}), so {name} figures are too good; "
-                f"{place(corpus, first)} repeats line {held[number].origin.line}: "
-                f"{quoted(prompt_text(held[number]), 60)}",
-                "sft curate DATA --decontaminate HELD_OUT --out FILE takes them out of training"
-                + ("" if name == "usage" else f"; keep the {name} rows as they are"),
+                rows,
+                f"{count(len(rows), 'training row')} {verb(len(rows), 'repeat')} "
+                f"{count(num_held, what)} of {len(held_out):,} "
+                f"({share(num_held, len(held_out))}), so {name} figures are too good; "
+                f"{place(corpus, first)} repeats line {held_out[number].origin.line}: "
+                f"{quoted(prompt_text(held_out[number]), 60)}",
+                _leak_fix(name, own),
             )
         )
-    return found
+    return findings
 
 
-def leaking_rows(corpus: Corpus, held: Sequence[Prompted]) -> dict[int, int]:
-    """Index of each training row that is like a held-out one -> index of that one.
-
-    Alike are equal prompts, texts whose word 5-grams have a Jaccard similarity of 0.8, and equal
-    answers to nearly equal prompts.
-    """
-    if not held:
-        return {}
-    finder = _Held(held)
-    found = {}
-    for i, key in enumerate(corpus.prompt_keys):
-        other = finder.find(key, *(side.split() for side in corpus.words[i]))
-        if other is not None:
-            found[i] = other
-    return found
-
-
-class _Held:
-    """Held-out rows, to be found by prompt, by answer, or by runs of words."""
-
-    def __init__(self, held: Sequence[Prompted]) -> None:
-        self._prompts = [words(prompt_text(row)) for row in held]
-        answers = [words(answer_text(row)) for row in held]
-        self._by_prompt: dict[str, int] = {}
-        self._by_answer: dict[tuple[str, ...], list[int]] = {}
-        for i, (row, answer) in enumerate(zip(held, answers, strict=True)):
-            # The key is of what is shown, which a row without an answer has too.
-            self._by_prompt.setdefault(prompt_key(cast(Conversation, row)), i)
-            if len(answer) >= MIN_WORDS:
-                self._by_answer.setdefault(tuple(sorted(answer)), []).append(i)
-        both = zip(self._prompts, answers, strict=True)
-        self._rows = Index([" ".join(prompt + answer) for prompt, answer in both], RUN)
-        # A row without an answer is compared with prompts.
-        bare = [
-            "" if answer else " ".join(p) for p, answer in zip(self._prompts, answers, strict=True)
-        ]
-        self._bare = Index(bare, RUN)
-
-    def find(self, key: str, prompt: list[str], answer: list[str]) -> int | None:
-        """Number of the held-out row that a training row is like, or None."""
-        if key in self._by_prompt:
-            return self._by_prompt[key]
-        for index, parts in ((self._rows, prompt + answer), (self._bare, prompt)):
-            hit = index.best(parts, jaccard=True) if index.may_match(parts) else None
-            if hit and hit.jaccard >= NEAR and index.length <= len(parts):
-                return hit.text
-        for other in self._by_answer.get(tuple(sorted(answer)), ()):
-            if alike(self._prompts[other], prompt) >= SAME_SIDE:
-                return other
-        return None
+def _leak_fix(name: str, own: bool) -> str:
+    if name == "validation" and own:
+        return "data.deduplicate: true leaves them out of training"
+    keep = "" if name == "usage" else f"; keep the {name} rows as they are"
+    return f"sft curate DATA --decontaminate HELD_OUT --out FILE takes them out of training{keep}"
 
 
 @dataclass(frozen=True, slots=True)

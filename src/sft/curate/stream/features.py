@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.corpus import Corpus
-from sft.curate.stream.ngrams import (
+from sft.curate.stream.row_steps import Fate, RowRules, RowSteps
+from sft.curate.stream.rows import Chunk, Source, conversations
+from sft.curate.vectors import hashed_terms
+from sft.data.repeats import sides
+from sft.data.rows.conversation import Conversation
+from sft.texts.near_duplicates import RUN, Sides, side_keys
+from sft.texts.ngrams import (
     BANDS,
     Hashes,
     band_keys,
@@ -22,14 +28,8 @@ from sft.curate.stream.ngrams import (
     text_key,
     word_hashes,
 )
-from sft.curate.stream.row_steps import Fate, RowRules, RowSteps
-from sft.curate.stream.rows import Chunk, Source, conversations
-from sft.curate.vectors import hashed_terms
-from sft.data.rows.conversation import Conversation
-from sft.texts.near_duplicates import words
 from sft.texts.openers import opener
 
-RUN = 5  # words, as in `sft.texts.near_duplicates`
 HEAD = 400  # characters of an answer, which hold more openers than are ever taken off
 BAND_NAMES = tuple(f"band{band:02d}" for band in range(BANDS))
 
@@ -77,7 +77,8 @@ class Featurizer:
         good = [i for i, row in enumerate(parsed) if i not in fates]
         corpus = Corpus(train=[row for row in parsed if isinstance(row, Conversation)])
         compared = wanted.near or wanted.rules.benchmarks
-        parts = [_parts(text) for text in corpus.texts] if compared else []
+        compared_by = [sides(row) for row in corpus.train] if compared else []
+        parts = [row.text for row in compared_by]
         hashed = word_hashes(parts)
         for at, fate in self._steps.fates(corpus, parts, hashed).items():
             fates[good[at]] = fate
@@ -87,11 +88,17 @@ class Featurizer:
         columns["alive"] = alive.tobytes()
         stays = [at for at, i in enumerate(good) if i not in fates]
         runs = run_hashes(*_only(hashed, stays), RUN) if wanted.near else None
-        for name, values in self._sized(corpus, runs, stays).items():
+        sized = self._sized(corpus, runs, stays)
+        lists = self._lists(corpus, runs, stays)
+        if wanted.near:
+            keys, words = _both_sides([compared_by[i] for i in stays], *_only(hashed, stays))
+            sized |= keys
+            lists |= words
+        for name, values in sized.items():
             full = np.zeros((size, *values.shape[1:]), dtype=values.dtype)
             full[alive] = values
             columns[name] = full.tobytes()
-        for name, (data, counts) in self._lists(corpus, runs, stays).items():
+        for name, (data, counts) in lists.items():
             full = np.zeros(size, dtype=np.uint32)
             full[alive] = counts
             columns[f"{name}.counts"] = full.tobytes()
@@ -112,6 +119,7 @@ class Featurizer:
             found["opener"] = np.array(hashes, dtype=np.uint64)
         if runs:
             signed = signatures(*runs)
+            found["augmented"] = np.array([bool(corpus.train[i].parent) for i in rows], dtype=bool)
             found["signature"] = short_signatures(signed)
             found |= dict(zip(BAND_NAMES, band_keys(signed), strict=True))
         return found
@@ -132,9 +140,22 @@ class Featurizer:
         return found
 
 
-def _parts(text: str) -> list[str]:
-    """The words of a text; one without words is split at white space."""
-    return words(text) or text.lower().split() or [""]
+def _both_sides(
+    rows: Sequence[Sides], flat: Hashes, starts: NDArray[np.int64]
+) -> tuple[dict[str, Hashes], dict[str, tuple[bytes, NDArray[np.int64]]]]:
+    """Keys and words of prompt and answer, which stand in this order in the words of a row."""
+    kinds = [row.kind for row in rows]
+    keys: dict[str, Hashes] = {}
+    words: dict[str, tuple[bytes, NDArray[np.int64]]] = {}
+    begins = starts[:-1]
+    for side in ("prompt", "answer"):
+        counts = np.array([len(getattr(row, side)) for row in rows], dtype=np.int64)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        own = flat[np.arange(ends[-1]) + np.repeat(begins - ends[:-1], counts)]
+        keys[f"{side}.key"] = side_keys(own, ends, kinds)
+        words[side] = (own.tobytes(), counts)
+        begins = begins + counts
+    return keys, words
 
 
 def _only(hashed: Runs, rows: Sequence[int]) -> Runs:

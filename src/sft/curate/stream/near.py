@@ -1,27 +1,20 @@
-"""Copies and near-duplicates among rows, band by band, with every pair checked exactly.
+"""Copies and near-duplicates among rows whose columns are on disk.
 
-A cluster is what is linked by similarities of 0.8 or more, as in `sft.texts.near_duplicates`. Of
-each cluster its first row is kept. Held in memory: some 60 bytes a row.
+A cluster is what `sft.texts.near_duplicates` says; of each its first row is kept. Held in memory:
+some 60 bytes a row.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.stream.feature_pass import Progress
 from sft.curate.stream.features import BAND_NAMES
-from sft.curate.stream.ngrams import NUM_HASHES, jaccard
 from sft.curate.stream.step_result import Mask, Rows, StepResult
 from sft.curate.stream.store import Lists, Mapped, Store
-
-THRESHOLD = 0.8
-# A row is compared with so many of those that share a band with it, as in `near_duplicates`.
-NEIGHBOURS = 8
-SLACK = 0.11  # three standard errors of a similarity of 0.8 that is estimated from 126 hashes
-_PAIRS = 20_000  # whose signatures are compared at a time
+from sft.texts.near_duplicates import link
+from sft.texts.ngrams import NUM_HASHES, Hashes, jaccard
 
 
 def exact(store: Store, alive: Mask, _progress: Progress) -> StepResult:
@@ -43,86 +36,59 @@ def exact(store: Store, alive: Mask, _progress: Progress) -> StepResult:
 
 
 def near(store: Store, alive: Mask, progress: Progress) -> StepResult:
-    """Drop all rows of each cluster of near-duplicates but its first."""
-    rows = np.flatnonzero(alive)
-    roots = Roots(len(rows))
-    signatures = Mapped(store.path("signature"), np.uint8, NUM_HASHES)
-    runs = Lists(store, "runs", np.uint64)
+    """Drop all rows of each cluster of near-duplicates but its first; see `sft.data.repeats`.
+
+    Augmented rows may be like the rows they come from, and stay.
+    """
+    rows = np.flatnonzero(alive & ~store.load("augmented", bool))
+    columns = _OnDisk(store, rows)
     try:
-        for band, _ in enumerate(BAND_NAMES):
-            for pairs in _likely(store, rows, band, roots, signatures):
-                _join(pairs, rows, runs, roots)
-            signatures.forget()
-            progress("comparing rows: band", band + 1, len(BAND_NAMES))
-        root = roots.all()
+        root = link(columns, progress).all()
         later = np.flatnonzero(root != np.arange(len(rows)))
-        dropped, kept = rows[later], rows[root[later]]
-        value = [jaccard(runs.row(a), runs.row(b)) for a, b in zip(dropped, kept, strict=True)]
+        value = [
+            jaccard(columns.runs(a), columns.runs(b))
+            for a, b in zip(later.tolist(), root[later].tolist(), strict=True)
+        ]
     finally:
-        runs.close()
-    return StepResult.of(dropped, other=kept, value=value)
+        columns.close()
+    return StepResult.of(rows[later], other=rows[root[later]], value=value)
 
 
-def _likely(
-    store: Store, rows: Rows, band: int, roots: Roots, signatures: Mapped
-) -> Iterator[NDArray[np.int64]]:
-    """`[num_pairs, 2]`: places in `rows` that agree in the band and seem to be alike."""
-    keys = store.load(BAND_NAMES[band], np.uint64)[rows]
-    # Sorted by the next band too, so that of many rows with one key the most alike are neighbours.
-    after = store.load(BAND_NAMES[(band + 1) % len(BAND_NAMES)], np.uint64)[rows]
-    order = np.lexsort((after, keys))
-    del after
-    keys = keys[order]
-    for distance in range(1, min(NEIGHBOURS, len(rows) - 1) + 1):
-        at = np.flatnonzero(keys[distance:] == keys[:-distance])
-        for part in np.array_split(at, len(at) // _PAIRS + 1):
-            pairs = np.stack([order[part], order[part + distance]], axis=1)
-            root = roots.all()
-            pairs = pairs[root[pairs[:, 0]] != root[pairs[:, 1]]]
-            if len(pairs):
-                agree = np.count_nonzero(
-                    signatures.values[rows[pairs[:, 0]]] == signatures.values[rows[pairs[:, 1]]],
-                    axis=1,
-                )
-                best = np.argsort(-agree, kind="stable")
-                yield pairs[best][agree[best] >= (THRESHOLD - SLACK) * NUM_HASHES]
+class _OnDisk:
+    """The columns of the rows that are left; numbers count within `rows`."""
 
+    def __init__(self, store: Store, rows: Rows) -> None:
+        self._store, self._rows = store, rows
+        self._signatures = Mapped(store.path("signature"), np.uint8, NUM_HASHES)
+        self._runs = Lists(store, "runs", np.uint64)
+        self._words = {side: Lists(store, side, np.uint64) for side in ("prompt", "answer")}
 
-def _join(pairs: NDArray[np.int64], rows: Rows, runs: Lists, roots: Roots) -> None:
-    for i, j in pairs.tolist():
-        if roots.find(i) != roots.find(j):
-            alike = jaccard(runs.row(int(rows[i])), runs.row(int(rows[j])))
-            if alike >= THRESHOLD:
-                roots.join(i, j)
+    def __len__(self) -> int:
+        return len(self._rows)
 
+    def band(self, number: int) -> Hashes:
+        """Pages of signatures that the band before needed are given back."""
+        self._signatures.forget()
+        return self._column(BAND_NAMES[number])
 
-class Roots:
-    """Disjoint sets of the numbers below `size`; the root of a set is its smallest number."""
+    def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        values: NDArray[np.uint8] = self._signatures.values[self._rows[rows]]
+        return values
 
-    def __init__(self, size: int) -> None:
-        self._parent = np.arange(size, dtype=np.int32)
-        self._settled = True
+    def runs(self, row: int) -> Hashes:
+        return self._runs.row(int(self._rows[row]))
 
-    def find(self, i: int) -> int:
-        """The root of the set of `i`."""
-        parent = self._parent
-        root = i
-        while (above := int(parent[root])) != root:
-            root = above
-        while (above := int(parent[i])) != root:
-            parent[i], i = root, above
-        return root
+    def side_keys(self, side: str) -> Hashes:
+        return self._column(f"{side}.key")
 
-    def join(self, i: int, j: int) -> None:
-        """Make one set of the two that hold `i` and `j`."""
-        low, high = sorted((self.find(i), self.find(j)))
-        self._parent[high] = low
-        self._settled = False
+    def side_words(self, side: str, row: int) -> Hashes:
+        return self._words[side].row(int(self._rows[row]))
 
-    def all(self) -> NDArray[np.int32]:
-        """`[size]`: the root of each number."""
-        while not self._settled:
-            above = self._parent[self._parent]
-            self._settled = bool((above == self._parent).all())
-            self._parent = above
-        return self._parent
+    def close(self) -> None:
+        """Close the files."""
+        for lists in (self._runs, *self._words.values()):
+            lists.close()
+
+    def _column(self, name: str) -> Hashes:
+        column: Hashes = self._store.load(name, np.uint64)[self._rows]
+        return column

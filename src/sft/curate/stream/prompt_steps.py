@@ -13,9 +13,9 @@ from sft.curate.diverse_rows import DIMENSIONS, Vectors, most_different, prompt_
 from sft.curate.stream.feature_pass import Progress
 from sft.curate.stream.step_result import Mask, StepResult
 from sft.curate.stream.store import Lists, Store
-from sft.curate.texts import prompt_text
 from sft.curate.usage_weights import effective_rows, log_weights, usage_weights
 from sft.curate.vectors import HashedTerms, hashed_terms
+from sft.data.repeats import prompt_text
 from sft.data.rows.prompts import read_prompts
 from sft.errors import ConfigError
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from sft.curate.checks.leaks import Benchmarks
 from sft.curate.corpus import Corpus
-from sft.curate.stream.ngrams import Hashes, run_hashes, word_hashes
+from sft.data.repeats import HeldOut
 from sft.data.rows.conversation import Conversation
 from sft.texts.near_duplicates import words
+from sft.texts.ngrams import Hashes, run_hashes, word_hashes
 
 # Of the answer. Half of the lines, or of the runs of 5 words, were there before: Gopher's rules
 # (Rae et al. 2021, table A1) begin at 0.3 and 0.15, which drops tables, poems and code.
@@ -26,13 +27,14 @@ Fate = tuple[str, str]  # the step that drops a row, and why
 
 @dataclass(frozen=True, slots=True)
 class RowRules:
-    """What rows must be like. `benchmarks` are named texts that no row may hold."""
+    """Rules for rows. None may hold a text of `benchmarks`, or repeat a row of `held_out`."""
 
     min_words: int | None = None
     max_words: int | None = None
     quality: bool = False
     checks: tuple[str, ...] = ()
     benchmarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    held_out: Sequence[Conversation] = ()
 
     def names(self) -> list[str]:
         """The steps in their order, those that are not asked for left out."""
@@ -52,6 +54,7 @@ class RowSteps:
     def __init__(self, rules: RowRules) -> None:
         self._rules = rules
         self._benchmarks = Benchmarks(rules.benchmarks)
+        self._held_out = HeldOut(rules.held_out)
         self._lengths = self._benchmarks.lengths
         self._known = {
             length: _runs([words(t) for held in rules.benchmarks.values() for t in held], length)
@@ -80,6 +83,11 @@ class RowSteps:
         if self._rules.benchmarks:
             for index, reason in self._contaminated(parts, hashed).items():
                 found.setdefault(index, ("decontaminate", reason))
+        if self._rules.held_out:
+            for index, row in enumerate(corpus.train):
+                if index not in found and (like := self._held_out.like(row)):
+                    reason = f"repeats {self._rules.held_out[like[0]].origin}"
+                    found[index] = ("decontaminate", reason)
         return found
 
     def _length(self, answer: str) -> Fate | None:

@@ -102,6 +102,7 @@ def _wanted(config: CurateConfig, sources: list[Source], row_checks: list[str]) 
         quality=config.quality,
         checks=tuple(row_checks),
         benchmarks={path: benchmark_texts(path, flag) for path in config.decontaminate},
+        held_out=[row for path in config.decontaminate for row in held_out_rows(path)],
     )
     return Wanted(
         tuple(sources),

@@ -23,7 +23,7 @@ from sft.curate.stream.rows import (
 )
 from sft.curate.stream.step_result import StepResult
 from sft.curate.stream.store import Store
-from sft.curate.texts import answer_text
+from sft.data.repeats import answer_text
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.formats import ROW_WEIGHT
 from sft.data.rows.problems import RowError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sft.data.rows.conversation import Conversation, Origin
 
 PARENT_HELD_OUT = "augmented, and the row it comes from is in validation"
-LIKE_HELD_OUT = "augmented, and its prompt is that of a validation row"
+LIKE_HELD_OUT = "augmented, and like a validation row"
 NOT_VALIDATED_ON = "augmented, so it is not validated on"
 
 Key = Callable[[Conversation], str]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sft.texts.near_duplicates import words
@@ -19,17 +19,11 @@ def runs(parts: Sequence[str], length: int) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """The text that shares most: its number, how many runs, and both numbers of runs."""
+    """The text that shares most: its number, how many runs it shares, and how many it has."""
 
     text: int
     shared: int
-    own_runs: int
     text_runs: int
-
-    @property
-    def jaccard(self) -> float:
-        """Shared runs by all runs of both."""
-        return self.shared / (self.own_runs + self.text_runs - self.shared)
 
     @property
     def contained(self) -> float:
@@ -67,24 +61,22 @@ class Index:
         starts = range(0, num_runs, step)
         return any(" ".join(parts[s : s + self.length]) in self._holders for s in starts)
 
-    def best(self, parts: Sequence[str], jaccard: bool = False) -> Hit | None:
-        """The text with the largest share of its runs in these words; None when none shares one.
-
-        With `jaccard`, that with the largest Jaccard similarity.
-        """
-        own = runs(parts, self.length)
-        shared: Counter[int] = Counter()
-        for run in own:
-            held = self._holders.get(run)
-            if held:
-                shared.update(held)
+    def best(self, parts: Sequence[str]) -> Hit | None:
+        """The text with the largest share of its runs in these words; None when none shares one."""
+        shared = self._shared(runs(parts, self.length))
         if not shared:
             return None
-        others = len(own) if jaccard else 0
+        number = max(shared, key=lambda i: (shared[i] / self.sizes[i], -i))
+        return Hit(number, shared[number], self.sizes[number])
 
-        def rank(i: int) -> tuple[float, int]:
-            all_runs = self.sizes[i] + (others - shared[i] if jaccard else 0)
-            return shared[i] / all_runs, -i
+    def near(self, parts: Sequence[str], least: float) -> list[int]:
+        """The texts whose runs have a Jaccard similarity of `least` to those of these words."""
+        own = runs(parts, self.length)
+        return [
+            i
+            for i, count in self._shared(own).items()
+            if count >= least * (len(own) + self.sizes[i] - count)
+        ]
 
-        number = max(shared, key=rank)
-        return Hit(number, shared[number], len(own), self.sizes[number])
+    def _shared(self, own: Iterable[str]) -> Counter[int]:
+        return Counter(number for run in own for number in self._holders.get(run, ()))
