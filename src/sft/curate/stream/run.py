@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sft.curate.benchmarks import benchmark_texts
+from sft.curate.benchmarks import benchmark_texts, held_out_rows
 from sft.curate.stream import near, openers, prompt_steps
 from sft.curate.stream.corpus_checks import drop_found, split_checks
 from sft.curate.stream.feature_pass import Progress, feature_pass
