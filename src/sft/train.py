@@ -22,7 +22,7 @@ from sft.training import checkpoint
 from sft.training.attempt import attempt
 from sft.training.evaluations import Evaluations, may_restore
 from sft.training.finish import RunSummary, finish, finished, run_folder
-from sft.training.header import opening
+from sft.training.header import run_header
 from sft.training.interrupt import StopFlag, catch_signals
 from sft.training.schedules import lr_multiplier
 from sft.training.setup import Setup, prepare
@@ -56,7 +56,7 @@ def train(
                 loop.resume()
                 log.release()
                 followers.start()
-                show.block(opening(setup, run.path))
+                show.block(run_header(setup, run.path))
                 loop.run()
                 return finish(setup, run, stores, show)
 
@@ -104,7 +104,7 @@ class Loop:
 
     def run(self) -> None:
         """Evaluation, save, step, until the last step or a reason to stop."""
-        self._show.start(self._setup.num_steps, int(self._config.eval.every))
+        self._show.start(self._setup.num_steps)
         try:
             while not self._eval_and_save():
                 self._step()
@@ -176,7 +176,7 @@ class Loop:
         counters.train_flos += setup.shape.train_flos(e.num_tokens for e in examples)
         record = self._record(result, rate, seconds)
         self._stores["metrics"].append(record)
-        self._show.step(record, seconds)
+        self._show.step(record)
 
     def _record(self, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
         counters = self._state.counters

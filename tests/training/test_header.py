@@ -17,12 +17,13 @@ def test_the_facts_before_the_first_step(world):
     lines = run.shown.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("model: "))
     assert lines[first : first + 5] == [
-        "model: llama, 32.0 k weights, LoRA rank 4: 3.7 k trained (11.59%), float32, CPU",
-        "data: rows.jsonl: 60 rows, 48 to train on, 12 to validate on",
-        "plan: 12 steps of 8 examples, 2 epochs, an evaluation every 4, a checkpoint every 4, "
+        "model: llama, 32.0 k parameters, LoRA rank 4: 3.7 k trained (11.59%), float32, CPU",
+        "data: rows.jsonl: 60 rows, 48 for training, 12 for validation",
+        "plan: 12 steps of 8 examples, 2 epochs, evaluation every 4 steps, "
+        "checkpoint every 4 steps, 
         "learning rate 0.003",
         f"watch: sft watch '{run.path}'",
-        "stop: Ctrl-C saves and stops; the same command goes on from there",
+        "stop: Ctrl-C saves and stops; the same command resumes",
     ]
 
 

@@ -16,23 +16,19 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console as RichConsole
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from sft.runs.events import EventLog, Level
-from sft.terminal.above import Diverted, is_terminal
-from sft.terminal.live_line import (
+from sft.terminal.progress_line import (
     BARS,
-    Curve,
-    Standing,
+    ProgressLine,
     duration,
-    live_line,
-    log_line,
-    roughly,
+    rough_duration,
+    seconds_left,
     sparkline,
 )
-from sft.terminal.pace import Pace
+from sft.terminal.redirect import Redirection, is_terminal
 from sft.texts.shown import printable
 
 __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
@@ -80,18 +76,11 @@ class Console:
         self._out = RichConsole(file=out, highlight=False)
         self._draws = _can_draw(self._out, out)
         self._quiet = quiet
-        self._live: Live | None = None
-        self._diverted: Diverted | None = None
-        self._losses = Curve()
-        self._eval: Mapping[str, Any] = {}
-        self._eval_before: Mapping[str, Any] = {}
-        self._last: Mapping[str, Any] = {}
-        self._phase = ""
-        self._num_steps = 0
-        self._pace = Pace(0)
+        self._line = ProgressLine(self._out)
+        self._redirection: Redirection | None = None
         self._estimated = False
-        self._shown_at = 0.0
-        self._told_at = time.monotonic()  # when the log got its last line
+        self._drawn_at = 0.0
+        self._printed_at = time.monotonic()  # the last line of a log
         self._log: EventLog | None = None
         self._logged_phase = ""
 
@@ -149,7 +138,7 @@ class Console:
 
     def _write(self, text: str, style: str) -> None:
         """A line that stays; on a terminal broken between words, indented as it begins."""
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         if not self._draws:
             self._out.print(Text(printable(text), style=style), soft_wrap=True)
             return
@@ -180,9 +169,9 @@ class Console:
             self._logged_phase = what
             self.log("phase", what)
         if self._draws:
-            self._phase = text
+            self._line.phase = text
             self._refresh(force=not total or done == total)
-        elif not total or done == total or time.monotonic() - self._told_at > _QUIET_LOG:
+        elif not total or done == total or time.monotonic() - self._printed_at > _QUIET_LOG:
             self._print(text)
 
     def block(self, rows: Mapping[str, str]) -> None:
@@ -196,45 +185,39 @@ class Console:
             grid.add_row(Text(f"  {name}", style="dim"), Text(printable(text), overflow="fold"))
         self.table(grid)
 
-    def start(self, num_steps: int, every: int = 0) -> None:
-        """Training begins: `num_steps` in the whole run, with an evaluation after `every` of
-        them.
-        """
-        self._num_steps = num_steps
-        self._pace = Pace(num_steps, every)
-        self._phase = ""
+    def start(self, num_steps: int) -> None:
+        """Training begins: `num_steps` in the whole run."""
+        self._line.begin(num_steps)
 
-    def step(self, record: Mapping[str, Any], seconds: float) -> None:
-        """One optimizer step, which took `seconds`."""
-        self._last = record
-        self._losses.add(record["loss"])
-        self._pace.step(seconds, time.monotonic())
-        self._phase = self._logged_phase = ""
-        self._estimate(record["step"])
+    def step(self, record: Mapping[str, Any]) -> None:
+        """One optimizer step."""
+        self._line.step(record)
+        self._line.phase = self._logged_phase = ""
+        self._estimate()
         if self._draws:
             self._refresh(force=False)
         elif self._worth_a_line(record["step"]):
-            self._print(log_line(self._standing()))
-            self._shown_at = time.monotonic()
+            self._print(self._line.plain())
+            self._drawn_at = time.monotonic()
 
-    def _estimate(self, step: int) -> None:
+    def _estimate(self) -> None:
         """Say once how long a long run will take, as soon as that is known."""
-        left = None if self._estimated else self._pace.left(step)
+        left = None if self._estimated else seconds_left(self._line.task)
         if left is not None:
             self._estimated = True
             if left >= _LONG:
-                self._print(f"about {roughly(left)} to go, with evaluations and checkpoints", "dim")
+                text = f"about {rough_duration(left)} to go, with evaluations and checkpoints"
+                self._print(text, "dim")
 
     def evaluate(self, record: Mapping[str, Any]) -> None:
         """A validation score."""
-        self._eval_before, self._eval = self._eval, record
-        self._phase = ""
-        self._pace.evaluate(record.get("eval_seconds") or 0.0)
-        shown = [f"{n} {record[n]:.4f}" for n in EVAL_METRICS if record.get(n) is not None]
-        text = f"step {record['step']:>6,}  " + "  ".join(shown)
+        self._line.evaluate(record)
+        self._line.phase = ""
+        metrics = [f"{n} {record[n]:.4f}" for n in EVAL_METRICS if record.get(n) is not None]
+        text = f"step {record['step']:>6,}  " + "  ".join(metrics)
         self.log("evaluation", text, step=record["step"])
-        while self._draws and len(text) > self._out.width and len(shown) > 1:
-            text = text.removesuffix(f"  {shown.pop()}")
+        while self._draws and len(text) > self._out.width and len(metrics) > 1:
+            text = text.removesuffix(f"  {metrics.pop()}")
         self._print(text, "cyan")
 
     def table(self, table: Table) -> None:
@@ -244,53 +227,24 @@ class Console:
             self._out.print(table)
 
     def _worth_a_line(self, step: int) -> bool:
-        return step <= 3 or step == self._num_steps or time.monotonic() - self._shown_at > 10
-
-    def _standing(self) -> Standing:
-        return Standing(
-            step=self._last,
-            num_steps=self._num_steps,
-            losses=self._losses.means,
-            evaluation=self._eval,
-            eval_before=self._eval_before,
-            left=self._pace.left(self._last["step"]),
-        )
-
-    def _line(self) -> Text:
-        """What the live line says now."""
-        self._shown_at = time.monotonic()
-        if self._last and not self._phase:
-            return live_line(self._standing(), self._out.width)
-        text = printable(self._phase)
-        if self._last and self._last["step"] < self._num_steps:
-            text = f"step {self._last['step']:,}/{self._num_steps:,}  {text}"
-        return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+        return step <= 3 or self._line.task.finished or time.monotonic() - self._drawn_at > 10
 
     def _refresh(self, force: bool) -> None:
         if self._quiet:
             return
-        if self._live is None:
-            # Its own diversion takes standard output, too, where that is a file.
-            self._live = Live(
-                console=self._out,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
+        if self._redirection is None:
+            self._line.start()
             self._out.show_cursor(True)  # or a process that is killed leaves a terminal without
-            self._diverted = Diverted(self._print)
-        if force or time.monotonic() - self._shown_at > 0.1:
-            self._live.update(self._line(), refresh=True)
+            self._redirection = Redirection(self._print)
+        if force or time.monotonic() - self._drawn_at > 0.1:
+            self._drawn_at = time.monotonic()
+            self._line.refresh()
 
     def _stop(self) -> None:
-        if self._diverted is not None:
-            self._diverted.restore()
-            self._diverted = None
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._redirection is not None:
+            self._redirection.restore()
+            self._redirection = None
+            self._line.stop()
 
 
 def _can_draw(console: RichConsole, stream: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What the terminal says before the first step: data, model, plan, where to watch, how to stop."""
+"""What the terminal shows before the first step: model, data, plan, where to watch, how to stop."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ from pathlib import Path
 
 from sft.training.setup import Setup
 
-_FATES = {"val": "to validate on", "truncated": "cut", "dropped": "dropped", "bad": "bad"}
-_MOST_NAMES = 3
+# The counts of `account.json` that are told, and what they are called.
+_COUNTS = {
+    "val": "for validation",
+    "truncated": "truncated",
+    "dropped": "dropped",
+    "bad": "unusable",
+}
+_MOST_FILES = 3
 
 
-def opening(setup: Setup, run: Path) -> dict[str, str]:
-    """A few facts by their names, each one line of text."""
-    place = shlex.quote(str(run))
+def run_header(setup: Setup, run: Path) -> dict[str, str]:
+    """The facts of a run by name, each one line of text."""
     return {
         "model": _model(setup),
         "data": _data(setup),
         "plan": _plan(setup),
-        "watch": f"sft watch {place}",
-        "stop": "Ctrl-C saves and stops; the same command goes on from there",
+        "watch": f"sft watch {shlex.quote(str(run))}",
+        "stop": "Ctrl-C saves and stops; the same command resumes",
     }
 
 
@@ -27,32 +32,39 @@ def _model(setup: Setup) -> str:
     config = setup.config
     total = setup.model.num_parameters()
     trained = sum(parameter.numel() for parameter in setup.state.parameters.values())
-    what = "all trained"
+    method = "all trained"
     if trained != total:
         kind = f"LoRA rank {config.method.lora_rank}" if config.method.kind == "lora" else "frozen"
-        what = f"{kind}: {_amount(trained)} trained ({trained / total:.2%})"
+        method = f"{kind}: {_amount(trained)} trained ({trained / total:.2%})"
     device = setup.device.type.replace("cuda", "GPU").replace("cpu", "CPU")
     name = Path(config.model.name).name
-    return f"{name}, {_amount(total)} weights, {what}, {config.model.dtype}, {device}"
+    return f"{name}, {_amount(total)} parameters, {method}, {config.model.dtype}, {device}"
 
 
 def _data(setup: Setup) -> str:
-    names = [Path(source.path).name for source in setup.config.data.train]
-    shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    files = [Path(source.path).name for source in setup.config.data.train]
+    names = ", ".join(files[:_MOST_FILES]) + (", ..." if len(files) > _MOST_FILES else "")
     counts = setup.data.counts()
-    fates = [f"{counts[key]:,} {word}" for key, word in _FATES.items() if counts[key]]
-    said = ", ".join([f"{len(setup.data.train):,} to train on", *fates])
-    return f"{shown}: {setup.data.num_rows:,} rows, {said}"
+    uses = [f"{counts[key]:,} {use}" for key, use in _COUNTS.items() if counts[key]]
+    rows = ", ".join([f"{len(setup.data.train):,} for training", *uses])
+    return f"{names}: {_count(setup.data.num_rows, 'row')}, {rows}"
 
 
 def _plan(setup: Setup) -> str:
-    config, each = setup.config, setup.config.batch.examples
-    epochs = f"{setup.num_steps * each / setup.batches.epoch_size:,.1f}".removesuffix(".0")
+    config, size = setup.config, setup.config.batch.examples
+    epochs = f"{setup.num_steps * size / setup.batches.epoch_size:,.1f}".removesuffix(".0")
     return (
-        f"{setup.num_steps:,} steps of {each} examples, {epochs} epochs, an evaluation every "
-        f"{config.eval.every}, a checkpoint every {config.checkpoint.every}, "
+        f"{_count(setup.num_steps, 'step')} of {_count(size, 'example')}, "
+        f"{epochs} {'epoch' if epochs == '1' else 'epochs'}, "
+        f"evaluation every {_count(int(config.eval.every), 'step')}, "
+        f"checkpoint every {_count(int(config.checkpoint.every), 'step')}, "
         f"learning rate {float(config.optim.learning_rate):g}"
     )
+
+
+def _count(number: int, thing: str) -> str:
+    """`1 step`, `1,200 steps`."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def _amount(number: int) -> str:

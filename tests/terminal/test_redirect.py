@@ -7,7 +7,7 @@ import pty
 import subprocess
 import sys
 
-from sft.terminal.above import Above, Diverted
+from sft.terminal.redirect import LineStream, Redirection
 
 LIBRARIES = """
 import logging, sys, warnings
@@ -18,15 +18,15 @@ logging.getLogger("early").addHandler(early)
 with Console() as show:
     show.start(50)
     record = {"step": 1, "loss": 1.0, "learning_rate": 1e-4, "tokens_per_second": 10.0}
-    show.step(record, 1.0)
+    show.step(record)
     logging.getLogger("early").warning("from a logger")
     warnings.warn("a warning")
     print("printed", file=sys.stderr)
     sys.stderr.write("\\r 10%\\r 50%\\r100% of a bar\\n")
     sys.stderr.write("\\x1b[31mcoloured\\x1b[0m \\x1b]0;owned\\x07\\n")
     print("out")
-    show._shown_at = 0.0
-    show.step({**record, "step": 2}, 1.0)
+    show._drawn_at = 0.0
+    show.step({**record, "step": 2})
 assert early.stream is sys.stderr and sys.stderr is sys.__stderr__
 print("after", file=sys.stderr)
 """
@@ -56,7 +56,9 @@ def test_logs_and_warnings_go_above_the_line():
     assert not any("10%" in line for line in kept)
     assert any(line.startswith("coloured") for line in kept) and "\x1b]0;" not in shown
     assert shown.count("1/50") >= 6  # drawn again below each of them
-    assert "\x1b[?25l\x1b[?25h" in shown  # the cursor stays: a kill would leave none
+    # The cursor is back once the line is drawn: a process that is killed leaves one.
+    assert shown.count("\x1b[?25l") == 1
+    assert shown.index("\x1b[?25h") < shown.index("from a logger")
 
 
 def test_plain_lines_where_a_terminal_asks_for_them():
@@ -70,15 +72,15 @@ def test_plain_lines_where_a_terminal_asks_for_them():
 def test_only_whole_lines_are_shown():
     shown = []
     stream = io.StringIO()
-    above = Above(stream, shown.append)
-    above.write("half")
+    lines = LineStream(stream, shown.append)
+    lines.write("half")
     assert shown == []
-    above.write(" a line\r\nand ")
-    above.writelines(["a second\n", "third"])
+    lines.write(" a line\r\nand ")
+    lines.writelines(["a second\n", "third"])
     assert shown == ["half a line", "and a second"]
-    above.close()
+    lines.close()
     assert shown == ["half a line", "and a second", "third"]
-    above.write("later")
+    lines.write("later")
     assert stream.getvalue() == "later"
 
 
@@ -88,8 +90,8 @@ def test_a_stream_that_is_no_terminal_is_left_alone(monkeypatch):
     handler = logging.StreamHandler(stream)
     logging.root.addHandler(handler)
     try:
-        diverted = Diverted(lambda _text: None)
+        redirection = Redirection(lambda _text: None)
         assert sys.stderr is stream and handler.stream is stream
-        diverted.restore()
+        redirection.restore()
     finally:
         logging.root.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""What others write to the terminal while a line is drawn there: it appears above that line."""
+"""What libraries write to a terminal while a line is drawn there is shown above that line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class Above:
+class LineStream:
     """Stands in for a standard stream: each whole line of it goes to `show`.
 
     Of a bar that is drawn over and over only what it ends with is seen. What is written by a
@@ -32,7 +32,7 @@ class Above:
             return int(self._stream.write(text))
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._tell(line)
+            self._show_line(line)
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -43,47 +43,47 @@ class Above:
     def close(self) -> None:
         """Show what is left. The stream itself stays open."""
         rest, self._rest = self._rest, ""
-        self._tell(rest)
+        self._show_line(rest)
         self._pid = None
 
-    def _tell(self, line: str) -> None:
-        seen = _COLOUR.sub("", line.rstrip("\r").rpartition("\r")[2])
-        if seen.strip():
-            self._show(seen)
+    def _show_line(self, line: str) -> None:
+        text = _COLOUR.sub("", line.rstrip("\r").rpartition("\r")[2])
+        if text.strip():
+            self._show(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-class Diverted:
+class Redirection:
     """Standard error and standard output, where they are a terminal, go above the line."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
-        self._streams: dict[str, tuple[Any, Above]] = {}
+        self._streams: dict[str, tuple[Any, LineStream]] = {}
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if is_terminal(stream):
-                above = Above(stream, show)
-                self._streams[name] = (stream, above)
-                setattr(sys, name, above)
-                self._divert_handlers(stream, above)
+                lines = LineStream(stream, show)
+                self._streams[name] = (stream, lines)
+                setattr(sys, name, lines)
+                self._redirect_handlers(stream, lines)
 
-    def _divert_handlers(self, stream: Any, above: Above) -> None:
+    def _redirect_handlers(self, stream: Any, lines: LineStream) -> None:
         """A handler keeps the stream that it was made with."""
         for handler in _stream_handlers():
             if handler.stream is stream:
-                handler.setStream(above)
+                handler.setStream(lines)
                 self._handlers.append((handler, stream))
 
     def restore(self) -> None:
         """Put everything back."""
         for handler, stream in self._handlers:
             handler.setStream(stream)
-        for name, (stream, above) in self._streams.items():
-            if getattr(sys, name) is above:
+        for name, (stream, lines) in self._streams.items():
+            if getattr(sys, name) is lines:
                 setattr(sys, name, stream)
-            above.close()
+            lines.close()
         self._handlers, self._streams = [], {}
 
 
