@@ -184,7 +184,7 @@ def test_long_lines_break_between_words_and_indented_as_they_begin(terminal, mon
     ]
 
 
-def test_a_eval_is_cut_to_the_width_and_recorded_whole(terminal, monkeypatch, tmp_path):
+def test_an_evaluation_is_cut_to_the_width_and_recorded_whole(terminal, monkeypatch, tmp_path):
     monkeypatch.setenv("COLUMNS", "40")
     with Console(terminal) as show:
         show.log_to(EventLog(tmp_path / "events.jsonl"))

@@ -66,8 +66,8 @@ def test_a_wide_terminal_has_room_for_everything(line):
     assert text.startswith(f"step 1,204/4,872  ━━{' ' * 8}  loss")
     bars = sparkline([1.0 / (i + 1) for i in range(100)] + [1.312], 24)
     assert text.endswith(
-        f"  loss 1.3120 {bars:<24}  val 1.2870 ↓  lr 0.00018  |g| 0.71  18,234 tok/s  "
-        "epoch 0.74  ETA 31:04"
+        f"  loss 1.3120 {bars:<24}  val 1.2870 ↓  lr 0.00018  epoch 0.741  |g| 0.712  "
+        "18,234 tok/s  ETA 31:04"
     )
 
 

@@ -20,8 +20,7 @@ def test_the_facts_before_the_first_step(world):
         "model: llama, 32.0 k parameters, LoRA rank 4: 3.7 k trained (11.59%), float32, CPU",
         "data: rows.jsonl: 60 rows, 48 for training, 12 for validation",
         "plan: 12 steps of 8 examples, 2 epochs, evaluation every 4 steps, "
-        "checkpoint every 4 steps, 
-        "learning rate 0.003",
+        "checkpoint every 4 steps, learning rate 0.003",
         f"watch: sft watch '{run.path}'",
         "stop: Ctrl-C saves and stops; the same command resumes",
     ]

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.runs.events import EventLog, Level
+from sft.runs.metrics import METRICS
 from sft.terminal.progress_line import (
     BARS,
     ProgressLine,
@@ -34,7 +35,7 @@ from sft.texts.shown import printable
 __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
 
 # In the order of what can be spared least on a narrow terminal.
-EVAL_METRICS = ("val_loss", "usage_loss", "val_perplexity", "retain_loss", "val_accuracy")
+EVAL_METRICS = sorted((m.live, m.name) for m in METRICS.values() if m.of == "evaluation" and m.live)
 _STYLES: dict[Level, str] = {"info": "", "warning": "yellow", "error": "bold red"}
 _LONG = 120.0  # seconds
 _QUIET_LOG = 30.0  # seconds without a line, in a log, before one tells what is being done
@@ -213,7 +214,7 @@ class Console:
         """A validation score."""
         self._line.evaluate(record)
         self._line.phase = ""
-        metrics = [f"{n} {record[n]:.4f}" for n in EVAL_METRICS if record.get(n) is not None]
+        metrics = [f"{n} {record[n]:.4f}" for _, n in EVAL_METRICS if record.get(n) is not None]
         text = f"step {record['step']:>6,}  " + "  ".join(metrics)
         self.log("evaluation", text, step=record["step"])
         while self._draws and len(text) > self._out.width and len(metrics) > 1:

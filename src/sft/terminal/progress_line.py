@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
 from rich.table import Table
 from rich.text import Text
 
+from sft.runs.metrics import METRICS, Metric
 from sft.texts.shown import printable
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -94,21 +95,23 @@ class Field(ProgressColumn):
         return text.append(label, style="dim").append(value)
 
 
-def _number(name: str, form: str, unit: str = "") -> Callable[[Task], str]:
-    """The value of the newest step under `name`."""
+def _field(metric: Metric) -> Field:
+    """The value of the newest step; a count has its unit behind it."""
+    unit = f" {metric.label}" if metric.format == "count" else ""
+    form = ",.0f" if unit else ".4f" if metric.unit.startswith("nats") else ".3g"
 
     def value(task: Task) -> str:
-        number = task.fields["record"].get(name)
-        return "" if number is None else format(number, form) + unit
+        number = task.fields["record"].get(metric.name)
+        return "" if number is None else f"{number:{form}}{unit}"
 
-    return value
+    return Field(metric.live, "" if unit else metric.label, value)
 
 
 def _loss(task: Task) -> str:
     """The newest, and all so far as a sparkline, which keeps its room while it grows."""
     width, losses = task.fields["spark_width"], task.fields["losses"].means
     bars = f" {sparkline(losses, width):<{width}}" if width else ""
-    return _number("loss", ".4f")(task) + bars
+    return f"{task.fields['record']['loss']:.4f}{bars}"
 
 
 def _val_loss(task: Task) -> str:
@@ -138,10 +141,7 @@ _FIELDS = (
     Field(0, "step", lambda task: f"{task.completed:,.0f}/{task.total or 0:,.0f}"),
     Field(1, "loss", _loss),
     Field(3, "val", _val_loss),
-    Field(5, "lr", _number("learning_rate", ".2g")),
-    Field(7, "|g|", _number("grad_norm", ".2g")),
-    Field(4, "", _number("tokens_per_second", ",.0f", " tok/s")),
-    Field(6, "epoch", _number("epoch", ".2f")),
+    *(_field(m) for m in METRICS.values() if m.of == "step" and m.live and m.name != "loss"),
     Field(2, "ETA", _time_left),
 )
 _BAR = BarColumn(_BAR_WIDTH)
