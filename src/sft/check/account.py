@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sft.check.report import AccountLine
-from sft.curate.checks.wording import count
+from sft.curate.checks.messages import count
 from sft.curate.finding import DataFinding
 from sft.data.account import DataSet
 from sft.data.tokenize import RowFate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,3 +28,8 @@ class DataFinding:
     def record(self) -> dict[str, Any]:
         """The finding as plain JSON types."""
         return {**asdict(self), "rows": list(self.rows)}
+
+
+def worst_first(findings: Iterable[DataFinding]) -> list[DataFinding]:
+    """By severity, and of equal severity the most rows first."""
+    return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), -one.count))

@@ -11,13 +11,15 @@ from sft.curate.checks.answers import echo, empty, refusals, repetition
 from sft.curate.checks.conflicts import conflicts
 from sft.curate.checks.copies import duplicates, near_duplicates
 from sft.curate.checks.cut_answers import cut_answers
+from sft.curate.checks.encoding import encoding, special_text
+from sft.curate.checks.languages import languages
 from sft.curate.checks.leaks import contamination, leaks
 from sft.curate.checks.openings import boilerplate, openers
 from sft.curate.checks.personal_data import personal_data
 from sft.curate.checks.roles import wrong_roles
-from sft.curate.checks.written import encoding, languages, lengths_text, special_text
+from sft.curate.checks.text_lengths import lengths_text
 from sft.curate.corpus import Corpus
-from sft.curate.finding import SEVERITIES, DataFinding
+from sft.curate.finding import DataFinding, worst_first
 
 Check = Callable[[Corpus], list[DataFinding]]
 
@@ -48,9 +50,9 @@ def run_checks(corpus: Corpus, progress: Callable[[str], None] | None = None) ->
 
     `progress` is called with the name of each check before it runs.
     """
-    found: list[DataFinding] = []
+    findings: list[DataFinding] = []
     for name, check in CHECKS.items():
         if progress:
             progress(name)
-        found += check(corpus)
-    return sorted(found, key=lambda f: (SEVERITIES.index(f.severity), -f.count))
+        findings += check(corpus)
+    return worst_first(findings)

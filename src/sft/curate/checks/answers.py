@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
-from sft.curate.checks.wording import count, finding, place, quoted, quoted_end, share, verb
+from sft.curate.checks.messages import (
+    count,
+    example_finding,
+    finding,
+    place,
+    quoted_end,
+    share,
+    verb,
+)
 from sft.curate.corpus import Corpus, Turn
 from sft.curate.finding import DataFinding, Severity
 from sft.texts.near_duplicates import words
@@ -60,77 +67,58 @@ MANY = 0.01
 
 def empty(corpus: Corpus) -> list[DataFinding]:
     """Prompts and answers that are blank, or hold what stands for nothing, such as `NaN`."""
-    faults: dict[str, list[tuple[Turn, str]]] = {"blank": [], "nothing": [], "unfilled": []}
+    blank: list[tuple[int, str]] = []
+    nothing: list[tuple[int, str]] = []
+    unfilled: list[tuple[int, str]] = []
     for turn in corpus.turns:
-        if not (turn.calls and not turn.answer.strip()):
-            _judge(turn, turn.answer, faults)
-        if turn.role == "user":
-            _judge(turn, turn.prompt, faults)
-            if "```" not in turn.prompt and (match := _UNFILLED.search(turn.prompt)):
-                quote = turn.prompt[max(0, match.start() - 50) :]
-                faults["unfilled"].append((turn, quote))
+        texts = [turn.prompt] if turn.role == "user" else []
+        if turn.answer.strip() or not turn.calls:
+            texts.append(turn.answer)
+        blank += [(turn.row, text) for text in texts if not text.strip()]
+        nothing += [(turn.row, text) for text in texts if _is_nothing(text)]
+        match = _UNFILLED.search(turn.prompt) if turn.role == "user" else None
+        if match and "```" not in turn.prompt:
+            unfilled.append((turn.row, turn.prompt[max(0, match.start() - 50) :]))
     drop = "sft curate DATA --drop empty --out FILE"
-    kinds: dict[str, tuple[Severity, str, str, str]] = {
-        "blank": ("error", "prompt or answer", "without any text", drop),
-        "nothing": ("warning", "prompt or answer", "that only stands for nothing", drop),
-        "unfilled": (
-            "warning",
-            "prompt",
-            "with a place that was never filled",
-            f"fill or remove the placeholder, or leave the rows out: {drop}",
-        ),
-    }
+    fill = f"fill or remove the placeholder, or leave the rows out: {drop}"
+    kinds: tuple[tuple[Severity, list[tuple[int, str]], str, str, str], ...] = (
+        ("error", blank, "prompt or answer", "without any text", drop),
+        ("warning", nothing, "prompt or answer", "that only stands for nothing", drop),
+        ("warning", unfilled, "prompt", "with a place that was never filled", fill),
+    )
     return [
-        finding(
-            corpus,
-            "empty",
-            severity,
-            (turn.row for turn, _ in faults[kind]),
-            f"{count(len(faults[kind]), noun)} {what}; "
-            f"{place(corpus, faults[kind][0][0].row)}: {quoted(faults[kind][0][1], 80)}",
-            fix,
+        one
+        for severity, examples, noun, what, fix in kinds
+        for one in example_finding(
+            corpus, "empty", severity, examples, what, fix, noun=noun, limit=80
         )
-        for kind, (severity, noun, what, fix) in kinds.items()
-        if faults[kind]
     ]
-
-
-def _judge(turn: Turn, text: str, faults: dict[str, list[tuple[Turn, str]]]) -> None:
-    if not text.strip():
-        faults["blank"].append((turn, text))
-    elif _is_nothing(text):
-        faults["nothing"].append((turn, text))
 
 
 def _is_nothing(text: str) -> bool:
     """Whether a text stands for nothing; marks alone may be the answer to "which operator"."""
     text = text.strip()
-    if len(text) > 60 or not _NOTHING.fullmatch(text):
+    if not text or len(text) > 60 or not _NOTHING.fullmatch(text):
         return False
     return any(letter.isalpha() for letter in text) or text in ("...", "\u2026", "-", "--", "?")
 
 
 def echo(corpus: Corpus) -> list[DataFinding]:
     """Answers that begin with their whole prompt, or consist of it."""
-    found = [turn for turn in corpus.turns if turn.role == "user" and _echoes(turn)]
-    if not found:
-        return []
-    turn = found[0]
-    whole = sum(words(turn.answer) == words(turn.prompt) for turn in found)
-    only = f" ({whole:,} of them say nothing else)" if whole else ""
-    return [
-        finding(
-            corpus,
-            "echo",
-            "warning",
-            _rows(found),
-            f"{count(len(found), 'answer')} {verb(len(found), 'begin')} with the whole "
-            f"prompt{only}; "
-            f"{place(corpus, turn.row)}: {quoted(turn.answer, 80)}",
-            "sft curate DATA --drop echo --out FILE; if a template put the prompt there, give "
-            "prompt and answer in two columns",
-        )
-    ]
+    turns = [turn for turn in corpus.turns if turn.role == "user" and _echoes(turn)]
+    num_same = sum(words(turn.answer) == words(turn.prompt) for turn in turns)
+    only = f" ({num_same:,} of them say nothing else)" if num_same else ""
+    return example_finding(
+        corpus,
+        "echo",
+        "warning",
+        [(turn.row, turn.answer) for turn in turns],
+        f"{verb(len(turns), 'begin')} with the whole prompt{only}",
+        "sft curate DATA --drop echo --out FILE; if a template put the prompt there, give "
+        "prompt and answer in two columns",
+        noun="answer",
+        limit=80,
+    )
 
 
 def _echoes(turn: Turn) -> bool:
@@ -143,22 +131,16 @@ def _echoes(turn: Turn) -> bool:
 
 def repetition(corpus: Corpus) -> list[DataFinding]:
     """Answers that got into a loop: one character, line or phrase over and over."""
-    found = [turn for turn in corpus.turns if loops(turn.answer)]
-    if not found:
+    turns = [turn for turn in corpus.turns if loops(turn.answer)]
+    if not turns:
         return []
-    turn = found[0]
-    return [
-        finding(
-            corpus,
-            "repetition",
-            "warning",
-            _rows(found),
-            f"{count(len(found), 'answer')} that {verb(len(found), 'repeat')} one thing "
-            "over and over; "
-            f"{place(corpus, turn.row)} ends: {quoted_end(turn.answer, 60)}",
-            "sft curate DATA --drop repetition --out FILE",
-        )
-    ]
+    message = (
+        f"{count(len(turns), 'answer')} that {verb(len(turns), 'repeat')} one thing over and over; "
+        f"{place(corpus, turns[0].row)} ends: {quoted_end(turns[0].answer, 60)}"
+    )
+    fix = "sft curate DATA --drop repetition --out FILE"
+    rows = (turn.row for turn in turns)
+    return [finding(corpus, "repetition", "warning", rows, message, fix)]
 
 
 def loops(text: str) -> bool:
@@ -182,53 +164,36 @@ def loops(text: str) -> bool:
 
 def refusals(corpus: Corpus) -> list[DataFinding]:
     """Answers that refuse, and answers that speak of their author as an AI."""
-    refused, spoken = [], []
+    refusing: list[tuple[int, str]] = []
+    speaking: list[tuple[int, str]] = []
     for turn in corpus.turns:
         if refuses(turn.answer):
-            refused.append(turn)
-        elif _SELF.search(turn.answer) and not _SELF.search(turn.prompt):
-            spoken.append(turn)
-    found = []
-    for turns, does, how, fix in (
-        (
-            refused,
-            "refuse",
-            "",
-            "if they are not meant, sft curate DATA --drop refusals --out FILE",
-        ),
-        (
-            spoken,
-            "speak",
-            " as an AI without refusing",
-            "edit them if the model must not say this, or leave them out: "
-            "sft curate DATA --drop refusals --out FILE",
-        ),
-    ):
-        if not turns:
-            continue
-        total = len(corpus.turns)
-        few = len(turns) < MANY * total
-        match = _REFUSES.search(turns[0].answer) or _SELF.search(turns[0].answer)
-        quote = turns[0].answer[match.start() if match else 0 :]
-        found.append(
-            finding(
-                corpus,
-                "refusals",
-                "info" if few else "warning",
-                _rows(turns),
-                f"{count(len(turns), 'answer')} ({share(len(turns), total)}) "
-                f"{verb(len(turns), does)}{how}; "
-                f"{place(corpus, turns[0].row)}: {quoted(quote, 80)}",
-                fix,
-            )
+            match = _REFUSES.search(turn.answer)
+            refusing.append((turn.row, turn.answer[match.start() if match else 0 :]))
+        elif (match := _SELF.search(turn.answer)) and not _SELF.search(turn.prompt):
+            speaking.append((turn.row, turn.answer[match.start() :]))
+    drop = "sft curate DATA --drop refusals --out FILE"
+    edit = f"edit them if the model must not say this, or leave them out: {drop}"
+    total = len(corpus.turns)
+    return [
+        one
+        for examples, does, how, fix in (
+            (refusing, "refuse", "", f"if they are not meant, {drop}"),
+            (speaking, "speak", " as an AI without refusing", edit),
         )
-    return found
+        for one in example_finding(
+            corpus,
+            "refusals",
+            "info" if len(examples) < MANY * total else "warning",
+            examples,
+            f"({share(len(examples), total)}) {verb(len(examples), does)}{how}",
+            fix,
+            noun="answer",
+            limit=80,
+        )
+    ]
 
 
 def refuses(answer: str) -> bool:
     """Whether an answer begins by refusing the task."""
     return bool(_REFUSES.search(answer.strip()[:REFUSAL_HEAD]))
-
-
-def _rows(turns: Sequence[Turn]) -> list[int]:
-    return [turn.row for turn in turns]

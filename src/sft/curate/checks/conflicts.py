@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sft.curate.checks.wording import count, finding, place, quoted
+from sft.curate.checks.messages import count, finding, place, quoted
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 from sft.data.rows.conversation import Conversation, Message
@@ -17,6 +17,7 @@ from sft.texts.near_duplicates import alike, words
 
 NEARLY_EQUAL = 0.3  # Jaccard similarity of the words of two answers
 ALL_BUT_NUMBERS = 0.6  # similarity of answers of which the numbers are compared
+SHORT = 34  # characters of each answer that are quoted
 LABEL = 4  # words; an answer this short is a label or a value
 _OTHER = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
@@ -44,9 +45,7 @@ def conflicts(corpus: Corpus) -> list[DataFinding]:
         if len(distinct) > 1:
             kind = _kind([a.text for a in reversed(distinct)])
             kinds[kind].append(answers)
-    return [
-        found for kind in kinds if kinds[kind] for found in [_finding(corpus, kind, kinds[kind])]
-    ]
+    return [_finding(corpus, kind, groups) for kind, groups in kinds.items() if groups]
 
 
 def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> DataFinding:
@@ -55,25 +54,19 @@ def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> 
     other = next(a for a in groups[0] if words(a.text) != words(first.text) or a.text != first.text)
     number = count(len(groups), "prompt")
     what = {
-        "contradict": f"{number} with answers that contradict each other",
-        "differ": f"{number} with answers that share few words",
-        "nearly": f"{number} with answers that differ a little",
+        "contradict": "contradict each other",
+        "differ": "share few words",
+        "nearly": "differ a little",
     }[kind]
-    short = 34
-    example = (
-        f"{place(corpus, first.row)} and {place(corpus, other.row)}: "
-        f"{quoted(first.text, short)} / {quoted(other.text, short)}"
+    message = (
+        f"{number} with answers that {what}; {place(corpus, first.row)} and "
+        f"{place(corpus, other.row)}: {quoted(first.text, SHORT)} / {quoted(other.text, SHORT)}"
     )
-    nearly = kind == "nearly"
-    return finding(
-        corpus,
-        "conflicts",
-        "info" if nearly else "warning",
-        rows,
-        f"{what}; {example}",
-        "keep one answer for each prompt"
-        + ("" if nearly else ", or leave them out: sft curate DATA --drop conflicts --out FILE"),
-    )
+    fix = "keep one answer for each prompt"
+    if kind == "nearly":
+        return finding(corpus, "conflicts", "info", rows, message, fix)
+    fix += ", or leave them out: sft curate DATA --drop conflicts --out FILE"
+    return finding(corpus, "conflicts", "warning", rows, message, fix)
 
 
 def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
@@ -88,7 +81,7 @@ def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
         asked = ""
         for message in row.messages:
             if message.role == "assistant" and message.weight > 0 and asked.strip():
-                groups.setdefault(history.digest(), []).append(_Answer(index, _shown(message)))
+                groups.setdefault(history.digest(), []).append(_Answer(index, _text(message)))
             history.update(_normal(message))
             asked = message.content
     for answers in groups.values():
@@ -98,22 +91,22 @@ def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
 
 def _first(row: Conversation) -> str:
     """Letters and digits of the first user message: different for rows that share no prompt."""
-    said = next((m.content for m in row.messages if m.role == "user"), "")
-    return _OTHER.sub("", said.lower())
+    prompt = next((m.content for m in row.messages if m.role == "user"), "")
+    return _OTHER.sub("", prompt.lower())
 
 
 def _tools(row: Conversation) -> bytes:
     return json.dumps(list(row.tools), sort_keys=True, default=str).encode() if row.tools else b""
 
 
-def _shown(message: Message) -> str:
+def _text(message: Message) -> str:
     calls = [json.dumps(dict(c), sort_keys=True, default=str) for c in message.tool_calls]
     return "\n".join(filter(None, [message.content, *calls]))
 
 
 def _normal(message: Message) -> bytes:
-    said = " ".join(words(_shown(message)))
-    return f"{message.role}\0{said}\1".encode("utf-8", "surrogatepass")
+    text = " ".join(words(_text(message)))
+    return f"{message.role}\0{text}\1".encode("utf-8", "surrogatepass")
 
 
 def _kind(texts: Sequence[str]) -> str:
@@ -141,7 +134,7 @@ def _compared(a: str, b: str) -> str:
 
 
 def _sides(first: Sequence[str], second: Sequence[str]) -> bool:
-    sides = [_SIDES.get(found[0]) if found else None for found in (first, second)]
+    sides = [_SIDES.get(answer[0]) if answer else None for answer in (first, second)]
     return None not in sides and sides[0] != sides[1]
 
 
@@ -152,7 +145,7 @@ def _numbers(text: str) -> list[str]:
 def _value(text: str) -> str:
     """The number an answer comes to: after `####`, in its last line when little else is there."""
     last = text.strip().rsplit("\n", 1)[-1]
-    found = _NUMBER.findall(last)
-    if not found or (len(words(last)) > 2 * LABEL and "####" not in last):
+    numbers = _NUMBER.findall(last)
+    if not numbers or (len(words(last)) > 2 * LABEL and "####" not in last):
         return ""
-    return str(found[-1]).replace(",", "").rstrip(".")
+    return str(numbers[-1]).replace(",", "").rstrip(".")

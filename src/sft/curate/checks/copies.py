@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.messages import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 

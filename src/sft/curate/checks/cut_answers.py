@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sft.curate.checks.wording import count, finding, place, quoted_end, share, verb, word_set
+from sft.curate.checks.messages import count, finding, place, quoted_end, share, verb, word_set
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 
@@ -75,20 +75,13 @@ def cut_answers(corpus: Corpus) -> list[DataFinding]:
     cut = [turn for turn in turns if is_cut(turn.answer, usual, bare)]
     if not cut:
         return []
-    first = cut[0]
-    return [
-        finding(
-            corpus,
-            "cut_answers",
-            "warning",
-            (turn.row for turn in cut),
-            f"{count(len(cut), 'answer')} ({share(len(cut), len(turns))}) "
-            f"{verb(len(cut), 'stop')} in mid-sentence, "
-            f"which teaches the model to stop there; {place(corpus, first.row)} ends: "
-            f"{quoted_end(first.answer, 80)}",
-            "sft curate DATA --drop cut_answers --out FILE",
-        )
-    ]
+    message = (
+        f"{count(len(cut), 'answer')} ({share(len(cut), len(turns))}) {verb(len(cut), 'stop')} in "
+        f"mid-sentence, which teaches the model to stop there; {place(corpus, cut[0].row)} ends: "
+        f"{quoted_end(cut[0].answer, 80)}"
+    )
+    fix = "sft curate DATA --drop cut_answers --out FILE"
+    return [finding(corpus, "cut_answers", "warning", (turn.row for turn in cut), message, fix)]
 
 
 def is_cut(answer: str, usual: bool = True, bare: bool = False) -> bool:
@@ -127,13 +120,13 @@ def is_cut(answer: str, usual: bool = True, bare: bool = False) -> bool:
 
 def _leads_on(last: str, usual: bool) -> bool:
     """Whether the last word cannot end a sentence, or hardly ever where sentences have marks."""
-    found = _WORDS.findall(last)
-    word = found[-1].lower() if found else ""
-    if word not in _OPEN or not last.rstrip().endswith(found[-1]) or found[-1].isupper():
+    all_words = _WORDS.findall(last)
+    word = all_words[-1].lower() if all_words else ""
+    if word not in _OPEN or not last.rstrip().endswith(all_words[-1]) or all_words[-1].isupper():
         return False
-    if word in _SOMETIMES and not usual:
-        return False
-    return word not in _SOMETIMES or len(found) >= LEADING + bool(_LIST.match(last))
+    if word not in _SOMETIMES:
+        return True
+    return usual and len(all_words) >= LEADING + bool(_LIST.match(last))
 
 
 def _unfinished(lines: Sequence[str], usual: bool) -> bool:

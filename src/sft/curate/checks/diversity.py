@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.checks.wording import count, finding, place, quoted, share, word_set
+from sft.curate.checks.messages import count, finding, place, quoted, share, word_set
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding
 from sft.curate.vectors import SEED, top_words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from sft.curate.checks.wording import count, finding, place, quoted, share, verb
+from sft.curate.checks.messages import count, finding, place, quoted, share, verb
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
 from sft.data import repeats

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.messages import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus, Turn
 from sft.curate.finding import DataFinding
 from sft.curate.strip import CONTENT, FILLERS

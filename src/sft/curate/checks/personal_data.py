@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from collections.abc import Callable
 
-from sft.curate.checks.wording import count, finding, place, quoted
+from sft.curate.checks.messages import MAX_QUOTE, example_finding
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
 
@@ -45,10 +46,10 @@ def luhn(digits: str) -> bool:
 
 def iban(text: str) -> bool:
     """Whether the check digits of an account number are right (ISO 13616: 1 modulo 97)."""
-    found = text.replace(" ", "")
-    if not 15 <= len(found) <= 34:
+    code = text.replace(" ", "")
+    if not 15 <= len(code) <= 34:
         return False
-    return int("".join(str(int(c, 36)) for c in found[4:] + found[:4])) % 97 == 1
+    return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 
 def _card(text: str) -> bool:
@@ -79,50 +80,18 @@ def _secret(text: str) -> bool:
     return not made_up and bool(re.search(r"\d", text)) and len(set(text)) > 8
 
 
-# What a text must have for its patterns to be looked for: a fast test, as most have none of it.
-_TWO_DIGITS = re.compile(r"\d\d")  # without, no number, account or public address to speak of
+# Most texts have none of these marks of a kind, and finding that out is fast.
+_KEYS = re.compile(r"AKIA|ASIA|sk-|gh[pousr]_|github_pat_|xox|AIza|hf_|PRIVATE KEY|eyJ")
 _NUMBERS = re.compile(r"\d[\d ().-]{5,}\d")
-_KEYS = (
-    "AKIA",
-    "ASIA",
-    "sk-",
-    "ghp_",
-    "gho_",
-    "ghu_",
-    "ghs_",
-    "ghr_",
-    "github_pat_",
-    "xox",
-    "AIza",
-    "hf_",
-    "PRIVATE KEY",
-    "eyJ",
-)
 
-
-def _worth(text: str) -> set[str]:
-    """The kinds of data that a text may have."""
-    kinds = set()
-    if "@" in text:
-        kinds.add("e-mail address")
-    if any(key in text for key in _KEYS):
-        kinds.add("key or password token")
-    if not _TWO_DIGITS.search(text):
-        return kinds
-    if _NUMBERS.search(text):
-        kinds |= {"card number", "phone number", "public IP address"}
-    if _ACCOUNT.search(text):
-        kinds.add("bank account number")
-    return kinds
-
-
-_KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool], Severity]] = {
-    "key or password token": (_SECRETS, _secret, "warning"),
-    "card number": (_CARD, _card, "warning"),
-    "bank account number": (_IBAN, iban, "warning"),
-    "e-mail address": (_EMAIL, lambda text: not _RESERVED.search(text), "info"),
-    "phone number": (_PHONE, _phone, "info"),
-    "public IP address": (_IP, _address, "info"),
+# Kind -> a fast test of the text, the pattern, whether a match is real, and the severity.
+_KINDS: dict[str, tuple[re.Pattern[str], re.Pattern[str], Callable[[str], bool], Severity]] = {
+    "key or password token": (_KEYS, _SECRETS, _secret, "warning"),
+    "card number": (_NUMBERS, _CARD, _card, "warning"),
+    "bank account number": (_ACCOUNT, _IBAN, iban, "warning"),
+    "e-mail address": (re.compile("@"), _EMAIL, lambda text: not _RESERVED.search(text), "info"),
+    "phone number": (_NUMBERS, _PHONE, _phone, "info"),
+    "public IP address": (_NUMBERS, _IP, _address, "info"),
 }
 
 
@@ -132,33 +101,23 @@ def personal_data(corpus: Corpus) -> list[DataFinding]:
     Numbers are checked by their check digits, and names reserved for examples do not count.
     Whether a person is behind an address cannot be told.
     """
-    hits: dict[str, list[tuple[int, str]]] = {}
-    for row, _, text in corpus.contents:
-        worth = _worth(text)
-        for kind, (pattern, is_real, _) in _KINDS.items():
-            if kind not in worth:
-                continue
-            match = next((m.group() for m in pattern.finditer(text) if is_real(m.group())), None)
-            if match is not None:
-                hits.setdefault(kind, []).append((row, match))
-    found = []
-    for kind, (_, _, severity) in _KINDS.items():
-        if kind not in hits:
-            continue
-        row, text = hits[kind][0]
-        number = len({row for row, _ in hits[kind]})
-        found.append(
-            finding(
-                corpus,
-                "personal_data",
-                severity,
-                (row for row, _ in hits[kind]),
-                f"{count(number)} with a {kind}".replace("a e-", "an e-")
-                + f"; {place(corpus, row)}: {quoted(masked(text))}",
-                "replace it, or sft curate DATA --drop personal_data --out FILE",
-            )
+    findings = []
+    for kind, (mark, pattern, is_real, severity) in _KINDS.items():
+        examples = []
+        for row, _, text in corpus.contents:
+            if mark.search(text):
+                real = (m.group() for m in pattern.finditer(text) if is_real(m.group()))
+                examples += [(row, masked(first)) for first in itertools.islice(real, 1)]
+        findings += example_finding(
+            corpus,
+            "personal_data",
+            severity,
+            examples,
+            f"with {'an' if kind[0] == 'e' else 'a'} {kind}",
+            "replace it, or sft curate DATA --drop personal_data --out FILE",
+            limit=MAX_QUOTE,
         )
-    return found
+    return findings
 
 
 def masked(text: str) -> str:

@@ -9,9 +9,17 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.checks.wording import count, finding, place, quoted, share, verb
+from sft.curate.checks.messages import (
+    count,
+    example_finding,
+    finding,
+    place,
+    quoted,
+    share,
+    verb,
+)
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, Severity
 from sft.curate.vectors import SEED
 from sft.texts.near_duplicates import words
 
@@ -49,31 +57,23 @@ def wrong_roles(corpus: Corpus) -> list[DataFinding]:
 
 def _swapped(corpus: Corpus) -> list[DataFinding]:
     odds = swap_odds(corpus.prompts, corpus.answers)
-    found = []
-    certain = odds >= CERTAIN
-    for rows, severity in (
-        (np.flatnonzero(certain), "error"),
-        (np.flatnonzero((odds >= SWAPPED) & ~certain), "warning"),
-    ):
-        if not len(rows):
-            continue
-        first = int(rows[0])
-        seem = (
-            verb(len(rows), "have") if severity == "error" else f"{verb(len(rows), 'seem')} to have"
-        )
-        found.append(
-            finding(
-                corpus,
-                "wrong_roles",
-                "error" if severity == "error" else "warning",
-                rows.tolist(),
-                f"{count(len(rows))} ({share(len(rows), len(odds))}) {seem} prompt and answer "
-                f"swapped; the answer of {place(corpus, first)} is "
-                f"{quoted(corpus.answers[first], 60)}",
-                "swap them, or sft curate DATA --drop wrong_roles --out FILE",
+    certain, likely = odds >= CERTAIN, (odds >= SWAPPED) & (odds < CERTAIN)
+    kinds: tuple[tuple[Severity, NDArray[np.bool_], str], ...] = (
+        ("error", certain, "have"),
+        ("warning", likely, "seem"),
+    )
+    findings = []
+    for severity, swapped, does in kinds:
+        rows = np.flatnonzero(swapped).tolist()
+        if rows:
+            message = (
+                f"{count(len(rows))} ({share(len(rows), len(odds))}) {verb(len(rows), does)}"
+                f"{' to have' if does == 'seem' else ''} prompt and answer swapped; the answer of "
+                f"{place(corpus, rows[0])} is {quoted(corpus.answers[rows[0]], 60)}"
             )
-        )
-    return found
+            fix = "swap them, or sft curate DATA --drop wrong_roles --out FILE"
+            findings.append(finding(corpus, "wrong_roles", severity, rows, message, fix))
+    return findings
 
 
 def swap_odds(prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.float64]:
@@ -90,85 +90,74 @@ def swap_odds(prompts: Sequence[str], answers: Sequence[str]) -> NDArray[np.floa
     num_rows = len(prompts)
     if num_rows < MIN_ROWS:
         return np.zeros(num_rows)
-    vectorizer = HashingVectorizer(analyzer=_signs, n_features=2**16, alternate_sign=False)
+    vectorizer = HashingVectorizer(analyzer=_features, n_features=2**16, alternate_sign=False)
     asked = vectorizer.transform(prompts).tocsr()
     answered = vectorizer.transform(answers).tocsr()
     order = np.random.default_rng(SEED).permutation(num_rows)
     sides = np.zeros((2, num_rows))
     for fold in range(FOLDS):
-        held = order[fold::FOLDS]
-        learn = np.setdiff1d(order, held, assume_unique=True)
+        judged = order[fold::FOLDS]
+        learn = np.setdiff1d(order, judged, assume_unique=True)
         if len(learn) > MAX_LEARN:
             learn = np.random.default_rng(fold).choice(learn, MAX_LEARN, replace=False)
         model = LogisticRegression(C=10.0, solver="liblinear", tol=1e-3)
         model.fit(vstack([asked[learn], answered[learn]]), np.repeat([0, 1], len(learn)))
-        sides[0, held] = model.decision_function(asked[held])
-        sides[1, held] = -model.decision_function(answered[held])
+        sides[0, judged] = model.decision_function(asked[judged])
+        sides[1, judged] = -model.decision_function(answered[judged])
     if np.mean(sides < 0) < CAN_TELL:
         return np.zeros(num_rows)
     odds: NDArray[np.float64] = np.where(sides.min(axis=0) > LEAST, sides.sum(axis=0), 0.0)
     return odds
 
 
-def _signs(text: str) -> list[str]:
+def _features(text: str) -> list[str]:
     """What tells a prompt from an answer: words, pairs, how the text begins and ends, its size."""
     text = text.strip()
-    shown = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} {text[-TAIL:]}"
-    found = words(shown)
-    first = found[:2]
+    ends = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]} {text[-TAIL:]}"
+    single = words(ends)
+    first = single[:2]
     size = f"size={len(text).bit_length()}"
-    marks = [f"mark={mark}" for mark in ("?", "\n", "```", ":", "!") if mark in shown]
-    signs = [f"begin={' '.join(first[:1])}", f"begin2={' '.join(first)}", f"end={text[-1:]}", size]
-    return [*found, *map(" ".join, pairwise(found)), *signs * 2, *marks]
+    marks = [f"mark={mark}" for mark in ("?", "\n", "```", ":", "!") if mark in ends]
+    form = [f"begin={' '.join(first[:1])}", f"begin2={' '.join(first)}", f"end={text[-1:]}", size]
+    return [*single, *map(" ".join, pairwise(single)), *form * 2, *marks]
 
 
 def _speakers(corpus: Corpus) -> list[DataFinding]:
     """Speaker names at the start of a message, and the user's next turn inside an answer."""
-    hits: list[tuple[int, str]] = []
+    examples: list[tuple[int, str]] = []
     for turn in corpus.turns:
-        asked = bool(_DIALOGUE.search(turn.prompt))
-        if match := _SPEAKER.match(turn.answer):
-            if not asked:
-                hits.append((turn.row, turn.answer[match.start() :]))
-        elif (match := _NEXT_SPEAKER.search(turn.answer)) and not asked:
-            hits.append((turn.row, turn.answer[match.start() :]))
-        elif turn.role == "user" and (match := _SPEAKER.match(turn.prompt)):
-            hits.append((turn.row, turn.prompt))
-    if not hits:
-        return []
-    row, text = hits[0]
-    return [
-        finding(
-            corpus,
-            "wrong_roles",
-            "warning",
-            (row for row, _ in hits),
-            f"{count(len({row for row, _ in hits}))} with the name of a speaker or of a template's "
-            f"section inside a message; {place(corpus, row)}: {quoted(text, 70)}",
-            "remove the names: the chat template adds its own",
-        )
-    ]
+        begins = _SPEAKER.match(turn.answer)
+        match = begins or _NEXT_SPEAKER.search(turn.answer)
+        if match and not _DIALOGUE.search(turn.prompt):
+            examples.append((turn.row, turn.answer[match.start() :]))
+        elif not begins and turn.role == "user" and _SPEAKER.match(turn.prompt):
+            examples.append((turn.row, turn.prompt))
+    return example_finding(
+        corpus,
+        "wrong_roles",
+        "warning",
+        examples,
+        "with the name of a speaker or of a template's section inside a message",
+        "remove the names: the chat template adds its own",
+        limit=70,
+    )
 
 
 def _system_as_user(corpus: Corpus) -> list[DataFinding]:
     """Rows without a system message whose user says what a system message says."""
-    rows = [
-        i
-        for i, row in enumerate(corpus.train)
-        if row.messages[0].role == "user" and _SYSTEM.match(row.messages[0].content)
+    first = [row.messages[0] for row in corpus.train]
+    examples = [
+        (i, message.content)
+        for i, message in enumerate(first)
+        if message.role == "user" and _SYSTEM.match(message.content)
     ]
-    if not rows:
-        return []
-    text = corpus.train[rows[0]].messages[0].content
-    return [
-        finding(
-            corpus,
-            "wrong_roles",
-            "info",
-            rows,
-            f"{count(len(rows), 'user message')} {verb(len(rows), 'begin')} as a system "
-            "message does; "
-            f"{place(corpus, rows[0])}: {quoted(text, 70)}",
-            "move that text to the role system, if it is sent there when serving",
-        )
-    ]
+    return example_finding(
+        corpus,
+        "wrong_roles",
+        "info",
+        examples,
+        f"{verb(len(examples), 'begin')} as a system message does",
+        "move that text to the role system, if it is sent there when serving",
+        noun="user message",
+        limit=70,
+    )

@@ -1,8 +1,8 @@
-"""How findings are worded: quotes of data that are short and safe to print, numbers, places."""
+"""Findings and their messages: numbers, places, quotes that are short and safe to print."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from sft.curate.corpus import Corpus
@@ -13,20 +13,19 @@ MAX_QUOTE = 100  # characters
 
 def quoted(text: str, limit: int = MAX_QUOTE) -> str:
     """`text` in quotation marks, on one line, without characters that do something on a screen."""
-    line = " ".join(text[: 8 * limit].split())
-    shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
-    return f'"{shown}"' if len(shown) <= limit else f'"{shown[: limit - 3]}..."'
+    line = _printable(text[: 8 * limit])
+    return f'"{line}"' if len(line) <= limit else f'"{line[: limit - 3]}..."'
 
 
 def quoted_end(text: str, limit: int = MAX_QUOTE) -> str:
     """The end of `text`, as `quoted` shows a beginning."""
-    line = " ".join(text[-8 * limit :].split())
-    shown = "".join(letter if letter.isprintable() else _escaped(letter) for letter in line)
-    return f'"{shown}"' if len(shown) <= limit else f'"...{shown[-(limit - 3) :]}"'
+    line = _printable(text[-8 * limit :])
+    return f'"{line}"' if len(line) <= limit else f'"...{line[-(limit - 3) :]}"'
 
 
-def _escaped(letter: str) -> str:
-    return f"\\u{ord(letter):04x}"
+def _printable(text: str) -> str:
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in line)
 
 
 def count(number: int, noun: str = "row") -> str:
@@ -55,6 +54,30 @@ def finding(
     return DataFinding(
         check, severity, len(index), tuple(corpus.places[i] for i in index), message, fix
     )
+
+
+def example_finding(
+    corpus: Corpus,
+    check: str,
+    severity: Severity,
+    examples: Sequence[tuple[int, str]],
+    what: str,
+    fix: str = "",
+    *,
+    noun: str = "",
+    limit: int = 60,
+) -> list[DataFinding]:
+    """One finding about rows (by index) with the text that shows it; none where there are none.
+
+    The message counts the rows, or the examples where they are called by a `noun`, says `what`
+    they are or do, and quotes `limit` characters of the first example.
+    """
+    if not examples:
+        return []
+    row, text = examples[0]
+    number = len(examples) if noun else len({row for row, _ in examples})
+    message = f"{count(number, noun or 'row')} {what}; {place(corpus, row)}: {quoted(text, limit)}"
+    return [finding(corpus, check, severity, (row for row, _ in examples), message, fix)]
 
 
 def place(corpus: Corpus, row: int) -> str:

@@ -1,18 +1,14 @@
-"""How the text is written: broken characters, control markers, languages, lengths."""
+"""Characters that were broken on the way, and markers of chat templates left in the text."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-import numpy as np
-
-from sft.curate.checks.wording import count, finding, place, quoted, share
+from sft.curate.checks.messages import example_finding
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, Severity
-from sft.texts.languages import surely
 
 # UTF-8 that was read as Windows-1252 or Latin-1: "Ã©" for "é", "â€™" for an apostrophe.
 _MOJIBAKE = re.compile(
@@ -43,28 +39,20 @@ _TOKENS = re.compile(
     r"<\|[a-zA-Z][\w ]{1,30}\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|</?(?:bos|eos)>"
     r"|<(?:pad|unk)>|<\uff5c[^>\n]{1,40}\uff5c>"
 )
-_LANGUAGE_WORD = re.compile(
-    r"translat|\blanguages?\b|übersetz|tradu[iczt]|vertaal|перев|翻译|翻訳|\b(?:english|german|french"
-    r"|spanish|portuguese|italian|dutch|polish|swedish|japanese|chinese|korean|russian|greek|arabic"
-    r"|hebrew|hindi|thai|latin|englisch|deutsch|franz|español|français|inglés|anglais)",
-    re.I,
-)
-MIXED = 0.02  # share of the rows in another language than most
-OUTLIER = 6.0  # robust standard deviations of the logarithm of the length
-MIN_OUTLIER_ROWS = 50
 
 
 def encoding(corpus: Corpus) -> list[DataFinding]:
     """Characters that were broken on the way: by a wrong decoding, an export, or on purpose."""
-    kinds: dict[str, list[tuple[int, str]]] = {}
+    examples: dict[str, list[tuple[int, str]]] = {}
     for row, _, text in corpus.contents:
         for kind, at in _broken(text):
-            kinds.setdefault(kind, []).append((row, text[max(0, at - 25) : at + 25]))
+            examples.setdefault(kind, []).append((row, text[max(0, at - 25) : at + 25]))
     return [
-        found
+        one
         for kind, (severity, fix) in _BROKEN_KINDS.items()
-        if kind in kinds
-        for found in [_text_finding(corpus, "encoding", severity, kinds[kind], kind, fix)]
+        for one in example_finding(
+            corpus, "encoding", severity, examples.get(kind, []), f"with {kind}", fix
+        )
     ]
 
 
@@ -144,107 +132,17 @@ def special_text(corpus: Corpus) -> list[DataFinding]:
 
     The text is encoded as text, so that the model would learn to write these characters.
     """
-    hits = []
-    for row, _, text in corpus.contents:
-        if match := _marker(text):
-            hits.append((row, text[max(0, match.start() - 20) : match.end() + 30]))
-    if not hits:
-        return []
-    what = "markers of a chat template inside the text, where they are no control tokens"
-    fix = (
-        "export messages without the template (data.format: messages), or "
-        "sft curate DATA --drop special_text --out FILE"
-    )
-    return [_text_finding(corpus, "special_text", "warning", hits, what, fix)]
-
-
-def _text_finding(
-    corpus: Corpus,
-    check: str,
-    severity: Severity,
-    hits: list[tuple[int, str]],
-    what: str,
-    fix: str,
-) -> DataFinding:
-    row, text = hits[0]
-    number = len({row for row, _ in hits})
-    message = f"{count(number)} with {what}; {place(corpus, row)}: {quoted(text, 60)}"
-    return finding(corpus, check, severity, (row for row, _ in hits), message, fix)
-
-
-def languages(corpus: Corpus) -> list[DataFinding]:
-    """Answers in another language than their prompt, and rows in another than most."""
-    spoken = [surely(text) for text in corpus.answers]
-    found = []
-    other = [
-        (i, asked)
-        for i, answered in enumerate(spoken)
-        if answered
-        and not _LANGUAGE_WORD.search(corpus.prompts[i])
-        and (asked := surely(corpus.prompts[i]))
-        and asked != answered
+    examples = [
+        (row, text[max(0, match.start() - 20) : match.end() + 30])
+        for row, _, text in corpus.contents
+        if (match := _marker(text))
     ]
-    if other:
-        i, asked = other[0]
-        found.append(
-            finding(
-                corpus,
-                "languages",
-                "warning",
-                (i for i, _ in other),
-                f"{count(len(other), 'answer')} in another language than the prompt; "
-                f"{place(corpus, i)} is asked in {asked} and answered in {spoken[i]}: "
-                f"{quoted(corpus.answers[i], 60)}",
-                "sft curate DATA --drop languages --out FILE",
-            )
-        )
-    counts = Counter(filter(None, spoken))
-    if counts:
-        main = counts.most_common(1)[0][0]
-        rest = [i for i, one in enumerate(spoken) if one and one != main]
-        if rest and len(rest) >= MIXED * counts.total():
-            listed = ", ".join(f"{name} {n:,}" for name, n in counts.most_common(6))
-            found.append(
-                finding(
-                    corpus,
-                    "languages",
-                    "info",
-                    rest,
-                    f"answers in {count(len(counts), 'language')}: {listed} "
-                    f"(of {len(spoken):,}; the others are too short to tell)",
-                )
-            )
-    return found
-
-
-def lengths_text(corpus: Corpus) -> list[DataFinding]:
-    """Prompts and answers that are far longer or shorter than the others, by their characters."""
-    sides: dict[str, list[str]] = {"answer": corpus.answers, "prompt": corpus.prompts}
-    found = []
-    for name, texts in sides.items():
-        sizes = np.log([max(1, len(text)) for text in texts])
-        if len(sizes) < MIN_OUTLIER_ROWS:
-            continue
-        middle = float(np.median(sizes))
-        # 1.4826 makes the median deviation a standard deviation; equal lengths have none.
-        spread = max(1.4826 * float(np.median(np.abs(sizes - middle))), 0.25)
-        for word, far, pick in (
-            ("longer", sizes > middle + OUTLIER * spread, np.argmax),
-            ("shorter", sizes < middle - OUTLIER * spread, np.argmin),
-        ):
-            rows = np.flatnonzero(far).tolist()
-            if rows:
-                most: Callable[..., np.intp] = pick
-                i = int(most(sizes))
-                found.append(
-                    finding(
-                        corpus,
-                        "lengths_text",
-                        "info",
-                        rows,
-                        f"{count(len(rows), name)} ({share(len(rows), len(texts))}) far {word} "
-                        f"than the others; {place(corpus, i)} has {len(texts[i]):,} characters, "
-                        f"the median is {np.exp(middle):,.0f}: {quoted(texts[i], 50)}",
-                    )
-                )
-    return found
+    return example_finding(
+        corpus,
+        "special_text",
+        "warning",
+        examples,
+        "with markers of a chat template inside the text, where they are no control tokens",
+        "export messages without the template (data.format: messages), or "
+        "sft curate DATA --drop special_text --out FILE",
+    )
