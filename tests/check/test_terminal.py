@@ -159,7 +159,7 @@ def test_reasons_are_grouped_with_their_places(world):
     assert done.code == 0
     text = " ".join(done.out.replace("│", " ").split())
     assert "4 x messages: ends before its first message" in text
-    assert "x too long: max_seq_len is 26 (" in text
+    assert "x # tokens, max_seq_len is 26 (" in text
     assert "odd[/bold]x.jsonl:61, " in text.replace("x.jsonl: 61", "x.jsonl:61")
     assert "note: 4 unusable rows were skipped" in text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,10 +47,30 @@ def check(source: str | None, html: str | None, as_json: bool, fail_on: str, **f
     Reads every row as `sft train` would: its fate, its tokens, its copies, leaks and faults.
     """
     names = ("rows", "row", "search", "benchmarks", "rehearse", "score")
-    wishes = {name: flags.pop(name) for name in names}
-    built = build_config(source, flags)
-    if wishes["rehearse"] is None:
-        wishes["rehearse"] = is_config_file(source)
-    from sft.check.run import check as run
+    chosen = {name: flags.pop(name) for name in names}
+    config = build_config(source, flags)
+    if chosen["rehearse"] is None:
+        chosen["rehearse"] = is_config_file(source)
 
-    run(built, wishes, html=html, as_json=as_json, fail_on=fail_on)
+    from rich.console import Console as RichConsole
+
+    from sft.check.examine import CheckOptions, examine
+    from sft.check.page import write_page
+    from sft.check.terminal import print_report, verdict
+    from sft.curate.finding import as_severe_as
+    from sft.errors import DataError
+    from sft.terminal.console import Console
+
+    with Console() as console:
+        report = examine(config, CheckOptions(**chosen, page=html is not None), console)
+        if html:
+            write_page(report, Path(html))
+    if as_json:
+        click.echo(json.dumps([finding.record() for finding in report.findings], indent=1))
+    else:
+        num_views = len(report.views) if chosen["row"] or chosen["search"] else chosen["rows"]
+        print_report(report, num_views, RichConsole(highlight=False))
+        if html:
+            click.echo(f"page: {html}")
+    if severe := as_severe_as(fail_on, report.findings):
+        raise DataError(f"{verdict(severe)} in the data; --fail-on never exits with 0 all the same")

@@ -14,12 +14,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sft.check.report import AccountLine, CheckReport, RowView
+from sft.check.report import CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.disk import write_text
 from sft.errors import ConfigError
 from sft.report.document import asset, document
 from sft.report.pictures import beyond_axis, lengths_pictures
+from sft.runs.account import AccountLine
 from sft.texts.shown import STATUSES, all_visible, as_json, visible
 
 # What is embedded at most, so that the page stays below 5 MB.

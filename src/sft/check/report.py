@@ -9,16 +9,7 @@ from typing import Any
 from sft.curate.finding import DataFinding
 from sft.data.lengths import Lengths
 from sft.data.template.pieces import Piece
-
-
-@dataclass(frozen=True, slots=True)
-class AccountLine:
-    """`count` rows became `status` (used, val, changed, truncated, dropped, bad) for `reason`."""
-
-    count: int
-    status: str
-    reason: str
-    places: tuple[str, ...]  # the first few, file:line
+from sft.runs.account import AccountLine
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sft.check.report import AccountLine, CheckReport, RowView
+from sft.check.report import CheckReport, RowView
+from sft.curate.checks.messages import count
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.data.lengths import Lengths
+from sft.runs.account import AccountLine
 from sft.terminal.console import BARS
 from sft.texts.shown import printable
 
@@ -24,7 +28,7 @@ KINDS = {"trained": TRAINED, "partly": PARTLY, "masked": MASKED}
 COLOURS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
-def show_report(report: CheckReport, num_views: int, out: RichConsole) -> None:
+def print_report(report: CheckReport, num_views: int, out: RichConsole) -> None:
     """Print everything; `num_views` rows last, findings before them, where the eye rests."""
     parts: list[RenderableType | None] = [
         _account(report.account, report.num_rows),
@@ -49,9 +53,11 @@ def show_report(report: CheckReport, num_views: int, out: RichConsole) -> None:
 def verdict(findings: Sequence[DataFinding]) -> str:
     """`2 errors, 1 warning, 3 notes`, or that nothing was found."""
     names = {"error": "error", "warning": "warning", "info": "note"}
-    counts = {s: sum(finding.severity == s for finding in findings) for s in SEVERITIES}
-    said = [f"{n} {names[s]}{'s' * (n > 1)}" for s, n in counts.items() if n]
-    return ", ".join(said) or "nothing found that is wrong"
+    counts = Counter(finding.severity for finding in findings)
+    parts = [
+        count(counts[severity], names[severity]) for severity in SEVERITIES if counts[severity]
+    ]
+    return ", ".join(parts) or "nothing found that is wrong"
 
 
 def _findings(findings: Sequence[DataFinding]) -> RenderableType:
@@ -68,37 +74,40 @@ def _findings(findings: Sequence[DataFinding]) -> RenderableType:
             what.append(f"\n{printable(shortened(finding.rows))}", style="bright_black")
         if finding.fix:
             what.append("\nfix: ", style="bold").append(printable(finding.fix))
-        count = f"{finding.count:,}" if finding.count else ""
-        table.add_row(Text(finding.check, style=COLOURS[finding.severity]), count, what)
+        number = f"{finding.count:,}" if finding.count else ""
+        table.add_row(Text(finding.check, style=COLOURS[finding.severity]), number, what)
     return table
 
 
 def shortened(places: Sequence[str]) -> str:
     """The first places; a file that was just named is not named again: `a.jsonl:3, 9, ...`."""
-    said, last = [], ""
+    parts, last = [], ""
     for place in places[:NUM_PLACES]:
         file, _, line = place.rpartition(":")
-        said.append(line if file == last else place)
+        parts.append(line if file == last else place)
         last = file
-    return ", ".join(said) + ", ..." * (len(places) > NUM_PLACES)
+    return ", ".join(parts) + ", ..." * (len(places) > NUM_PLACES)
 
 
 def _account(lines: Sequence[AccountLine], num_rows: int) -> Table:
     table = Table(title=f"{num_rows:,} rows read", title_justify="left")
-    for column, justify in (("rows", "right"), ("became", "left"), ("why, and where", "left")):
-        table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for status in dict.fromkeys(line.status for line in lines):
-        same = [line for line in lines if line.status == status]
-        said = [
-            f"{line.count:,} x {line.reason} ({shortened(line.places)}"
-            f"{', ...' * (line.count > len(line.places))})"
-            for line in same
-            if line.reason
-        ]
+    table.add_column("rows", justify="right", overflow="fold")
+    for column in ("became", "why, and where"):
+        table.add_column(column, overflow="fold")
+    for status, group in itertools.groupby(lines, lambda line: line.status):
+        same = list(group)
+        reasons = [_reason(line) for line in same if line.reason]
         # Text, because a str is markup, and a file may be named `data[/x].jsonl`.
-        why = Text(printable("\n".join(said[:NUM_REASONS])))
+        why = Text(printable("\n".join(reasons[:NUM_REASONS])))
         table.add_row(f"{sum(line.count for line in same):,}", status, why)
     return table
+
+
+def _reason(line: AccountLine) -> str:
+    reason = f"{line.count:,} x {line.reason}"
+    if not line.places:
+        return reason
+    return f"{reason} ({shortened(line.places)}{', ...' * (line.count > len(line.places))})"
 
 
 def _lengths(lengths: Lengths) -> Table:
@@ -155,14 +164,15 @@ def _usage(usage: Mapping[str, Any]) -> Table:
 def _suspicious(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="Suspicious rows", title_justify="left")
     for name in ("row", "loss", "without prompt", "why"):
-        justify: Literal["left", "right"] = "left" if name in ("row", "why") else "right"
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(
+            name, justify="left" if name in ("row", "why") else "right", overflow="fold"
+        )
     for row in rows[:NUM_LISTED]:
         table.add_row(
             Text(printable(row["row"])), f"{row['loss']:.2f}", f"{row['alone']:.2f}", row["reason"]
         )
-    stand_out = f"{len(rows):,} rows stand out" if rows else "no scored row stands out"
-    table.caption = f"{stand_out}; losses of the base model in nats per token"
+    number = f"{len(rows):,} rows stand out" if rows else "no scored row stands out"
+    table.caption = f"{number}; losses of the base model in nats per token"
     return table
 
 

@@ -33,3 +33,9 @@ class DataFinding:
 def worst_first(findings: Iterable[DataFinding]) -> list[DataFinding]:
     """By severity, and of equal severity the most rows first."""
     return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), -one.count))
+
+
+def as_severe_as(limit: str, findings: Iterable[DataFinding]) -> list[DataFinding]:
+    """The findings that are as severe as `limit`, or more; none for `never`."""
+    severities = SEVERITIES[: SEVERITIES.index(limit) + 1] if limit in SEVERITIES else ()
+    return [finding for finding in findings if finding.severity in severities]

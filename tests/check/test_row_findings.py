@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sft.check.account import account_lines, row_findings
+from sft.check.row_findings import row_findings
 from sft.data.account import DataSet
 from sft.data.lengths import lengths
 from sft.data.rows.conversation import Origin
@@ -29,25 +29,6 @@ def data_set(fates, *, num_bad=0, train=(), val=()):
         notes=[],
         split=Split([], [], []),
     )
-
-
-def test_reasons_that_differ_in_numbers_only_are_one_line():
-    data = data_set(
-        {
-            1: ("used", ""),
-            2: ("dropped", "310 tokens, max_seq_len is 300"),
-            3: ("dropped", "999 tokens, max_seq_len is 300"),
-            4: ("bad", "no role"),
-        },
-        num_bad=3,
-    )
-    found = [(e.count, e.status, e.reason, e.places) for e in account_lines(data)]
-    assert found == [
-        (1, "used", "", ()),
-        (2, "dropped", "too long: max_seq_len is 300", ("a.jsonl:2", "a.jsonl:3")),
-        (2, "bad", "further rows, not listed", ()),
-        (1, "bad", "no role", ("a.jsonl:4",)),
-    ]
 
 
 def test_lengths_count_every_example_once():
