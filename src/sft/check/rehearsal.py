@@ -22,7 +22,7 @@ from sft.training.setup import Tokens, build_forward, load_checked, needed_bytes
 from sft.training.step import train_step
 
 
-def rehearse(tokens: Tokens, num_steps: int, show: Console) -> dict[str, str]:
+def rehearse(tokens: Tokens, num_steps: int, console: Console) -> dict[str, str]:
     """Load the model, run the longest micro-batch forward, backward and through the optimizer.
 
     The weights in memory are thrown away afterwards; nothing is written. The time of the run is
@@ -30,12 +30,12 @@ def rehearse(tokens: Tokens, num_steps: int, show: Console) -> dict[str, str]:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(tokens.resolver, device)
-    model, *_ = load_checked(tokens, device, dtype, show, StopFlag())
+    model, *_ = load_checked(tokens, device, dtype, console, StopFlag())
     config = tokens.resolver.config
     parameters = trained_parameters(model)
     forward = build_forward(config, model, dtype)
     batch = longest_batch(tokens)
-    show.progress(f"rehearsing one micro-batch of {batch.num_tokens:,} tokens")
+    console.progress(f"rehearsing one micro-batch of {batch.num_tokens:,} tokens")
     started = time.perf_counter()
     try:
         train_step(

@@ -38,7 +38,7 @@ class Suspicious:
     tokens: int
 
 
-def find_suspicious(tokens: Tokens, num_rows: int, show: Console) -> list[Suspicious] | None:
+def find_suspicious(tokens: Tokens, num_rows: int, console: Console) -> list[Suspicious] | None:
     """Score at most `num_rows` training rows with the base model, and rank what stands out.
 
     None when no row has an answer after a prompt, so that nothing can be scored.
@@ -54,19 +54,19 @@ def find_suspicious(tokens: Tokens, num_rows: int, show: Console) -> list[Suspic
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(tokens.resolver, device)
-    model, *_ = load_checked(tokens, device, dtype, show, StopFlag())
+    model, *_ = load_checked(tokens, device, dtype, console, StopFlag())
     config = tokens.resolver.config
     forward = build_forward(config, model, dtype)
-    opening = tokens.tokenizer.tokenizer.encode(
+    prefix = tokens.tokenizer.tokenizer.encode(
         tokens.template.facts.generation_prompt, add_special_tokens=False
     )
     with_prompt: dict[str, Score] = {}
     alone: dict[str, Score] = {}
     limit = config.batch.micro_batch_tokens
     for start in range(0, len(chosen), CHUNK):
-        show.progress("scoring rows", min(start + CHUNK, len(chosen)), len(chosen))
+        console.progress("scoring rows", min(start + CHUNK, len(chosen)), len(chosen))
         part = chosen[start : start + CHUNK]
-        bare = [without_prompt(example, opening) for example in part]
+        bare = [without_prompt(example, prefix) for example in part]
         with_prompt |= {score.id: score for score in score_examples(forward, part, limit)}
         alone |= {score.id: score for score in score_examples(forward, bare, limit)}
     return rank([(with_prompt[e.id], alone[e.id]) for e in chosen])
@@ -99,15 +99,15 @@ def last_answer(example: Example, prompt_weight: float) -> Example | None:
     return replace(example, labels=labels, weights=keep.astype(np.float32))
 
 
-def without_prompt(example: Example, opening: Sequence[int]) -> Example:
-    """The supervised answer of `example` after `opening` alone, such as `<|im_start|>assistant`.
+def without_prompt(example: Example, prefix: Sequence[int]) -> Example:
+    """The supervised answer of `example` after `prefix` alone, such as `<|im_start|>assistant`.
 
-    Without an opening, the token before the answer takes its place: something must be read for
+    Without a prefix, the token before the answer takes its place: something must be read for
     the first token to be predicted.
     """
     places = np.flatnonzero(example.labels != IGNORE_INDEX)
     start, end = int(places[0]) + 1, int(places[-1]) + 2  # of the answer within input_ids
-    before = list(opening) or [int(example.input_ids[start - 1])]
+    before = list(prefix) or [int(example.input_ids[start - 1])]
     answer = example.labels[places]
     ids = np.concatenate([np.asarray(before, dtype=np.int64), example.input_ids[start:end]])
     labels = np.full(len(ids), IGNORE_INDEX, dtype=np.int64)
@@ -121,15 +121,15 @@ def rank(scores: Sequence[tuple[Score, Score]]) -> list[Suspicious]:
     """What stands out among pairs of scores (with the prompt, without it); the oddest first."""
     losses = np.array([given.nll / given.tokens for given, _ in scores])
     odd = robust_z(losses) if len(losses) else losses
-    found: list[tuple[float, Suspicious]] = []
+    ranked: list[tuple[float, Suspicious]] = []
     for (given, bare), loss, z in zip(scores, losses.tolist(), odd.tolist(), strict=True):
         alone = bare.nll / bare.tokens
         ifd = float(np.exp(min(loss - alone, 50.0)))
         reason, weight = _reason(loss, ifd, z)
         if reason:
             row = Suspicious(given.id, reason, loss, alone, ifd, given.tokens)
-            found.append((weight, row))
-    return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+            ranked.append((weight, row))
+    return [row for _, row in sorted(ranked, key=lambda pair: -pair[0])]
 
 
 def _reason(loss: float, ifd: float, z: float) -> tuple[str, float]:

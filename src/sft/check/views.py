@@ -6,7 +6,6 @@ code that made the training tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sft.check.report import RowView
@@ -43,9 +42,6 @@ def row_view(
     )
 
 
-# ------------------------------------------------------------------------ serving
-
-
 def _serving(
     example: Example, tokenizer: Any, template: ChatTemplate, conversation: Conversation
 ) -> str:
@@ -54,16 +50,16 @@ def _serving(
     _, hash_sign, number = example.id.removeprefix(str(conversation.origin)).rpartition("#")
     if hash_sign:  # an example of one turn, counted from 1
         turns = [turns[int(number) - 1]]
-    found = {}
-    for turn in turns:
-        difference = _difference(example, tokenizer, template, conversation, turn)
-        if difference:
-            found[turn] = difference
-    if not found:
+    differences = [
+        (turn, difference)
+        for turn in turns
+        if (difference := _difference(example, tokenizer, template, conversation, turn))
+    ]
+    if not differences:
         return ""
-    first = min(found)
-    some = f"{len(found)} of {len(turns)} trained turns differ; " if len(turns) > 1 else ""
-    return f"{some}messages[{first}]: {found[first]}"
+    turn, difference = differences[0]
+    some = f"{len(differences)} of {len(turns)} trained turns differ; " if len(turns) > 1 else ""
+    return f"{some}messages[{turn}]: {difference}"
 
 
 def _difference(
@@ -89,7 +85,8 @@ def _difference(
     except Exception as error:  # a template is a program: it can fail in any way
         return f"the chat template refuses to render the prompt that is sent: {error}"
     trained = example.input_ids.tolist()
-    at = _first_difference(trained, sent)
+    pairs = enumerate(zip(trained, sent, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), None)  # None: equal as far as both go
     if at is not None:
         pair = (
             repr(decode(tokenizer, ids[at : at + _NUM_SHOWN])) if ids[at:] else "nothing"
@@ -105,17 +102,6 @@ def _difference(
     if len(sent) < len(trained) and example.labels[len(sent) - 1] == IGNORE_INDEX:
         return f"token {len(sent)}: the first after the prompt that is sent, and it is not trained"
     return ""
-
-
-def _first_difference(trained: Sequence[int], sent: Sequence[int]) -> int | None:
-    """Index of the first token that differs; None when they agree as far as `trained` goes."""
-    for t, (a, b) in enumerate(zip(trained, sent, strict=False)):
-        if a != b:
-            return t
-    return None
-
-
-# ------------------------------------------------------------------------ facts
 
 
 def facts_of(
@@ -163,7 +149,7 @@ def _generation_stops(folder: str) -> list[int] | None:
     from transformers import GenerationConfig
 
     try:
-        found = GenerationConfig.from_pretrained(folder).eos_token_id
+        ids = GenerationConfig.from_pretrained(folder).eos_token_id
     except (OSError, ValueError, TypeError):
         return None
-    return list(found) if isinstance(found, list) else [] if found is None else [found]
+    return list(ids) if isinstance(ids, list) else [] if ids is None else [ids]

@@ -46,11 +46,11 @@ def two_sample(prompts: Space, distinct_usage: Sequence[int]) -> TwoSample | Non
     if min(prompts.train.shape[0], usage.shape[0]) < MIN_ROWS:
         return None
     rng = np.random.default_rng(SEED)
-    (learn_train, held_train), (learn_usage, held_usage) = (
+    (learn_train, test_train), (learn_usage, test_usage) = (
         _halves(rows, rng) for rows in (prompts.train, usage)
     )
     model = _fit(learn_train, learn_usage)
-    scores = [model.decision_function(rows) for rows in (held_usage, held_train)]
+    scores = [model.decision_function(rows) for rows in (test_usage, test_train)]
     u, p = mannwhitneyu(*scores, alternative="greater")
     auc = float(u) / (len(scores[0]) * len(scores[1]))
     return TwoSample(auc, float(p), _words(model.coef_[0], usage, prompts.terms))

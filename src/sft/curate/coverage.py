@@ -111,8 +111,7 @@ def uncovered_groups(prompts: Space, covered: Coverage) -> dict[str, list[int]]:
 
 def slices(prompts: Space) -> dict[str, list[int]]:
     """All usage prompts by topic, a few groups: top words -> indices, the largest first."""
-    index = np.arange(prompts.usage.shape[0])
-    return _named(prompts.usage, index, None, prompts.terms)
+    return _named(prompts.usage, np.arange(prompts.usage.shape[0]), None, prompts.terms)
 
 
 def _named(
@@ -124,7 +123,7 @@ def _named(
     labels = group(rows[:, telling] if len(telling) else rows)
     # A word of a single prompt says nothing about its group.
     shared = np.asarray((rows > 0).sum(axis=0)).ravel() > (1 if rows.shape[0] > MIN_GROUP else 0)
-    found: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for label in sorted(set(labels.tolist()), key=lambda label: (-(labels == label).sum(), label)):
         inside = labels == label
         outside = rows[~inside] if against is None else against
@@ -132,8 +131,8 @@ def _named(
         if outside.shape[0]:
             weights = weights - np.asarray(outside.mean(axis=0)).ravel()
         name = ", ".join(top_words(weights, terms, 3)) or "other"
-        found.setdefault(name, []).extend(index[inside].tolist())
-    return found
+        groups.setdefault(name, []).extend(index[inside].tolist())
+    return groups
 
 
 def group(rows: csr_matrix) -> NDArray[np.int64]:

@@ -88,14 +88,14 @@ def _language(train: Sequence[Prompted], usage: Sequence[Prompted]) -> Fact:
     differs = (
         trained.total() >= MIN_ROWS and count >= FREQUENT_MIN and count >= FREQUENT * used.total()
     )
-    shown = [side.most_common(1)[0][0] if side else UNKNOWN for side in sides]
-    message = f"prompts are mostly {shown[0]} in training and {shown[1]} in usage"
+    first, second = (side.most_common(1)[0][0] if side else UNKNOWN for side in sides)
+    message = f"prompts are mostly {first} in training and {second} in usage"
     if differs:
         message = (
             f"{count} of {len(usage)} usage prompts are in {', '.join(sorted(foreign))}, "
-            f"which training (mostly {shown[0]}) hardly has"
+            f"which training (mostly {first}) hardly has"
         )
-    return _fact("language", shown[0], shown[1], differs, message)
+    return _fact("language", first, second, differs, message)
 
 
 def _turns(train: Sequence[Prompted], usage: Sequence[Prompted]) -> Fact:

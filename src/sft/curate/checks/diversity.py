@@ -47,24 +47,24 @@ def diversity(
     """
     if not corpus.train:
         return {}, (), ()
-    topics = _topics(corpus) if len(corpus.train) >= MIN_ROWS else {}
-    shown = tuple(
+    rows_by_topic = _topics(corpus) if len(corpus.train) >= MIN_ROWS else {}
+    topics = tuple(
         {
             "name": name,
             "rows": len(rows),
             "share": len(rows) / len(corpus.train),
             "examples": tuple(corpus.places[i] for i in rows[:EXAMPLES]),
         }
-        for name, rows in topics.items()
+        for name, rows in rows_by_topic.items()
     )
-    return _facts(corpus, topics), shown, tuple(_findings(corpus, topics))
+    return _facts(corpus, rows_by_topic), topics, tuple(_findings(corpus, rows_by_topic))
 
 
 def _facts(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> dict[str, str]:
     total = len(corpus.train)
     effective = effective_size(corpus.labels)
     distinct = first_of_each(corpus.labels)
-    evals = surface([corpus.answers[i] for i in distinct])
+    alike = surface([corpus.answers[i] for i in distinct])
     begins = Counter(filter(None, map(first_word, corpus.prompts)))
     facts = {
         "different rows": f"{effective:,.0f} of {total:,} (near-duplicates count as one)",
@@ -75,13 +75,13 @@ def _facts(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> dict[str, str
         "spread of first words": f"{_spread(begins):.2f} (0 all alike, 1 all equally frequent)",
         "answers begin with": _openers(corpus, distinct),
     }
-    if evals["template_rate"] is not None:
+    if alike["template_rate"] is not None:
         facts["answers that share a phrase"] = (
-            f"{evals['template_rate']:.0%} have four words in a row that a tenth of them have"
+            f"{alike['template_rate']:.0%} have four words in a row that a tenth of them have"
         )
-    if evals["distinct_2"] is not None:
+    if alike["distinct_2"] is not None:
         facts["different word pairs"] = (
-            f"{evals['distinct_2']:.0%}, compression {evals['compression_ratio']:.2f} "
+            f"{alike['distinct_2']:.0%}, compression {alike['compression_ratio']:.2f} "
             "(a sample of 64 answers)"
         )
     if topics:
@@ -97,8 +97,7 @@ def _most(counts: Counter[str], number: int) -> list[tuple[str, int]]:
 
 def first_word(prompt: str) -> str:
     """The first word of a prompt that is no politeness: the verb of most instructions."""
-    found = words(prompt[:200])
-    return next((w for w in found if w not in _POLITE and w.isalpha()), "")
+    return next((w for w in words(prompt[:200]) if w not in _POLITE and w.isalpha()), "")
 
 
 def _spread(counts: Counter[str]) -> float:
@@ -112,8 +111,8 @@ def _spread(counts: Counter[str]) -> float:
 def _openers(corpus: Corpus, distinct: Sequence[int]) -> str:
     begins = Counter(filter(None, (opener(corpus.answers[i]) for i in distinct)))
     most = [(phrase, number) for phrase, number in _most(begins, 4) if number > 1]
-    shown = [f"{quoted(phrase, 40)} {share(number, len(distinct))}" for phrase, number in most]
-    return ", ".join(shown) or "different words each"
+    parts = [f"{quoted(phrase, 40)} {share(number, len(distinct))}" for phrase, number in most]
+    return ", ".join(parts) or "different words each"
 
 
 def _topics(corpus: Corpus) -> dict[str, list[int]]:
@@ -131,9 +130,7 @@ def _topics(corpus: Corpus) -> dict[str, list[int]]:
     if len(texts) > MAX_FITTED:
         chosen = np.sort(np.random.default_rng(SEED).choice(len(texts), MAX_FITTED, replace=False))
     vectorizer = TfidfVectorizer(
-        analyzer=lambda text: [
-            w for w in words(text) if w.isalpha() and w not in ENGLISH_STOP_WORDS
-        ],
+        analyzer=telling,
         max_features=MAX_TERMS,
         max_df=0.5,
         min_df=2,
@@ -159,50 +156,37 @@ def _topics(corpus: Corpus) -> dict[str, list[int]]:
 def _named(
     labels: NDArray[np.int32], rows: csr_matrix, terms: Sequence[str]
 ) -> dict[str, list[int]]:
-    whole = np.asarray(rows.mean(axis=0)).ravel()
+    mean = np.asarray(rows.mean(axis=0)).ravel()
     index = {term: i for i, term in enumerate(terms)}
-    found: dict[str, list[int]] = {}
+    topics: dict[str, list[int]] = {}
     for label in np.unique(labels):
         inside = np.flatnonzero(labels == label)
-        weights = np.asarray(rows[inside].mean(axis=0)).ravel() - whole
+        weights = np.asarray(rows[inside].mean(axis=0)).ravel() - mean
         marking = top_words(weights, terms, 3)
         having = rows[inside][:, [index[word] for word in marking]].sum(axis=1) > 0
         # The group of all that fits nowhere else has marking words too, that few of it have.
         name = ", ".join(marking) if marking and having.mean() >= NAMED else MIXED
-        found.setdefault(name, []).extend(inside.tolist())
-    ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
+        topics.setdefault(name, []).extend(inside.tolist())
+    ordered = sorted(topics.items(), key=lambda item: (-len(item[1]), item[0]))
     return {name: sorted(members) for name, members in ordered}
 
 
 def _findings(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> list[DataFinding]:
     total = len(corpus.train)
-    found = []
-    if topics and len(topics) > 2:
+    findings = []
+    if len(topics) > 2:
         name, rows = next(iter(topics.items()))
         if name != MIXED and len(rows) > DOMINATES * total:
-            found.append(
-                finding(
-                    corpus,
-                    "diversity",
-                    "info",
-                    rows,
-                    f"{count(len(rows))} ({share(len(rows), total)}) are about one topic: {name}",
-                    "sft curate DATA --select K --out FILE keeps the K most different rows",
-                )
-            )
+            message = f"{count(len(rows))} ({share(len(rows), total)}) are about one topic: {name}"
+            fix = "sft curate DATA --select K --out FILE keeps the K most different rows"
+            findings.append(finding(corpus, "diversity", "info", rows, message, fix))
     effective = effective_size(corpus.labels)
     if total >= MIN_ROWS and effective < FEW_DIFFERENT * total:
-        first = set(first_of_each(corpus.labels))
-        copies = [i for i in range(total) if i not in first]
-        found.append(
-            finding(
-                corpus,
-                "diversity",
-                "warning",
-                copies,
-                f"{total:,} rows say as much as {effective:,.0f} different ones; "
-                f"{place(corpus, copies[0])} is like an earlier row",
-                "sft curate DATA --dedupe near --out FILE, or data.deduplicate: true",
-            )
+        copies = sorted({*range(total)} - {*first_of_each(corpus.labels)})
+        message = (
+            f"{total:,} rows say as much as {effective:,.0f} different ones; "
+            f"{place(corpus, copies[0])} is like an earlier row"
         )
-    return found
+        fix = "sft curate DATA --dedupe near --out FILE, or data.deduplicate: true"
+        findings.append(finding(corpus, "diversity", "warning", copies, message, fix))
+    return findings
