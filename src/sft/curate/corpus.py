@@ -16,7 +16,6 @@ from sft.data.repeats import (
     row_text,
 )
 from sft.data.rows.conversation import Conversation
-from sft.texts.near_duplicates import words
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +59,6 @@ class Corpus:
     def answers(self) -> list[str]:
         """The first answer with a text of each training row; empty when there is none."""
         return [answer_text(row) for row in self.train]
-
-    @cached_property
-    def words(self) -> list[tuple[str, str]]:
-        """The words of prompt and answer of each training row, as `near_duplicates.words` has
-
-        them, with a space between two; `split()` gives them back.
-        """
-        both = zip(self.prompts, self.answers, strict=True)
-        return [(" ".join(words(prompt)), " ".join(words(answer))) for prompt, answer in both]
 
     @cached_property
     def turns(self) -> list[Turn]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sft.curate.checks.messages import count, finding, place, quoted, share, verb
@@ -84,43 +84,30 @@ def contaminated_rows(
     A text of fewer than 8 words must be there as a whole. What three texts of a benchmark have
     in common is its form and does not count.
     """
-    return _contaminated((words(text) for text in texts), benchmarks)
-
-
-def _contaminated(
-    rows: Iterable[list[str]], benchmarks: Mapping[str, Sequence[str]]
-) -> dict[int, Contaminated]:
-    """`contaminated_rows` of the words of each row."""
     if not benchmarks:
         return {}
     known = Benchmarks(benchmarks)
-    # What holds a text holds five words in a row of it, so that most rows are done with that.
-    every = [words(text) for held in benchmarks.values() for text in held]
-    some = set().union(*(runs(parts, MIN_TEXT) for parts in every))
-    found = {}
-    for i, parts in enumerate(rows):
-        if not some.isdisjoint(runs(parts, MIN_TEXT)) and (hit := known.find(parts)):
-            found[i] = hit
-    return found
+    hits = enumerate(known.find(words(text)) for text in texts)
+    return {i: hit for i, hit in hits if hit}
 
 
 class Benchmarks:
-    """Benchmark texts made ready to be looked for in many rows; see `contaminated_rows`.
-
-    A text that holds one has a run in common with it whose length is in `lengths`.
-    """
+    """Benchmark texts made ready to be looked for in many rows; see `contaminated_rows`."""
 
     def __init__(self, benchmarks: Mapping[str, Sequence[str]]) -> None:
         self._indexes = {
-            name: _indexes(list(dict.fromkeys(held))) for name, held in benchmarks.items()
+            name: _indexes(list(dict.fromkeys(texts))) for name, texts in benchmarks.items()
         }
-        every = {index.length for built in self._indexes.values() for index, _, _ in built}
-        self.lengths = sorted(every - {LONG})
+        # What holds a text holds five words in a row of it, so that most rows are done with that.
+        every = [words(text) for texts in benchmarks.values() for text in texts]
+        self._runs = set().union(*(runs(parts, MIN_TEXT) for parts in every))
 
     def find(self, parts: Sequence[str]) -> Contaminated | None:
         """The text that a row of these words holds, of the first benchmark it holds one of."""
+        if self._runs.isdisjoint(runs(parts, MIN_TEXT)):
+            return None
         for name, by_length in self._indexes.items():
-            hit = next((h for index in by_length if (h := _held(index, parts))), None)
+            hit = next((h for index in by_length if (h := _best_hit(index, parts))), None)
             if hit:
                 return Contaminated(name, *hit)
         return None
@@ -144,7 +131,9 @@ def _indexes(texts: Sequence[str]) -> list[tuple[Index, list[int], float]]:
     return built
 
 
-def _held(built: tuple[Index, list[int], float], parts: Sequence[str]) -> tuple[int, float] | None:
+def _best_hit(
+    built: tuple[Index, list[int], float], parts: Sequence[str]
+) -> tuple[int, float] | None:
     index, numbers, least = built
     if len(parts) < index.length:
         return None
@@ -154,24 +143,18 @@ def _held(built: tuple[Index, list[int], float], parts: Sequence[str]) -> tuple[
     return numbers[hit.text], hit.contained
 
 
-def _words(corpus: Corpus) -> Iterator[list[str]]:
-    """The words of each training row; those of one prompt and one answer are known already."""
-    for row, text, sides in zip(corpus.train, corpus.texts, corpus.words, strict=True):
-        yield " ".join(sides).split() if len(row.messages) == 2 else words(text)
-
-
 def contamination(corpus: Corpus) -> list[DataFinding]:
     """Training rows that hold text of a benchmark; see `contaminated_rows` for the rule."""
-    held = _contaminated(_words(corpus), corpus.benchmarks)
-    found = []
+    hits = contaminated_rows(corpus.texts, corpus.benchmarks)
+    findings = []
     for name in corpus.benchmarks:
-        rows = {i: hit for i, hit in held.items() if hit.benchmark == name}
+        rows = {i: hit for i, hit in hits.items() if hit.benchmark == name}
         if not rows:
             continue
         first, hit = next(iter(rows.items()))
         texts = list(dict.fromkeys(corpus.benchmarks[name]))
         num_texts = len({one.text for one in rows.values()})
-        found.append(
+        findings.append(
             finding(
                 corpus,
                 "contamination",
@@ -185,4 +168,4 @@ def contamination(corpus: Corpus) -> list[DataFinding]:
                 "sft curate DATA --decontaminate FILE --out FILE",
             )
         )
-    return found
+    return findings

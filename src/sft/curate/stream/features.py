@@ -33,8 +33,7 @@ from sft.texts.openers import opener
 HEAD = 400  # characters of an answer, which hold more openers than are ever taken off
 BAND_NAMES = tuple(f"band{band:02d}" for band in range(BANDS))
 
-
-Runs = tuple[Hashes, NDArray[np.int64]]  # hashes end to end, and where those of each text begin
+Lists = tuple[bytes, NDArray[np.int64]]  # numbers of all rows end to end, and how many each has
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,85 +67,68 @@ class Featurizer:
 
     def __call__(self, chunk: Chunk) -> Features:
         """The features of a chunk. Rows that are dropped have empty ones."""
-        wanted = self._wanted
-        source = wanted.sources[chunk.source]
+        source = self._wanted.sources[chunk.source]
         parsed = conversations(chunk, source)
         fates: dict[int, Fate] = {
             i: ("unreadable", row) for i, row in enumerate(parsed) if isinstance(row, str)
         }
-        good = [i for i, row in enumerate(parsed) if i not in fates]
-        corpus = Corpus(train=[row for row in parsed if isinstance(row, Conversation)])
-        compared = wanted.near or wanted.rules.benchmarks
-        compared_by = [sides(row) for row in corpus.train] if compared else []
-        parts = [row.text for row in compared_by]
-        hashed = word_hashes(parts)
-        for at, fate in self._steps.fates(corpus, parts, hashed).items():
-            fates[good[at]] = fate
-        size = len(parsed)
-        columns = _places(chunk, source.path)
-        alive = np.array([i not in fates for i in range(size)], dtype=bool)
-        columns["alive"] = alive.tobytes()
-        stays = [at for at, i in enumerate(good) if i not in fates]
-        runs = run_hashes(*_only(hashed, stays), RUN) if wanted.near else None
-        sized = self._sized(corpus, runs, stays)
-        lists = self._lists(corpus, runs, stays)
-        if wanted.near:
-            keys, words = _both_sides([compared_by[i] for i in stays], *_only(hashed, stays))
-            sized |= keys
-            lists |= words
-        for name, values in sized.items():
-            full = np.zeros((size, *values.shape[1:]), dtype=values.dtype)
+        readable = [i for i in range(len(parsed)) if i not in fates]
+        rows = [row for row in parsed if isinstance(row, Conversation)]
+        for at, fate in self._steps.fates(Corpus(train=rows)).items():
+            fates[readable[at]] = fate
+        alive = np.array([i not in fates for i in range(len(parsed))], dtype=bool)
+        columns = {**_places(chunk, source.path), "alive": alive.tobytes()}
+        kept = [row for i, row in zip(readable, rows, strict=True) if alive[i]]
+        numbers, lists = self._features(Corpus(train=kept))
+        for name, values in numbers.items():
+            full = np.zeros((len(parsed), *values.shape[1:]), dtype=values.dtype)
             full[alive] = values
             columns[name] = full.tobytes()
         for name, (data, counts) in lists.items():
-            full = np.zeros(size, dtype=np.uint32)
+            full = np.zeros(len(parsed), dtype=np.uint32)
             full[alive] = counts
             columns[f"{name}.counts"] = full.tobytes()
             columns[name] = data
-        return Features(size, columns, fates)
+        return Features(len(parsed), columns, fates)
 
-    def _sized(
-        self, corpus: Corpus, runs: Runs | None, rows: Sequence[int]
-    ) -> dict[str, NDArray[Any]]:
-        """Columns with the same size for each row."""
-        found: dict[str, NDArray[Any]] = {}
-        if self._wanted.exact:
-            keys = b"".join(text_key(corpus.keys[i]) for i in rows)
-            found["key"] = np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2)
-        if self._wanted.openers:
-            begin = [opener(corpus.answers[i]) for i in rows]
-            hashes = [text_hash(one) if one else 0 for one in begin]
-            found["opener"] = np.array(hashes, dtype=np.uint64)
-        if runs:
-            signed = signatures(*runs)
-            found["augmented"] = np.array([bool(corpus.train[i].parent) for i in rows], dtype=bool)
-            found["signature"] = short_signatures(signed)
-            found |= dict(zip(BAND_NAMES, band_keys(signed), strict=True))
-        return found
-
-    def _lists(
-        self, corpus: Corpus, runs: Runs | None, rows: Sequence[int]
-    ) -> dict[str, tuple[bytes, NDArray[np.int64]]]:
-        """Columns of lists: their numbers end to end, and how many each row has."""
-        found: dict[str, tuple[bytes, NDArray[np.int64]]] = {}
-        if runs:
-            found["runs"] = (runs[0].tobytes(), np.diff(runs[1]))
-        if self._wanted.heads:
-            heads = [corpus.answers[i][:HEAD].encode("utf-8", "surrogatepass") for i in rows]
-            found["heads"] = (b"".join(heads), np.array([len(head) for head in heads], np.int64))
-        if self._wanted.terms:
-            terms = hashed_terms([corpus.prompts[i] for i in rows])
-            found["terms"] = (terms.flat.tobytes(), np.diff(terms.begins))
-        return found
+    def _features(self, rows: Corpus) -> tuple[dict[str, NDArray[Any]], dict[str, Lists]]:
+        """Columns of numbers, as many for each row, and of lists."""
+        wanted = self._wanted
+        numbers: dict[str, NDArray[Any]] = {}
+        lists: dict[str, Lists] = {}
+        if wanted.exact:
+            keys = b"".join(map(text_key, rows.keys))
+            numbers["key"] = np.frombuffer(keys, dtype=np.uint64).reshape(-1, 2)
+        if wanted.openers:
+            begins = [opener(answer) for answer in rows.answers]
+            hashes = [text_hash(one) if one else 0 for one in begins]
+            numbers["opener"] = np.array(hashes, dtype=np.uint64)
+        if wanted.heads:
+            heads = [answer[:HEAD].encode("utf-8", "surrogatepass") for answer in rows.answers]
+            lists["heads"] = (b"".join(heads), np.array([len(head) for head in heads], np.int64))
+        if wanted.terms:
+            terms = hashed_terms(rows.prompts)
+            lists["terms"] = (terms.flat.tobytes(), np.diff(terms.begins))
+        if wanted.near:
+            both = [sides(row) for row in rows.train]
+            hashed = word_hashes([row.text for row in both])
+            runs, begins_of_runs = run_hashes(*hashed, RUN)
+            signed = signatures(runs, begins_of_runs)
+            side_hashes, side_words = _both_sides(both, *hashed)
+            numbers["augmented"] = np.array([bool(row.parent) for row in rows.train], dtype=bool)
+            numbers["signature"] = short_signatures(signed)
+            numbers |= dict(zip(BAND_NAMES, band_keys(signed), strict=True)) | side_hashes
+            lists |= {"runs": (runs.tobytes(), np.diff(begins_of_runs)), **side_words}
+        return numbers, lists
 
 
 def _both_sides(
     rows: Sequence[Sides], flat: Hashes, starts: NDArray[np.int64]
-) -> tuple[dict[str, Hashes], dict[str, tuple[bytes, NDArray[np.int64]]]]:
+) -> tuple[dict[str, Hashes], dict[str, Lists]]:
     """Keys and words of prompt and answer, which stand in this order in the words of a row."""
     kinds = [row.kind for row in rows]
     keys: dict[str, Hashes] = {}
-    words: dict[str, tuple[bytes, NDArray[np.int64]]] = {}
+    words: dict[str, Lists] = {}
     begins = starts[:-1]
     for side in ("prompt", "answer"):
         counts = np.array([len(getattr(row, side)) for row in rows], dtype=np.int64)
@@ -156,15 +138,6 @@ def _both_sides(
         words[side] = (own.tobytes(), counts)
         begins = begins + counts
     return keys, words
-
-
-def _only(hashed: Runs, rows: Sequence[int]) -> Runs:
-    """The hashes of some of the texts."""
-    flat, starts = hashed
-    if len(rows) == len(starts) - 1:
-        return hashed
-    found = np.concatenate([flat[:0], *(flat[starts[i] : starts[i + 1]] for i in rows)])
-    return found, np.concatenate([[0], np.cumsum(np.diff(starts)[rows])]).astype(np.int64)
 
 
 def _places(chunk: Chunk, path: str) -> dict[str, bytes]:

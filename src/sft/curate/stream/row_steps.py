@@ -6,15 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sft.curate.checks.leaks import Benchmarks
 from sft.curate.corpus import Corpus
-from sft.data.repeats import HeldOut
+from sft.data.repeats import HeldOut, sides
 from sft.data.rows.conversation import Conversation
 from sft.texts.near_duplicates import words
-from sft.texts.ngrams import Hashes, run_hashes, word_hashes
 
 # Of the answer. Half of the lines, or of the runs of 5 words, were there before: Gopher's rules
 # (Rae et al. 2021, table A1) begin at 0.3 and 0.15, which drops tables, poems and code.
@@ -55,40 +51,31 @@ class RowSteps:
         self._rules = rules
         self._benchmarks = Benchmarks(rules.benchmarks)
         self._held_out = HeldOut(rules.held_out)
-        self._lengths = self._benchmarks.lengths
-        self._known = {
-            length: _runs([words(t) for held in rules.benchmarks.values() for t in held], length)
-            for length in self._lengths
-        }
 
-    def fates(
-        self,
-        corpus: Corpus,
-        parts: Sequence[Sequence[str]],
-        hashed: tuple[Hashes, NDArray[np.int64]],
-    ) -> dict[int, Fate]:
-        """By index of the row: which step drops it, and why.
-
-        `parts` are the words of each row's text, and `hashed` the same as `word_hashes` has them;
-        both are only needed when there are benchmarks.
-        """
-        found: dict[int, Fate] = {}
+    def fates(self, corpus: Corpus) -> dict[int, Fate]:
+        """By index of the row: which step drops it, and why."""
+        fates: dict[int, Fate] = {}
         for index, answer in enumerate(corpus.answers):
             fate = self._length(answer) or (_quality(answer) if self._rules.quality else None)
             if fate:
-                found[index] = fate
+                fates[index] = fate
         for name in self._rules.checks:
-            for index, reason in _checked(name, corpus.train, found).items():
-                found[index] = (name, reason)
+            for index, reason in _checked(name, corpus.train, fates).items():
+                fates[index] = (name, reason)
         if self._rules.benchmarks:
-            for index, reason in self._contaminated(parts, hashed).items():
-                found.setdefault(index, ("decontaminate", reason))
-        if self._rules.held_out:
             for index, row in enumerate(corpus.train):
-                if index not in found and (like := self._held_out.like(row)):
-                    reason = f"repeats {self._rules.held_out[like[0]].origin}"
-                    found[index] = ("decontaminate", reason)
-        return found
+                if index not in fates and (reason := self._contaminated(row)):
+                    fates[index] = ("decontaminate", reason)
+        return fates
+
+    def _contaminated(self, row: Conversation) -> str:
+        """Which benchmark text or held-out row the row holds; empty for none."""
+        if hit := self._benchmarks.find(sides(row).text):
+            share = f"{100 * hit.share:.0f} % of its runs of words"
+            return f"holds text {hit.text + 1} of {hit.benchmark} ({share})"
+        if self._rules.held_out and (like := self._held_out.like(row)):
+            return f"repeats {self._rules.held_out[like[0]].origin}"
+        return ""
 
     def _length(self, answer: str) -> Fate | None:
         low, high = self._rules.min_words, self._rules.max_words
@@ -101,41 +88,18 @@ class RowSteps:
             return "max_answer_words", f"the answer has {count:,} words, and {high:,} is the most"
         return None
 
-    def _contaminated(
-        self, parts: Sequence[Sequence[str]], hashed: tuple[Hashes, NDArray[np.int64]]
-    ) -> dict[int, str]:
-        """Rows that hold a benchmark's text, looked for where a run of words is shared."""
-        maybe: set[int] = set()
-        for length in self._lengths:
-            runs, begins = run_hashes(*hashed, length, whole=False)
-            hits = np.flatnonzero(np.isin(runs, self._known[length]))
-            maybe.update(np.searchsorted(begins, hits, side="right").tolist())
-        found = {}
-        for row in sorted(maybe):
-            hit = self._benchmarks.find(parts[row - 1])
-            if hit:
-                found[row - 1] = (
-                    f"holds text {hit.text + 1} of {hit.benchmark} "
-                    f"({100 * hit.share:.0f} % of its runs of words)"
-                )
-        return found
-
-
-def _runs(parts: Sequence[Sequence[str]], length: int) -> Hashes:
-    return np.unique(run_hashes(*word_hashes(parts), length, whole=False)[0])
-
 
 def _checked(name: str, rows: Sequence[Conversation], gone: Mapping[int, Fate]) -> dict[int, str]:
     """Rows that a check of `sft check` finds when it sees them one at a time."""
     from sft.curate.checks import CHECKS
 
-    found = {}
+    reasons = {}
     for index, row in enumerate(rows):
         if index not in gone:
             findings = CHECKS[name](Corpus(train=[row]))
             if any(one.rows for one in findings):
-                found[index] = findings[0].message
-    return found
+                reasons[index] = findings[0].message
+    return reasons
 
 
 def _quality(answer: str) -> Fate | None:
