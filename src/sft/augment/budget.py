@@ -89,6 +89,14 @@ class Bill:
         """Spent so far."""
         return self._prices.of(self.sent, self.received)
 
+    def sentence(self) -> str:
+        """What was asked and paid, in one line."""
+        cost = "" if self.dollars is None else f", ${self.dollars:.4f}"
+        return (
+            f"asked: {self.num_requests:,} requests, {self.sent:,} tokens sent and "
+            f"{self.received:,} received{cost}"
+        )
+
     def reserve(self, request: Request) -> float | None:
         """Set aside the most that `request` can cost; None when the limit does not allow it."""
         with self._lock:

@@ -57,7 +57,7 @@ def augment(data: Sequence[str], out: str, accept_config: str | None, **flags: A
 
     Train on both files; each new row stays on the side of the split where its parent is.
     """
-    from sft.augment.flags import wishes, writers
+    from sft.augment.options import augment_settings, model_settings
     from sft.augment.run import augment as run
     from sft.config import SourceConfig, load_config, read_config
     from sft.terminal.console import Console
@@ -67,24 +67,23 @@ def augment(data: Sequence[str], out: str, accept_config: str | None, **flags: A
         config = load_config(read_config(data[0])).data
         sources, on_bad_row = config.train, config.on_bad_row
     on_bad_row = flags["on_bad_row"] or on_bad_row
-    settings, models, dry_run = wishes(flags), writers(flags), flags["dry_run"]
-    judged = load_config(read_config(accept_config)) if accept_config else None
-    if judged:
+    settings, models, dry_run = augment_settings(flags), model_settings(flags), flags["dry_run"]
+    acceptance = load_config(read_config(accept_config)) if accept_config else None
+    if acceptance:
         from sft.augment.accept import check_accept
 
-        check_accept(judged, sources)
+        check_accept(acceptance, sources)
     with Console() as show:
         files = run(sources, out, settings, models, show, on_bad_row=on_bad_row, dry_run=dry_run)
     if dry_run:
         return
-    if judged is None:
+    if acceptance is None:
         click.echo(files.out)
         return
     from sft.augment.accept import accept
-    from sft.runs.compare import compare as compare_runs
     from sft.train import train
     from sft.training.finish import run_folder
 
-    found = accept(judged, files, run_folder(judged), train, compare_runs)
-    click.secho(found.sentence(), fg="green" if found.accepted else "yellow", err=True)
-    click.echo(found.file)
+    result = accept(acceptance, files, run_folder(acceptance), train)
+    click.secho(result.sentence(), fg="green" if result.accepted else "yellow", err=True)
+    click.echo(result.file)

@@ -6,22 +6,22 @@ neither written nor shown. Redirects are not followed, because they would carry 
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import os
-import random
-import socket
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+import httpx
+from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential_jitter
+from tenacity import retry_if_exception as retry_if
 
 from sft.augment.ask import Reply, Request
 from sft.augment.budget import Bill, likely_sent
@@ -99,15 +99,10 @@ class _Refused(SFTError):
 class _Failed(Exception):
     """One request failed; `wait` seconds were asked for, and `again` says if it may be repeated."""
 
-    def __init__(self, reason: str, again: bool, wait: float | None = None) -> None:
+    def __init__(self, reason: str, again: bool, wait: float = 0.0) -> None:
         super().__init__(reason)
         self.again = again
         self.wait = wait
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_args: Any, **_kwargs: Any) -> None:
-        """Never."""
 
 
 class Endpoint:
@@ -120,13 +115,14 @@ class Endpoint:
         bill: Bill,
         on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._cache, self._bill = settings, cache, bill
         self._address = settings.address
         self._key = settings.api_key()
-        self._cache = cache
-        self._bill = bill
         self._on_progress = on_progress
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        headers = {"Content-Type": "application/json", "User-Agent": "sft"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        self._client = httpx.Client(headers=headers, timeout=settings.timeout)
         self._lock = threading.Lock()
         self._next_start = 0.0  # time.monotonic() before which nothing is sent
         self._failures = 0
@@ -158,7 +154,7 @@ class Endpoint:
                 raise
             return reply
 
-        with ThreadPoolExecutor(max(1, self._settings.parallel)) as pool:
+        with self._client, ThreadPoolExecutor(max(1, self._settings.parallel)) as pool:
             futures = [pool.submit(one, request) for request in requests]
             try:
                 replies = [future.result() for future in futures]
@@ -219,18 +215,28 @@ class Endpoint:
 
     def _ask(self, request: Request) -> dict[str, Any]:
         """The answer, after as many attempts as allowed; raises what the last one failed with."""
-        data = json.dumps(self._body(request)).encode("utf-8", "replace")
-        rng = random.Random(data)
-        for attempt in range(self._settings.retries + 1):
-            self._wait_for_turn()
-            try:
-                return self._post(data)
-            except _Failed as error:
-                if not error.again or attempt == self._settings.retries or self._stopped:
-                    raise
-                wait = self._settings.backoff * 2**attempt * rng.uniform(0.5, 1.0)
-                self._pause(min(LONGEST_WAIT, max(wait, error.wait or 0.0)), bool(error.wait))
-        raise AssertionError("the last attempt returns or raises")
+        attempts = Retrying(
+            stop=stop_after_attempt(self._settings.retries + 1),
+            retry=retry_if(lambda error: isinstance(error, _Failed) and error.again),
+            wait=self._wait_seconds,
+            sleep=self._pause,
+            reraise=True,
+        )
+        return attempts(self._post, json.dumps(self._body(request)))
+
+    def _wait_seconds(self, attempts: RetryCallState) -> float:
+        """Before the next attempt; a wait that the server asked for holds for all threads."""
+        backoff = self._settings.backoff
+        seconds = wait_exponential_jitter(backoff, LONGEST_WAIT, jitter=backoff)(attempts)
+        error = attempts.outcome.exception() if attempts.outcome else None
+        if isinstance(error, _Failed) and error.wait:
+            seconds = min(LONGEST_WAIT, max(seconds, error.wait))
+            with self._lock:
+                self._next_start = max(self._next_start, time.monotonic() + seconds)
+        return seconds
+
+    def _pause(self, seconds: float) -> None:
+        self._halt.wait(seconds)
 
     def _wait_for_turn(self) -> None:
         """Sleep until the rate allows another request."""
@@ -238,55 +244,45 @@ class Endpoint:
         with self._lock:
             start = max(time.monotonic(), self._next_start)
             self._next_start = start + (60.0 / rate if rate else 0.0)
-        self._halt.wait(max(0.0, start - time.monotonic()))
+        self._pause(max(0.0, start - time.monotonic()))
+        if self._stopped:
+            raise _Failed(NOT_ASKED, again=False)
 
-    def _pause(self, seconds: float, everyone: bool) -> None:
-        """Wait; a wait that the server asked for holds for all threads."""
-        if everyone:
-            with self._lock:
-                self._next_start = max(self._next_start, time.monotonic() + seconds)
-        self._halt.wait(seconds)
-
-    def _post(self, data: bytes) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", "User-Agent": "sft"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        request = urllib.request.Request(self._address, data, headers, method="POST")
+    def _post(self, body: str) -> dict[str, Any]:
+        self._wait_for_turn()
+        content = b""
         try:
-            with self._opener.open(request, timeout=self._settings.timeout) as response:
-                found = response.read(MAX_ANSWER_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._http_problem(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            if (
-                isinstance(reason, ConnectionRefusedError | socket.gaierror)
-                and not self._any_answer
-            ):
-                raise _Refused(
-                    f"--endpoint: nothing answers at {self._address} ({reason})"
-                ) from None
-            raise _Failed(self._clean(f"no answer ({reason})"), again=True) from None
-        return _parse(found)
+            with self._client.stream("POST", self._address, content=body) as response:
+                for part in response.iter_bytes():
+                    content += part
+                    if len(content) > MAX_ANSWER_BYTES:
+                        size = f"more than {MAX_ANSWER_BYTES:,} bytes"
+                        raise _Failed(f"an answer of {size}", again=False)
+        except httpx.HTTPError as error:
+            if isinstance(error, httpx.ConnectError) and not self._any_answer:
+                text = f"--endpoint: nothing answers at {self._address} ({error})"
+                raise _Refused(text) from None
+            raise _Failed(self._clean(f"no answer ({error})"), again=True) from None
+        if not response.is_success:
+            raise self._problem(response, content)
+        return _parse(content)
 
-    def _http_problem(self, error: urllib.error.HTTPError) -> Exception:
-        try:
-            said = error.read(2000).decode("utf-8", "replace")
-        except (OSError, http.client.HTTPException):
-            said = ""
-        text = self._clean(f"HTTP {error.code}: {' '.join(said.split())[:300] or error.reason}")
-        if error.code in (401, 403):
+    def _problem(self, response: httpx.Response, content: bytes) -> Exception:
+        """What a status other than success means: for this request, or for all."""
+        status = response.status_code
+        details = " ".join(content[:2000].decode("utf-8", "replace").split())[:300]
+        text = self._clean(f"HTTP {status}: {details or response.reason_phrase}")
+        if status in (401, 403):
             return _Refused(
                 f"--endpoint: {text}. The key is read from {self._settings.api_key_env}"
                 + ("" if self._key else ", which is not set")
             )
-        if error.code == 404:
+        if status == 404:
             return _Refused(f"--endpoint: {self._address}, model {self._settings.model}: {text}")
-        if 300 <= error.code < 400:
+        if response.is_redirect:
             return _Refused(f"--endpoint: {text}. It points elsewhere; give the address itself")
-        again = error.code in (408, 409, 425, 429) or error.code >= 500
-        return _Failed(text, again, _retry_after(error.headers.get("Retry-After")))
+        again = status in (408, 409, 425, 429) or status >= 500
+        return _Failed(text, again, _retry_after(response.headers.get("Retry-After", "")))
 
     def _clean(self, text: str) -> str:
         """`text` without the key, which servers like to repeat."""
@@ -303,31 +299,25 @@ class Endpoint:
         return {name: value for name, value in body.items() if value is not None}
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of the header `Retry-After`, which holds them or a date."""
-    if not value:
-        return None
-    try:
+def _retry_after(value: str) -> float:
+    """Seconds of the header `Retry-After`, which holds them or a date; 0 where it says neither."""
+    seconds = 0.0
+    with suppress(ValueError, TypeError):
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    with suppress(ValueError):
         seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
 
 
-def _parse(found: bytes) -> dict[str, Any]:
+def _parse(content: bytes) -> dict[str, Any]:
     """Text, reason of its end, and tokens (None where not told) of an answer."""
-    if len(found) > MAX_ANSWER_BYTES:
-        raise _Failed(f"an answer of more than {MAX_ANSWER_BYTES:,} bytes", again=False)
     try:
-        answer = json.loads(found)
+        answer = json.loads(content)
         choice = answer["choices"][0]
         text = choice["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        raise _Failed(f"no chat completion: {found[:80]!r}", again=True) from None
-    usage = answer.get("usage")
+        usage = answer.get("usage")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise _Failed(f"no chat completion: {content[:80]!r}", again=True) from None
     usage = usage if isinstance(usage, dict) else {}
     return {
         "text": text if isinstance(text, str) else "",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sft.augment.spans import kept_texts, numbers
-from sft.augment.wording import kind_of
+from sft.augment.wrappers import kind_of
 
 MAX_LONGER, MIN_SHORTER = 3.0, 0.4  # words, as a share of the original's
 SLACK_WORDS = 8  # a short request may grow by so many

@@ -21,7 +21,7 @@ from sft.augment.ask import (
 )
 from sft.augment.noise import case, typos, whitespace
 from sft.augment.rows import Change, NewRow, identity, new_row
-from sft.augment.wording import system_prompt, template
+from sft.augment.wrappers import system_prompt, template
 from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation
 from sft.errors import ConfigError, did_you_mean
@@ -53,7 +53,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Results:
     """The new rows, and a line of the ledger for each that was wanted, in the same order."""
 
     rows: list[NewRow] = field(default_factory=list)
@@ -61,16 +61,16 @@ class Made:
 
     def counts(self) -> dict[str, dict[str, Any]]:
         """By way: how many were wanted and made, and how many dropped for each reason."""
-        found: dict[str, dict[str, Any]] = {}
+        counts: dict[str, dict[str, Any]] = {}
         for way in dict.fromkeys(line["way"] for line in self.ledger):
             lines = [line for line in self.ledger if line["way"] == way]
             reasons = Counter(line["reason"] for line in lines if line["status"] == "dropped")
-            found[way] = {
+            counts[way] = {
                 "wanted": len(lines),
                 "made": len(lines) - reasons.total(),
                 "dropped": dict(reasons.most_common()),
             }
-        return found
+        return counts
 
 
 def parse_ways(text: str) -> tuple[str, ...]:
@@ -129,16 +129,16 @@ def requests_for(wanted: Sequence[Wanted]) -> dict[int, Request | str]:
     }
 
 
-def make(
+def make_rows(
     rows: Sequence[Conversation],
     wanted: Sequence[Wanted],
     settings: AugmentSettings,
     writers: Mapping[str, Writer],
-) -> Made:
+) -> Results:
     """Make what is wanted. `writers` has a writer for each way that a model is asked for."""
     written = _written(wanted, requests_for(wanted), writers)
     there = {identity(row) for row in rows if row.kind == "chat"}
-    made = Made()
+    results = Results()
     for i, want in enumerate(wanted):
         change = written[i] if i in written else _changed(want, settings)
         line: dict[str, Any] = {"row": str(want.row.origin), "way": want.way}
@@ -147,12 +147,12 @@ def make(
             same = identity(new.conversation)
             if same not in there:
                 there.add(same)
-                made.rows.append(new)
-                line |= {"status": "made", "detail": change.detail, "line": len(made.rows)}
+                results.rows.append(new)
+                line |= {"status": "made", "detail": change.detail, "line": len(results.rows)}
         if "status" not in line:
             line |= {"status": "dropped", "reason": change.reason or ALREADY_THERE}
-        made.ledger.append(line)
-    return made
+        results.ledger.append(line)
+    return results
 
 
 def _changed(want: Wanted, settings: AugmentSettings) -> Change:

@@ -20,14 +20,13 @@ from sft.augment.endpoint import Endpoint, EndpointSettings
 from sft.augment.make import (
     WRITTEN,
     AugmentSettings,
-    Made,
+    Results,
     Wanted,
-    make,
+    make_rows,
     requests_for,
     wanted_rows,
 )
 from sft.config import SourceConfig
-from sft.data.rows.conversation import Conversation
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import Loaded, read_conversations
 from sft.disk import disk_errors, write_json, write_text
@@ -105,15 +104,17 @@ def augment(
     show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {_shares(wanted)}")
     bill = Bill(models.prices, models.budget)
     with _cache(files, needed=any(way in WRITTEN for way in settings.ways), dry=dry_run) as cache:
-        expected = _expected(wanted, models, cache, bill, show)
+        expected = _show_estimate(wanted, models, cache, bill, show)
         if dry_run:
             return files
         writers = _writers(settings, models, cache, bill, show) if cache else {}
-        made = make(rows, wanted, settings, writers)
-    show.table(result_table(made))
-    summary = _summary(loaded.files, rows, settings, models, made)
-    summary |= {"estimate": asdict(expected) if expected else None, "paid": _paid(models, bill)}
-    _write(files, made, summary, bill, models, show)
+        results = make_rows(rows, wanted, settings, writers)
+    show.table(result_table(results))
+    if models.endpoint:
+        show.note(bill.sentence())
+    summary = _summary(loaded, settings, models, bill, results)
+    summary["estimate"] = asdict(expected) if expected else None
+    _write(files, results, summary)
     return files
 
 
@@ -189,10 +190,10 @@ def _cache(files: Files, *, needed: bool, dry: bool) -> Iterator[Cache | None]:
         yield cache
 
 
-def _expected(
+def _show_estimate(
     wanted: Sequence[Wanted], models: Models, cache: Cache | None, bill: Bill, show: Console
 ) -> Estimate | None:
-    """Tell what asking the endpoint will take, before anything is asked."""
+    """What asking the endpoint will take, shown before anything is asked."""
     if not models.endpoint:
         return None
     asked = [
@@ -204,12 +205,11 @@ def _expected(
     if cache:
         endpoint = Endpoint(models.endpoint, cache, bill)
         new = [request for request in asked if not cache.get(endpoint.key_of(request))]
-    found = estimate(new, len(asked) - len(new), models.prices)
-    show.note(f"estimate: {found.sentence()}")
-    over = models.budget is not None and (found.dollars or 0.0) > models.budget
-    if over:
+    expected = estimate(new, len(asked) - len(new), models.prices)
+    show.note(f"estimate: {expected.sentence()}")
+    if models.budget is not None and (expected.dollars or 0.0) > models.budget:
         show.note(f"the budget of ${models.budget:g} ends it before that", level="warning")
-    return found
+    return expected
 
 
 def _writers(
@@ -234,61 +234,40 @@ def _writers(
 
 
 def _summary(
-    files: Mapping[str, str],
-    rows: Sequence[Conversation],
-    settings: AugmentSettings,
-    models: Models,
-    made: Made,
+    loaded: Loaded, settings: AugmentSettings, models: Models, bill: Bill, results: Results
 ) -> dict[str, Any]:
-    return {
-        "num_rows": len(rows),
-        "num_new": len(made.rows),
-        "ways": made.counts(),
-        "files": dict(files),
-        "settings": asdict(settings),
-        "endpoint": models.endpoint.address if models.endpoint else None,
-        "endpoint_model": models.endpoint.model if models.endpoint else None,
-        "own_model": models.own,
-        "accepted": None,
-    }
-
-
-def _paid(models: Models, bill: Bill) -> dict[str, Any] | None:
-    if not models.endpoint:
-        return None
-    return {
+    paid = {
         "requests": bill.num_requests,
         "tokens_sent": bill.sent,
         "tokens_received": bill.received,
         "answers_without_usage": bill.num_guessed,
         "dollars": bill.dollars,
     }
+    return {
+        "num_rows": len(loaded.conversations),
+        "num_new": len(results.rows),
+        "ways": results.counts(),
+        "files": dict(loaded.files),
+        "settings": asdict(settings),
+        "endpoint": models.endpoint.address if models.endpoint else None,
+        "endpoint_model": models.endpoint.model if models.endpoint else None,
+        "own_model": models.own,
+        "accepted": None,
+        "paid": paid if models.endpoint else None,
+    }
 
 
-def _write(
-    files: Files,
-    made: Made,
-    summary: Mapping[str, Any],
-    bill: Bill,
-    models: Models,
-    show: Console,
-) -> None:
+def _write(files: Files, results: Results, summary: Mapping[str, Any]) -> None:
     """The ledger and the summary always, the rows when there are any."""
-    if models.endpoint:
-        cost = "" if bill.dollars is None else f", ${bill.dollars:.4f}"
-        show.note(
-            f"asked: {bill.num_requests:,} requests, {bill.sent:,} tokens sent and "
-            f"{bill.received:,} received{cost}"
-        )
     with disk_errors(files.out):
-        write_text(files.ledger, _lines(made.ledger))
+        write_text(files.ledger, _lines(results.ledger))
         write_json(files.summary, summary)
         files.rejected.unlink(missing_ok=True)
-        if made.rows:
-            write_text(files.out, _lines([row.record() for row in made.rows]))
+        if results.rows:
+            write_text(files.out, _lines([row.record() for row in results.rows]))
         else:
             files.out.unlink(missing_ok=True)
-    if not made.rows:
+    if not results.rows:
         raise DataError(f"no new row could be made; {files.ledger} says why for each")
 
 
@@ -296,14 +275,14 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def result_table(made: Made) -> Table:
+def result_table(results: Results) -> Table:
     """By way: wanted, made, dropped and why."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("way", no_wrap=True)
     for name in ("wanted", "made", "dropped"):
         table.add_column(name, justify="right")
     table.add_column("why", overflow="fold")
-    for way, counts in made.counts().items():
+    for way, counts in results.counts().items():
         reasons = [f"{printable(why)}: {number:,}" for why, number in counts["dropped"].items()]
         table.add_row(
             way,

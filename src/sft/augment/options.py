@@ -1,4 +1,4 @@
-"""The flags of `sft augment`, as what they stand for."""
+"""The flags of `sft augment` as settings: which rows are wanted, and which models write them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,21 @@ from sft.augment.budget import Prices
 from sft.augment.endpoint import EndpointSettings
 from sft.augment.make import AugmentSettings, parse_ways
 from sft.augment.run import Models
-from sft.augment.wording import read_lines, read_templates
+from sft.augment.wrappers import read_lines, read_templates
 from sft.errors import ConfigError
 
 API_KEY_ENV = "OPENAI_API_KEY"
+_OF_ENDPOINT = (
+    "endpoint_model",
+    "endpoint_options",
+    "price_per_million",
+    "budget",
+    "requests_per_minute",
+    "api_key_env",
+)
 
 
-def wishes(flags: Mapping[str, Any]) -> AugmentSettings:
+def augment_settings(flags: Mapping[str, Any]) -> AugmentSettings:
     """Which rows are wanted.
 
     Raises:
@@ -37,24 +45,17 @@ def wishes(flags: Mapping[str, Any]) -> AugmentSettings:
     )
 
 
-def writers(flags: Mapping[str, Any]) -> Models:
-    """Who writes.
+def model_settings(flags: Mapping[str, Any]) -> Models:
+    """Which models write what needs one.
 
     Raises:
         ConfigError: flags of an endpoint without one, or values of the wrong kind.
     """
     url = flags["endpoint"]
     if not url:
-        needless = [
-            name
-            for name in (
-                *("endpoint_model", "endpoint_options", "price_per_million", "budget"),
-                *("requests_per_minute", "api_key_env"),
-            )
-            if flags[name] is not None
-        ]
-        if needless:
-            raise ConfigError(f"--{needless[0].replace('_', '-')}: needs --endpoint URL")
+        for name in _OF_ENDPOINT:
+            if flags[name] is not None:
+                raise ConfigError(f"--{name.replace('_', '-')}: needs --endpoint URL")
         return Models(own=flags["own_model"])
     if not flags["endpoint_model"]:
         raise ConfigError("--endpoint: needs --endpoint-model NAME, as the endpoint calls it")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sft.augment.wording import (
+from sft.augment.wrappers import (
     SYSTEM_MESSAGES,
     TEMPLATES,
     is_generic,
