@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +12,7 @@ from sft.augment.faithful import (
     unquoted,
     without_thoughts,
 )
-from sft.augment.rows import Change, one_prompt, said_by, with_text
+from sft.augment.rows import Change, indices_of, one_prompt, with_text
 from sft.data.rows.conversation import Conversation
 
 # Each further paraphrase of a row asks for another style, so that they differ.
@@ -85,7 +85,7 @@ def ask_paraphrase(row: Conversation, variant: int) -> Request | str:
     return Request((("user", text),), room_for(prompt, 2.0))
 
 
-def take_paraphrase(row: Conversation, reply: Reply) -> Change:
+def take_paraphrase(row: Conversation, reply: Reply, variant: int = 0) -> Change:
     """The row with its prompt in the words of `reply`, if they still ask for the same."""
     place = one_prompt(row)
     if reply.problem or place is None:
@@ -95,29 +95,31 @@ def take_paraphrase(row: Conversation, reply: Reply) -> Change:
     prompt = row.messages[place].content
     if unquoted(prompt) == prompt:
         new = unquoted(new)
-    answers = " ".join(row.messages[i].content for i in said_by("assistant", row))
-    reason = paraphrase_problem(prompt, new, answers)
-    return Change(reason=reason) if reason else Change(with_text(row.messages, place, new))
+    answers = " ".join(row.messages[i].content for i in indices_of("assistant", row))
+    if reason := paraphrase_problem(prompt, new, answers):
+        return Change(reason=reason)
+    return Change(with_text(row.messages, place, new), STYLES[variant % len(STYLES)])
 
 
-def ask_own_answer(row: Conversation) -> Request | str:
+def ask_own_answer(row: Conversation, _variant: int = 0) -> Request | str:
     """The request for the row's answer in the model's own words, or why there is none."""
     if not _one_answer(row):
         return "not one user turn and one answer"
-    *shown, last = row.messages
-    text = _DISTILL.format(prompt=shown[-1].content, answer=last.content)
-    system = tuple((m.role, m.content) for m in shown if m.role == "system")
+    *context, last = row.messages
+    text = _DISTILL.format(prompt=context[-1].content, answer=last.content)
+    system = tuple((m.role, m.content) for m in context if m.role == "system")
     return Request((*system, ("user", text)), room_for(last.content, 1.5))
 
 
-def take_own_answer(row: Conversation, reply: Reply) -> Change:
+def take_own_answer(row: Conversation, reply: Reply, _variant: int = 0) -> Change:
     """The row with the answer of `reply`, if it says what the reference says."""
     if reply.problem:
         return Change(reason=reply.problem)
     new = without_thoughts(reply.text)
     place = len(row.messages) - 1
-    reason = answer_problem(row.messages[place].content, new)
-    return Change(reason=reason) if reason else Change(with_text(row.messages, place, new))
+    if reason := answer_problem(row.messages[place].content, new):
+        return Change(reason=reason)
+    return Change(with_text(row.messages, place, new), "in the model's own words")
 
 
 def _one_answer(row: Conversation) -> bool:
@@ -125,3 +127,20 @@ def _one_answer(row: Conversation) -> bool:
     roles = [message.role for message in row.messages if message.role != "system"]
     last = row.messages[-1]
     return roles == ["user", "assistant"] and not last.tool_calls and bool(last.content.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWay:
+    """How a model is asked for the `variant`-th new row of a row, and what its reply makes of it.
+
+    `ask` gives the reason instead where the row is none to ask about.
+    """
+
+    ask: Callable[[Conversation, int], Request | str]
+    take: Callable[[Conversation, Reply, int], Change]
+
+
+MODEL_WAYS: dict[str, ModelWay] = {
+    "paraphrase": ModelWay(ask_paraphrase, take_paraphrase),
+    "self_answer": ModelWay(ask_own_answer, take_own_answer),
+}

@@ -121,9 +121,9 @@ def _says_answer(original: str, new: str, answer: str) -> str:
     """What the new wording adds must not be what only the answer says."""
     before, after = _telling(original), _telling(new)
     own = _telling(answer) - before
-    said, added = own & after, after - before
-    much = len(said) > _SAYS_ANSWER * len(own) or len(said) >= _SAYS_ANSWER * len(added)
-    return "answers instead of asking" if said and much else ""
+    revealed, added = own & after, after - before
+    much = len(revealed) > _SAYS_ANSWER * len(own) or len(revealed) >= _SAYS_ANSWER * len(added)
+    return "answers instead of asking" if revealed and much else ""
 
 
 def _telling(text: str) -> set[str]:
@@ -151,8 +151,9 @@ def answer_problem(reference: str, new: str) -> str:
         return "other numbers than the reference"
     if len(words(reference)) <= SHORT_WORDS:
         return _other_label(words(reference), words(new))
-    found = rouge_l(new, reference)
-    return "" if found >= MIN_ROUGE_L else f"ROUGE-L with the reference below {MIN_ROUGE_L:g}"
+    if rouge_l(new, reference) >= MIN_ROUGE_L:
+        return ""
+    return f"ROUGE-L with the reference below {MIN_ROUGE_L:g}"
 
 
 def _other_label(reference: list[str], new: list[str]) -> str:

@@ -9,16 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sft.augment.ask import (
-    STYLES,
-    Reply,
-    Request,
-    Writer,
-    ask_own_answer,
-    ask_paraphrase,
-    take_own_answer,
-    take_paraphrase,
-)
+from sft.augment.ask import MODEL_WAYS, Request, Writer
 from sft.augment.noise import case, typos, whitespace
 from sft.augment.rows import Change, NewRow, identity, new_row
 from sft.augment.wrappers import system_prompt, template
@@ -26,8 +17,6 @@ from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation
 from sft.errors import ConfigError, did_you_mean
 
-WRITTEN = ("paraphrase", "self_answer")  # by a model
-WAYS = ("template", "system_prompt", "case", "whitespace", "typos", *WRITTEN)
 ALREADY_THERE = "already there, word for word"
 
 
@@ -71,6 +60,17 @@ class Results:
                 "dropped": dict(reasons.most_common()),
             }
         return counts
+
+
+# What each way that needs no model makes of a row.
+_LOCAL_WAYS: dict[str, Callable[[Conversation, random.Random, AugmentSettings], Change]] = {
+    "template": lambda row, rng, settings: template(row, rng, settings.templates),
+    "system_prompt": lambda row, rng, settings: system_prompt(row, rng, settings.systems),
+    "case": lambda row, rng, _: case(row, rng),
+    "whitespace": lambda row, rng, _: whitespace(row, rng),
+    "typos": lambda row, rng, _: typos(row, rng),
+}
+WAYS = (*_LOCAL_WAYS, *MODEL_WAYS)
 
 
 def parse_ways(text: str) -> tuple[str, ...]:
@@ -121,11 +121,9 @@ def _digest(row: Conversation, seed: int, purpose: str) -> bytes:
 def requests_for(wanted: Sequence[Wanted]) -> dict[int, Request | str]:
     """By place in `wanted`: what a model is to be asked, or why it is not."""
     return {
-        i: ask_paraphrase(want.row, want.variant)
-        if want.way == "paraphrase"
-        else ask_own_answer(want.row)
+        i: MODEL_WAYS[want.way].ask(want.row, want.variant)
         for i, want in enumerate(wanted)
-        if want.way in WRITTEN
+        if want.way in MODEL_WAYS
     }
 
 
@@ -158,15 +156,7 @@ def make_rows(
 def _changed(want: Wanted, settings: AugmentSettings) -> Change:
     """What the ways without a model make of a row."""
     digest = _digest(want.row, settings.seed, f"{want.way}|{want.variant}")
-    rng = random.Random(digest)
-    local: dict[str, Callable[[], Change]] = {
-        "template": lambda: template(want.row, rng, settings.templates),
-        "system_prompt": lambda: system_prompt(want.row, rng, settings.systems),
-        "case": lambda: case(want.row, rng),
-        "whitespace": lambda: whitespace(want.row, rng),
-        "typos": lambda: typos(want.row, rng),
-    }
-    return local[want.way]()
+    return _LOCAL_WAYS[want.way](want.row, random.Random(digest), settings)
 
 
 def _written(
@@ -182,14 +172,6 @@ def _written(
         }
         replies = writer.write(list(requests.values()))
         for i, reply in zip(requests, replies, strict=True):
-            changes[i] = _taken(wanted[i], reply)
+            want = wanted[i]
+            changes[i] = MODEL_WAYS[way].take(want.row, reply, want.variant)
     return changes
-
-
-def _taken(want: Wanted, reply: Reply) -> Change:
-    if want.way == "paraphrase":
-        change = take_paraphrase(want.row, reply)
-        detail = STYLES[want.variant % len(STYLES)]
-    else:
-        change, detail = take_own_answer(want.row, reply), "in the model's own words"
-    return Change(change.messages, detail, change.reason)

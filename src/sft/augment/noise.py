@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable
 
-from sft.augment.rows import Change, said_by, with_text
+from sft.augment.rows import Change, indices_of, with_text
 from sft.augment.spans import free_spans
 from sft.data.rows.conversation import Conversation
 
@@ -61,11 +61,11 @@ def typos(row: Conversation, rng: random.Random) -> Change:
 
 def _edited(row: Conversation, rng: random.Random, edit: Edit) -> Change:
     """`edit` on each user message; the same words are spared in all of them."""
-    places = said_by("user", row)
+    places = indices_of("user", row)
     texts = [row.messages[place].content for place in places]
     if any(_ABOUT_FORM.search(text) for text in texts):
         return Change(reason=_FORM)
-    answers = " ".join(row.messages[i].content for i in said_by("assistant", row))
+    answers = " ".join(row.messages[i].content for i in indices_of("assistant", row))
     spared = frozenset(word.casefold() for word in _WORD.findall(answers))
     messages, details = row.messages, []
     for place, text in zip(places, texts, strict=True):

@@ -93,5 +93,5 @@ class OwnModel:
             self._cache.put(key, {"text": text, **problem})
 
     def _known(self, key: str) -> Reply:
-        found = self._cache.get(key) or {}
-        return Reply(str(found.get("text", "")), str(found.get("problem", "")))
+        answer = self._cache.get(key) or {}
+        return Reply(str(answer.get("text", "")), str(answer.get("problem", "")))

@@ -42,8 +42,8 @@ class NewRow:
 def new_row(parent: Conversation, way: str, change: Change) -> NewRow:
     """The row that `change` makes of `parent`; of an augmented row, the parent is its parent."""
     key = parent.parent or prompt_key(parent)
-    made = replace(parent, messages=change.messages, parent=key)
-    return NewRow(made, str(parent.origin), way, change.detail)
+    conversation = replace(parent, messages=change.messages, parent=key)
+    return NewRow(conversation, str(parent.origin), way, change.detail)
 
 
 def identity(conversation: Conversation) -> str:
@@ -52,7 +52,7 @@ def identity(conversation: Conversation) -> str:
     return json.dumps(row, sort_keys=True, default=str)
 
 
-def said_by(role: str, row: Conversation) -> list[int]:
+def indices_of(role: str, row: Conversation) -> list[int]:
     """Places of the messages of `role`."""
     return [i for i, message in enumerate(row.messages) if message.role == role]
 
@@ -68,5 +68,5 @@ def with_text(
 
 def one_prompt(row: Conversation) -> int | None:
     """The place of the only user message; None where there are several: later ones refer back."""
-    places = said_by("user", row)
+    places = indices_of("user", row)
     return places[0] if len(places) == 1 else None

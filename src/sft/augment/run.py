@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from sft.augment.ask import Request, Writer
+from sft.augment.ask import MODEL_WAYS, Request, Writer
 from sft.augment.budget import Bill, Estimate, Prices, estimate
 from sft.augment.cache import Cache
 from sft.augment.endpoint import Endpoint, EndpointSettings
 from sft.augment.make import (
-    WRITTEN,
     AugmentSettings,
     Results,
     Wanted,
@@ -103,7 +102,10 @@ def augment(
         raise DataError("no row can be augmented: all are plain texts, or augmented already")
     show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {_shares(wanted)}")
     bill = Bill(models.prices, models.budget)
-    with _cache(files, needed=any(way in WRITTEN for way in settings.ways), dry=dry_run) as cache:
+    # A dry run reads a cache that is there, and makes none.
+    cached = not MODEL_WAYS.keys().isdisjoint(settings.ways)
+    cached = cached and (not dry_run or files.cache.exists())
+    with Cache(files.cache) if cached else nullcontext() as cache:
         expected = _show_estimate(wanted, models, cache, bill, show)
         if dry_run:
             return files
@@ -180,16 +182,6 @@ def check_models(settings: AugmentSettings, models: Models) -> None:
         raise ConfigError("--budget: needs --price-per-million IN,OUT to know what requests cost")
 
 
-@contextmanager
-def _cache(files: Files, *, needed: bool, dry: bool) -> Iterator[Cache | None]:
-    """The cache, where a model is asked; a dry run reads one that is there, and makes none."""
-    if not needed or (dry and not files.cache.exists()):
-        yield None
-        return
-    with Cache(files.cache) as cache:
-        yield cache
-
-
 def _show_estimate(
     wanted: Sequence[Wanted], models: Models, cache: Cache | None, bill: Bill, show: Console
 ) -> Estimate | None:
@@ -224,7 +216,7 @@ def _writers(
             bill,
             lambda done, total: show.progress("asking", done, total),
         )
-    missing = [way for way in settings.ways if way in WRITTEN and way not in writers]
+    missing = [way for way in settings.ways if way in MODEL_WAYS and way not in writers]
     if missing and models.own:
         from sft.augment.own_model import OwnModel
 

@@ -32,8 +32,8 @@ def kept_texts(text: str) -> list[str]:
 
 def numbers(text: str) -> Counter[str]:
     """The numbers of a text, digits only, a comma between thousands left out."""
-    found = (match.group() for match in NUMBER.finditer(text))
-    return Counter(re.sub(r",(?=\d{3}\b)", "", number) for number in found)
+    matches = (match.group() for match in NUMBER.finditer(text))
+    return Counter(re.sub(r",(?=\d{3}\b)", "", number) for number in matches)
 
 
 def free_spans(text: str) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The terminal: one live line with loss, sparkline, validation, rate, speed and time left.
+"""The terminal: one live line with loss, sparkline, validation, learning rate, speed and time left.
 
 Written to stderr, so that stdout holds results only. Plain lines where stderr is no terminal, or
 one that a line should not be drawn on over and over: with NO_COLOR, TERM=dumb, or CI set.

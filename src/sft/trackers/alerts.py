@@ -1,4 +1,4 @@
-"""Alerts: a webhook and a program of the user, told of the events they asked for."""
+"""Alerts: a webhook and a program of the user get the events that they asked for."""
 
 from __future__ import annotations
 

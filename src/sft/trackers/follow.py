@@ -167,7 +167,7 @@ class Follower(threading.Thread):
         thing, to = ("alert", "") if name == "alerts" else ("record", f" to {name}")
         counted = f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
         if not count:
-            return f"{name} was not told how the run ended{why}; {later} tells it"
+            return f"{name} does not know how the run ended{why}; {later} reports it"
         if session and session.tracker and session.handed_over and not session.tracker.confirms:
             missing = f"{later} sends what is missing"
             return f"{counted} may not have reached {name}{why}; {missing}"
