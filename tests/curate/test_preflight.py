@@ -41,7 +41,7 @@ def test_a_planted_opener(rows, topic):
     train = rows(prompts, [f"Sure! Here is my answer to {p}" for p in prompts])
     usage = rows(topic("food", 1).prompts(20), [f"{i} is right" for i in range(20)], source="use")
     answers = preflight(train, [], usage, visits=64)["answers"]
-    assert answers["opener"] == "sure here is"
+    assert answers["opener"] == "sure"
     assert answers["opener_count"] == answers["n"] > 60
     assert answers["reference"]["n"] == 20 and answers["reference"]["opener_count"] == 1
     assert set(answers) - {"reference"} == set(answers["reference"])

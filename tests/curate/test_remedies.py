@@ -8,7 +8,7 @@ import pytest
 from sft.curate.remedies import cap_openers, dedupe
 from sft.curate.strip import strip_openers
 from sft.errors import ConfigError
-from sft.texts.openers import opener
+from sft.texts.openers import opener, surface
 
 BODIES = [
     f"{word} makes number {i} true."
@@ -108,8 +108,8 @@ def test_openers_are_capped(answered):
     accounted(before, kept, dropped)
     counts = Counter(opener(text) for text in answers_of(kept))
     # Ten others are in five kinds of two: 3 of 13 are at most a quarter, 4 of 14 would be more.
-    assert counts["sure here is"] == 3 and counts.total() == 13
-    assert dropped[0][1] == '30 answers begin with "sure here is"; 3 are kept'
+    assert counts["sure"] == 3 and counts.total() == 13
+    assert dropped[0][1] == '30 answers begin with "sure"; 3 are kept'
     again, _ = cap_openers(before[::-1], 0.25)
     assert {row.origin for row in again} == {row.origin for row in kept}
 
@@ -144,3 +144,11 @@ def test_dedupe_keeps_the_first_of_each_cluster(rows):
 def test_wrong_settings_are_refused(rows, wrong):
     with pytest.raises(ConfigError, match="must be"):
         wrong(rows(["a", "b"]))
+
+
+def test_the_clean_baselines(real):
+    """2.3 of the study: no opener beyond 4 % in clean sets; compression 2.19 and 2.47."""
+    for name, ratio in (("alpaca", 2.19), ("gsm8k", 2.47)):
+        found = surface([answer for _, answer in real(name)])
+        assert found["opener_count"] / found["n"] < 0.05
+        assert found["compression_ratio"] == pytest.approx(ratio, abs=0.15)

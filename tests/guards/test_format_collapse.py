@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pilot_runs import changes, only, pilot, told, with_openings
-from sft.guards.answers import compression_ratio, distinct_2, in_a_loop, opener, top_opener
+from sft.guards.answers import in_a_loop
 from sft.guards.format_collapse import format_collapse
 
 STILL = (0.0, 0.01)
@@ -166,7 +166,7 @@ def test_written_answers_that_open_alike():
     sure = [f"Sure! Here is {text}" for text in plain]
     finding = generation(sure, plain, plain)
     assert (finding.verdict, finding.primary) == ("alarm", False)
-    assert '10 of 10 sampled answers open with "sure here is"' in finding.message
+    assert '10 of 10 sampled answers open with "sure"' in finding.message
     assert "ended by themselves 10 (10)" in finding.message
     assert generation(plain, plain, plain).verdict == "pass"
     assert generation(sure, plain, sure).verdict == "pass"  # as the references do
@@ -199,12 +199,5 @@ def test_training_answers_that_open_alike(count, reference, expected):
     assert "sure here is" in finding.message
 
 
-def test_texts():
-    assert opener("Sure! Here is a poem.") == "sure here is"
-    assert opener('{"name": "Ann"}') == "{ name ann"
-    assert opener("") == ""
-    assert opener("\u5f53\u7136\u53ef\u4ee5") == "\u5f53 \u7136 \u53ef"
-    assert top_opener(["a b c d", "A b, c!", "x", ""]) == ("a b c", 2)
-    assert distinct_2(["a b a b"]) == pytest.approx(2 / 3)
-    assert compression_ratio(["word " * 200]) > 5 > compression_ratio(["a quick brown fox"])
+def test_a_loop_is_four_words_three_times():
     assert in_a_loop("so it goes on " * 3) and not in_a_loop("so it goes on " * 2)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sft.guards.answers import opener
 from sft.guards.base import GuardSettings
 from sft.guards.history import History
+from sft.texts.openers import opener
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "benchmarks" / "guards"
@@ -91,7 +91,7 @@ def test_no_text_of_the_data_is_in_a_trace():
         for step, reference in enumerate(answers)
     ]
     preflight = {
-        "answers": {"n": 8, "opener": "sure the bank", "opener_count": 8, "reference": None},
+        "answers": {"n": 8, "opener": "sure", "opener_count": 8, "reference": None},
         "usage": {
             "n": 1,
             "p_values": {"a/b.jsonl:1": 0.5},
@@ -108,5 +108,6 @@ def test_no_text_of_the_data_is_in_a_trace():
     assert not [word for word in secret.lower().split() if len(word) > 2 and word in told]
     kept = trace["samples"]
     assert opener(kept[0]["answer"]) == trace["preflight"]["answers"]["opener"]
-    assert opener(kept[0]["answer"]).split()[:2] == opener(kept[1]["reference"]).split()[:2]
-    assert opener(kept[0]["answer"]) != opener(kept[1]["reference"])
+    assert opener(kept[0]["answer"]) == opener(kept[1]["reference"])
+    assert kept[0]["answer"].split()[:2] == kept[1]["reference"].split()[:2]
+    assert kept[0]["answer"].split()[2] != kept[1]["reference"].split()[2]

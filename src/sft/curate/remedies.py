@@ -40,7 +40,7 @@ def without_leaks(rows: Sequence[Conversation], val: Sequence[Conversation]) -> 
 
 
 def cap_openers(rows: Sequence[Conversation], max_share: float) -> Remedied:
-    """Drop rows until no three-word opener begins more than `max_share` of the answers left.
+    """Drop rows until no opener begins more than `max_share` of the answers left.
 
     One row of each opener always stays. Where few rows begin otherwise that drops nearly all;
     `strip_openers` keeps them.

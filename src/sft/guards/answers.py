@@ -1,16 +1,14 @@
-"""How answers evaluation in writing: those the model gives (`samples.jsonl`) and those it learns
+"""How answers look in writing: those the model gives (`samples.jsonl`) and those it learns
 from.
 
-Evidence for the guard `format_collapse`. Openers are the first three words: a single word is shared
-by a fifth of ordinary answers, three words by 2-4 % (docs/guards.md).
+Evidence for the guard `format_collapse`. Openers are those of `sft.texts.openers`: a single word is
+shared by a fifth of ordinary answers, an opener by 2-4 % (docs/guards.md).
 """
 
 from __future__ import annotations
 
-import gzip
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,50 +23,17 @@ from sft.guards.thresholds import (
     WATCH_LEVEL,
     WRITTEN_P,
 )
+from sft.texts.near_duplicates import words
+from sft.texts.openers import compression_ratio, distinct_pairs, opener, runs_of, top_opener
 
 GUARD = "format_collapse"
-_NUM_WORDS = 3
 _LOOP_WORDS = 4
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+|[^\w\s]")
-
-
-def opener(text: str) -> str:
-    """The first three words in lower case; a sign counts where it begins the answer, as `{` does.
-
-    In scripts without spaces a word is one character.
-    """
-    pieces = _WORD.findall(text.lower()[:400])
-    words = pieces[:1] + [piece for piece in pieces[1:] if piece[0].isalnum() or piece[0] == "_"]
-    return " ".join(words[:_NUM_WORDS])
-
-
-def top_opener(texts: Sequence[str]) -> tuple[str, int]:
-    """The most frequent opener and how many texts have it; the first of equals."""
-    counts = Counter(filter(None, map(opener, texts)))
-    return counts.most_common(1)[0] if counts else ("", 0)
-
-
-def distinct_2(texts: Sequence[str]) -> float:
-    """Different word pairs over all word pairs (Li et al. 2016, arXiv 1510.03055); 1 if none."""
-    pairs = [pair for text in texts for pair in zip(_words(text), _words(text)[1:], strict=False)]
-    return len(set(pairs)) / len(pairs) if pairs else 1.0
-
-
-def compression_ratio(texts: Sequence[str]) -> float:
-    """Bytes over gzipped bytes of all texts; high where texts repeat (arXiv 2403.00553)."""
-    raw = "\n".join(texts).encode()
-    return len(raw) / len(gzip.compress(raw, mtime=0)) if raw else 1.0
 
 
 def in_a_loop(text: str) -> bool:
     """Whether the same four words stand in `text` three times or more."""
-    words = _words(text)
-    runs = Counter(tuple(words[i : i + _LOOP_WORDS]) for i in range(len(words) - _LOOP_WORDS + 1))
+    runs = Counter(runs_of(words(text), _LOOP_WORDS))
     return max(runs.values(), default=0) >= REPEATS_IN_LOOP
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())
 
 
 # ------------------------------------------------------------------ samples
@@ -186,8 +151,8 @@ def _style(found: Written) -> str:
     """Further figures, now against the base model."""
     now, base = found.answers, found.base_answers
     figures = [
-        ("distinct word pairs", f"{distinct_2(now):.2f} ({distinct_2(base):.2f})"),
-        ("compression", f"{compression_ratio(now):.2f} ({compression_ratio(base):.2f})"),
+        ("distinct word pairs", _compared(distinct_pairs, now, base)),
+        ("compression", _compared(compression_ratio, now, base)),
         ("words", f"{_mean_words(now):.0f} ({_mean_words(base):.0f})"),
         ("ended by themselves", f"{_stopped(found.now)} ({_stopped(found.base)})"),
         ("in a loop", f"{sum(map(in_a_loop, now))} ({sum(map(in_a_loop, base))})"),
@@ -195,8 +160,16 @@ def _style(found: Written) -> str:
     return "Now (base model): " + ", ".join(f"{name} {value}" for name, value in figures) + "."
 
 
+def _compared(
+    figure: Callable[[Sequence[str]], float | None], now: Sequence[str], base: Sequence[str]
+) -> str:
+    """`0.81 (0.95)`; 1 for texts of which there is nothing to tell."""
+    first, second = (1.0 if (value := figure(texts)) is None else value for texts in (now, base))
+    return f"{first:.2f} ({second:.2f})"
+
+
 def _mean_words(texts: Sequence[str]) -> float:
-    return sum(len(_words(text)) for text in texts) / len(texts)
+    return sum(len(words(text)) for text in texts) / len(texts)
 
 
 def _stopped(samples: Sequence[Mapping[str, Any]]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -118,10 +118,12 @@ def prepare_data(
         show.progress(what, done, total)
 
     rows = resolver.config.data
-    choose = partial(choose_rows, config=rows, seed=config.run.seed)
+    notes: list[str] = []
+    choose = partial(choose_rows, config=rows, seed=config.run.seed, note=notes.append)
     cache = TokenCache.of(rows.cache, cache_folder() / "tokens", tokenizer.tokenizer)
     seed, num_examples = config.run.seed, config.num_examples
     data = load_data(rows, template, seed, progress, choose, cache=cache, num_examples=num_examples)
+    data = replace(data, notes=[*data.notes, *notes])
     held_out = load_held_out(resolver.config.data, template)
     return Tokens(resolver, folder, tokenizer, template, data, held_out)
 

@@ -4,75 +4,91 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sft.curate.checks.messages import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus, Turn
 from sft.curate.finding import DataFinding
-from sft.curate.strip import CONTENT, FILLERS
+from sft.curate.remedies import cap_openers
+from sft.curate.strip import strip_openers
 from sft.texts.near_duplicates import words
-from sft.texts.openers import opener
+from sft.texts.openers import FILLERS, HEAD, LEAD_INS, read_opener
 
-# A filler is reported from this share of the answers on, and any other opening that a mark ends.
+# A filler is reported above this share of the answers, and any other opener that a mark ends.
 FILLER_SHARE, OPENING_SHARE, MIN_ROWS = 0.01, 0.02, 5
 PLAIN_SHARE = 0.10  # of three words without a mark, as for `data.opener_share`
+# Half of the least share, so that it also holds for the rows that are left when some go to
+# validation, which the opener may not begin.
+FIX_SHARE = 0.005
 # A prompt word explains an opening that so many of its answers have, if it is that much rarer in
 # the other prompts: "story" explains "Once upon a time".
 EXPLAINED, LIFT, OTHERS = 0.5, 3.0, 0.1
 MIN_SENTENCE, BOILERPLATE_SHARE = 6, 0.01
-_WORD = r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*"
-_OPENING = re.compile(
-    rf"\s*({_WORD}(?:\s+{_WORD}){{0,5}}?)\s*([!,.:;\u2013\u2014\uff01\uff0c]|\s-\s)"
-)
-_THREE_WORDS = re.compile(rf"\s*{_WORD}\s+{_WORD}\s+{_WORD}\s")
-_PHRASES = FILLERS | frozenset(
-    (
-        *("great question", "good question", "great", "no problem", "i'd be happy to help"),
-        *("i'd be happy to", "i'd be glad to help", "i can help with that", "happy to help"),
-        *("of course i can help you with that", "thank you for your question", "i understand"),
-        *("yes of course",),
-    )
-)
 _SENTENCE = re.compile(r"[^.!?\u3002\uff01\uff1f\n]+[.!?\u3002\uff01\uff1f]*")
 
 
 def openers(corpus: Corpus) -> list[DataFinding]:
-    """Openings that many answers share although their prompts do not ask for them.
+    """Openers that many answers share although their prompts do not ask for them.
 
-    Fillers from 1 % of the answers on; other openings of up to six words before a mark from 2 %,
-    unless a word of the prompt explains them; three words without a mark from 10 %.
+    Fillers above 1 % of the answers; other openers of up to six words before a mark above 2 %,
+    unless a word of the prompt explains them; three words without a mark from 10 %. A fix is named
+    if the opener is not found again in what it leaves.
     """
+    shared = _shared(corpus)
+    fixes = _fixes(corpus) if shared else {}
+    total = sum(bool(turn.answer.strip()) for turn in corpus.turns)
+    return [
+        _opener_finding(corpus, phrase, users, total, fixes) for phrase, users in shared.items()
+    ]
+
+
+def _shared(corpus: Corpus) -> dict[str, list[Turn]]:
+    """The answers that begin with each opener that is reported."""
     turns = [turn for turn in corpus.turns if turn.answer.strip()]
-    by_phrase: dict[str, list[Turn]] = {}
-    for turn in turns:
-        phrase = _phrase(turn.answer)
-        if phrase:
-            by_phrase.setdefault(phrase, []).append(turn)
     prompts = _PromptWords(turns)
-    found = []
-    for phrase, users in sorted(by_phrase.items(), key=lambda item: (-len(item[1]), item[0])):
-        if len(users) >= _least(phrase, len(turns)) and not (
-            phrase not in _PHRASES and prompts.explain(users)
-        ):
-            found.append(_opener_finding(corpus, phrase, users, len(turns)))
-    return found + _plain(corpus, turns, prompts, by_phrase)
+    marked: dict[str, list[Turn]] = {}
+    plain: dict[str, list[Turn]] = {}
+    for turn in turns:
+        found = read_opener(turn.answer)
+        # "As an AI" is what `refusals` looks for.
+        if found.clause and found.clause not in LEAD_INS and not found.clause.startswith("as a"):
+            marked.setdefault(found.clause, []).append(turn)
+        elif _is_plain(found.phrase, turn.answer):
+            plain.setdefault(found.phrase, []).append(turn)
+    shared = {
+        phrase: users
+        for phrase, users in _most_used(marked)
+        if len(users) >= MIN_ROWS
+        and len(users) > len(turns) * (FILLER_SHARE if phrase in FILLERS else OPENING_SHARE)
+        and (phrase in FILLERS or not prompts.explain(users))
+    }
+    for phrase, users in _most_used(plain):
+        enough = len(users) >= max(MIN_ROWS, PLAIN_SHARE * len(turns))
+        if enough and not prompts.explain(users):
+            shared.setdefault(phrase, users)
+    return shared
 
 
-def _phrase(answer: str) -> str:
-    """The words before the first mark, or "" where it begins otherwise; yes and no are content."""
-    match = _OPENING.match(answer[:120])
-    if not match or len(answer.strip()) <= match.end() + 1:
-        return ""
-    phrase = " ".join(match[1].lower().replace("\u2019", "'").split())
-    # A word or two before a colon name a field of the answer.
-    if match[2] in ":\uff1a" and phrase.count(" ") < 2 and phrase not in _PHRASES:
-        return ""
-    # Yes and no are content, and "as an AI" is what `refusals` looks for.
-    return "" if phrase.split()[0] in CONTENT or phrase.startswith("as a") else phrase
+def _is_plain(phrase: str, answer: str) -> bool:
+    """Whether an answer begins with three words and goes on: no keys of JSON, no code."""
+    letters = "".join(phrase.split()).replace("'", "")
+    begin = " ".join(answer[:HEAD].lower().replace("\u2019", "'").split())
+    three = letters.isalpha() and (phrase.count(" ") == 2 or not phrase.isascii())
+    return three and begin.startswith(phrase) and len(begin) > len(phrase)
 
 
-def _least(phrase: str, total: int) -> float:
-    return max(MIN_ROWS, total * (FILLER_SHARE if phrase in _PHRASES else OPENING_SHARE))
+def _most_used(groups: dict[str, list[Turn]]) -> list[tuple[str, list[Turn]]]:
+    return sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+
+
+def _fixes(corpus: Corpus) -> dict[str, tuple[set[str], int]]:
+    """For each remedy, tried out: the openers that are still reported, and how many rows stay."""
+    tried = {"strip": strip_openers, "drop": cap_openers}
+    results = {}
+    for name, remedy in tried.items():
+        rows, _ = remedy(corpus.train, FIX_SHARE)
+        results[name] = set(_shared(Corpus(rows))), len(rows)
+    return results
 
 
 class _PromptWords:
@@ -97,7 +113,13 @@ class _PromptWords:
         return False
 
 
-def _opener_finding(corpus: Corpus, phrase: str, users: Sequence[Turn], total: int) -> DataFinding:
+def _opener_finding(
+    corpus: Corpus,
+    phrase: str,
+    users: Sequence[Turn],
+    total: int,
+    fixes: dict[str, tuple[set[str], int]],
+) -> DataFinding:
     first = users[0]
     return finding(
         corpus,
@@ -106,30 +128,20 @@ def _opener_finding(corpus: Corpus, phrase: str, users: Sequence[Turn], total: i
         (turn.row for turn in users),
         f"{count(len(users), 'answer')} ({share(len(users), total)}) begin with {quoted(phrase)}, "
         f"whatever the prompt asks; {place(corpus, first.row)}: {quoted(first.answer, 60)}",
-        "data.openers: strip, or sft curate DATA --cap-openers 0.01 --out FILE",
+        _opener_fix(phrase, len(corpus.train), fixes),
     )
 
 
-def _plain(
-    corpus: Corpus, turns: Sequence[Turn], prompts: _PromptWords, seen: Iterable[str]
-) -> list[DataFinding]:
-    """Three words that begin a tenth of the answers, if no opening above is why."""
-    by_words: dict[str, list[Turn]] = {}
-    for turn in turns:
-        # Not the keys of JSON, nor code.
-        if _THREE_WORDS.match(turn.answer):
-            by_words.setdefault(opener(turn.answer), []).append(turn)
-    known = tuple(seen)
-    found = []
-    for phrase, users in sorted(by_words.items(), key=lambda item: (-len(item[1]), item[0])):
-        enough = len(users) >= max(MIN_ROWS, PLAIN_SHARE * len(turns))
-        if (
-            enough
-            and not any(phrase.startswith(one) for one in known)
-            and not prompts.explain(users)
-        ):
-            found.append(_opener_finding(corpus, phrase, users, len(turns)))
-    return found
+def _opener_fix(phrase: str, total: int, fixes: dict[str, tuple[set[str], int]]) -> str:
+    """The remedy that takes the opener away without taking most rows."""
+    for name, (left, num_rows) in fixes.items():
+        if phrase not in left and 2 * num_rows >= total:
+            gone = "" if num_rows == total else f" ({total - num_rows:,} of {total:,} rows go)"
+            return (
+                f"data.openers: {name} with data.opener_share: {FIX_SHARE}, or sft curate DATA "
+                f"--cap-openers {FIX_SHARE} --openers {name} --out FILE{gone}"
+            )
+    return ""  # only writing the answers anew helps
 
 
 def boilerplate(corpus: Corpus) -> list[DataFinding]:

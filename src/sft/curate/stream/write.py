@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.stream.feature_pass import Progress
-from sft.curate.stream.openers import stripped
 from sft.curate.stream.rows import (
     Chunk,
     Source,
@@ -23,6 +22,7 @@ from sft.curate.stream.rows import (
 )
 from sft.curate.stream.step_result import StepResult
 from sft.curate.stream.store import Store
+from sft.curate.strip import first_answer, reason, stripped
 from sft.data.repeats import answer_text
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.formats import ROW_WEIGHT
@@ -105,8 +105,7 @@ class _Writer:
             phrases = self._plan.edited.notes["phrases"][self._phrases[self.row]]
             if edited := _edited(item, phrases, origin, source):
                 line = edited
-                reason = f'opener "{" ".join(phrases)}" stripped from the answer'
-                ledger.append(_ledger_line(origin, "changed", "openers", reason))
+                ledger.append(_ledger_line(origin, "changed", "openers", reason(phrases)))
                 self.edited += 1
         if self._plan.weights is not None:
             line = _weighted(line, float(self._plan.weights[self.row]), origin)
@@ -203,7 +202,7 @@ def _edited(item: Any, phrases: list[str], origin: Origin, source: Source) -> by
     row = conversation(values, origin, source)
     if not isinstance(row, Conversation) or isinstance(values, RowError):
         return None
-    at = next(i for i, m in enumerate(row.messages) if m.role == "assistant" and m.content.strip())
+    at = first_answer(row)
     old = row.messages[at].content
     new = stripped(old, phrases)
     if new is None:

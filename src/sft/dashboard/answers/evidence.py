@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from sft.errors import SFTError
-from sft.guards.answers import in_a_loop, opener
+from sft.guards.answers import in_a_loop
 from sft.guards.statistics import robust_z
 from sft.runs.files import Record, all_records, json_object, number, section, whole
 from sft.runs.run_dir import RunDir
 from sft.runs.series import series_of
+from sft.texts.openers import opener
 
 MOST = 8  # examples of one kind
 _MAX_TEXT = 2_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sft.guards.answers import opener
 from sft.runs.files import Cache, Record, all_records, whole
 from sft.runs.run_dir import RunDir
+from sft.texts.openers import opener
 
 _HELD = Cache(16)
 
