@@ -136,7 +136,7 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 def judged(case: Case, run: Path) -> dict[str, Any]:
     """Verdicts by step, the guards that alarmed after any evaluation, and which were wrong."""
-    from sft.guards.judge import verdicts
+    from sft.guards.base import verdicts
     from sft.runs.history import history_of, read_findings, replay
     from sft.runs.run_dir import RunDir
 

@@ -33,7 +33,7 @@ from typing import Any
 import psutil
 from watched_tools import ROOT, free_port, memory_bytes, stop
 
-from sft.runs.tail import Tail
+from sft.runs.jsonl import Tail
 
 PATTERN = ("off", "on", "on", "off")
 SAMPLES = 10_000

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from guard_runs import run
-from sft.guards.judge import GUARDS, judge, verdicts
+from sft.guards.base import verdicts
+from sft.guards.judge import GUARDS, judge
 
 FILE = Path(__file__).parents[1] / "examples" / "my_guard.py"
 

@@ -11,9 +11,9 @@ from cases import BY_ID
 from rivals import RULES
 from trace_file import Trace, said, to_history
 
-from sft.guards.base import Finding
+from sft.guards.base import Finding, verdicts
 from sft.guards.history import Array, History, Table
-from sft.guards.judge import judge, rank, verdicts
+from sft.guards.judge import judge, rank
 from sft.guards.statistics import paired
 from sft.guards.thresholds import FIRST_TOKEN_MASS, MASS_ABOVE_REFERENCE, TRANSFER_RATIO
 

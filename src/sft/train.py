@@ -12,7 +12,7 @@ from sft.config.resolve import due
 from sft.data.mixing import by_source, source_names
 from sft.data.packing import micro_batches
 from sft.errors import DivergedError, Interrupted
-from sft.guards.early_stopping import best_eval
+from sft.runs.best_step import rule_of
 from sft.runs.metrics import with_derived
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore, open_stores
@@ -200,10 +200,9 @@ class Loop:
     def _best_step(self) -> int | None:
         """The evaluation whose weights the run would hand back; None when none are to be kept."""
         counters = self._state.counters
-        if self._config.checkpoint.choose == "last" and not may_restore(self._config):
-            return None
-        best = best_eval(counters.evals, counters.over_budget)
-        return best[0] if best else None
+        return rule_of(self._config).best_step(
+            counters.evals, counters.over_budget, restore_best=may_restore(self._config)
+        )
 
     def _save(self) -> None:
         """A checkpoint of this moment, unless there is one."""

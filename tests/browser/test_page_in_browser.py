@@ -9,7 +9,7 @@ from check.payloads import PAYLOADS, poisoned, together
 from check.reports import BARE, FILE, FULL, SMALL, place
 from sft.check.page import write_page
 from sft.data.template.pieces import Piece
-from sft.texts.shown import visible
+from sft.texts.safe import visible
 
 SIZES = {"wide": (1440, 900), "narrow": (390, 844)}
 

@@ -15,7 +15,7 @@ from sft.curate.finding import DataFinding
 from sft.data.template.pieces import Piece
 from sft.errors import ConfigError
 from sft.report.pictures import bar_heights
-from sft.texts.shown import as_json, percent, visible
+from sft.texts.safe import as_json, percent, visible
 
 VOID = {"meta", "link", "input", "br", "img", "source"}
 

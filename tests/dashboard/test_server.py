@@ -12,8 +12,8 @@ import plotly
 import pytest
 
 from served import Server, add, step_record, write_run
-from sft.dashboard.answers import ANSWERS
 from sft.dashboard.folders import DEPTH, Folders, search
+from sft.dashboard.page_data import PAGE_DATA
 from sft.dashboard.server import BASE_STYLE, STATIC, VIEWS
 from sft.runs.index import run_id
 from sft.runs.run_dir import RunDir
@@ -30,7 +30,7 @@ def asked_wrongly(run, query):
 def slow(run, query):
     time.sleep(float(query.get("seconds", 0)))
     return {"nan": float("nan"), "half": "\\ud800", "query": dict(query)}
-answers.ANSWERS.update(guards=failing, data=asked_wrongly, config=slow)
+answers.PAGE_DATA.update(guards=failing, data=asked_wrongly, config=slow)
 """
 
 
@@ -88,13 +88,13 @@ def test_runs_are_found_below_the_folder(server, folder):
 
 def test_every_view_is_the_answer_of_its_function(server, folder):
     run, path = RunDir(folder / "a"), f"/api/runs/{run_id(folder / 'a')}"
-    assert set(ANSWERS) == {"snapshot", *VIEWS}
-    assert server.json(path)["cursor"] == ANSWERS["snapshot"](run, {})["cursor"]
+    assert set(PAGE_DATA) == {"snapshot", *VIEWS}
+    assert server.json(path)["cursor"] == PAGE_DATA["snapshot"](run, {})["cursor"]
     for view in VIEWS:
-        assert server.json(f"{path}/{view}") == json.loads(json.dumps(ANSWERS[view](run, {})))
+        assert server.json(f"{path}/{view}") == json.loads(json.dumps(PAGE_DATA[view](run, {})))
     query = {"names": "loss", "x": "step", "width": "3", "smooth": "0.5"}
     text = "&".join(f"{name}={value}" for name, value in query.items())
-    assert server.json(f"{path}/series?{text}") == ANSWERS["series"](run, query)
+    assert server.json(f"{path}/series?{text}") == PAGE_DATA["series"](run, query)
 
 
 def test_two_runs_are_compared(server, folder):

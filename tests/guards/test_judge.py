@@ -6,9 +6,9 @@ import pytest
 
 from pilot_runs import PILOT, Change, changes, only, pilot, told, uncovered, with_openings
 from sft.guards.attribution import causes, name_of
-from sft.guards.base import Finding, GuardSettings
+from sft.guards.base import Finding, GuardSettings, verdicts
 from sft.guards.history import history
-from sft.guards.judge import GUARDS, judge, rank, verdicts
+from sft.guards.judge import GUARDS, judge, rank
 
 PITFALLS = [name for name in PILOT if name != "clean"]
 

@@ -12,7 +12,7 @@ import yaml
 from check.payloads import PAYLOADS
 from report.run_folders import edit, finished_run
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import visible
+from sft.texts.safe import visible
 
 # What the report reads as a name of its own: other values are left out, or shown as they are.
 OWN = {"probe", "kind", "verdict", "level", "status", "time", "stop_reason", "unit", "part"}

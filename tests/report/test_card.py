@@ -9,17 +9,17 @@ from check.payloads import PAYLOADS
 from report.poison import poisoned_run
 from report.run_folders import FALL, FILE, edit, finished_run
 from sft.report.card import card
-from sft.report.facts import facts
-from sft.runs.reading import read_run
+from sft.report.report_json import report_json
+from sft.runs.run_records import read_run
 from sft.texts.markdown import code, text
-from sft.texts.shown import visible
+from sft.texts.safe import visible
 
 # As a hub renders it: tables, strikethrough and HTML; a raw tag would come through.
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
 def made(run):
-    return card(facts(read_run(run)))
+    return card(report_json(read_run(run)))
 
 
 def head(shown):

@@ -149,7 +149,7 @@ def test_the_worst_come_first():
         *("alarm", "watch", "insufficient", "not_measured", "pass")
     ]
     assert [text.split(": ")[1] for text, _ in lines(found)] == ["alarm", "watch"]
-    assert lines(found)[0][1] == "bold red"
+    assert lines(found)[0][1] == "alarm"
 
 
 def test_a_narrow_table_has_the_figures_below_the_verdict(sick):

@@ -7,10 +7,10 @@ import pytest
 
 from report.poison import poisoned_run
 from report.run_folders import finished_run, unfinished_run
-from sft.report.facts import facts
 from sft.report.html import render
-from sft.runs.reading import read_run
-from sft.texts.shown import visible
+from sft.report.report_json import report_json
+from sft.runs.run_records import read_run
+from sft.texts.safe import visible
 
 VOID = {"meta", "link", "img", "source", "br"}
 UNDRAWN = {"smoothing": 0.9, "marks_words": [], "lines": {}}
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 
 def told(run):
-    return facts(read_run(run))
+    return report_json(read_run(run))
 
 
 @pytest.fixture(scope="module")

@@ -147,7 +147,7 @@ def test_what_else_differs_is_told(run):
     b = run("b", BASE, model="n", template="u", best={"blend_alpha": 0.5, "usage_loss": 1.0})
     notes = " | ".join(compare(a, b).notes)
     assert "different models" in notes and "different chat templates" in notes
-    assert "was blended with the base model" in notes and "the best evaluation at val" in notes
+    assert "was blended with the base model" in notes and "the best evaluation on val" in notes
     for name, losses in (("c", BASE), ("d", BASE)):
         run(name, losses, probe="test")
     assert compare(a.parent / "c", a.parent / "d", "test").notes == []

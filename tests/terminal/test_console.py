@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sft.runs.events import EventLog
 from sft.terminal.console import Console, duration, sparkline
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 
 def record(step, loss=1.0):

@@ -31,7 +31,7 @@ from sft.data.rows.read import Loaded, read_conversations
 from sft.disk import disk_errors, write_json, write_text
 from sft.errors import ConfigError, DataError
 from sft.terminal.console import Console
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 
 @dataclass(frozen=True, slots=True)

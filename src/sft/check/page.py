@@ -20,8 +20,8 @@ from sft.disk import write_text
 from sft.errors import ConfigError
 from sft.report.document import asset, document
 from sft.report.pictures import beyond_axis, lengths_pictures
-from sft.runs.account import AccountLine
-from sft.texts.shown import STATUSES, all_visible, as_json, visible
+from sft.runs.account import STATUSES, AccountLine
+from sft.texts.safe import all_visible, as_json, visible
 
 # What is embedded at most, so that the page stays below 5 MB.
 MAX_VIEWS, MAX_VIEW_BYTES = 500, 3_500_000

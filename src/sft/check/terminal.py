@@ -18,7 +18,7 @@ from sft.curate.finding import SEVERITIES, DataFinding
 from sft.data.lengths import Lengths
 from sft.runs.account import AccountLine
 from sft.terminal.console import BARS
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 NUM_REASONS = 8
 NUM_PLACES = 3

@@ -45,7 +45,7 @@ def curate(data: Sequence[str], config: str | None, columns: Sequence[str], **fl
     from sft.curate.stream.summary import render, sentences
     from sft.data.rows.convert import column_map
     from sft.terminal.console import Console
-    from sft.texts.shown import printable
+    from sft.texts.safe import printable
 
     switches = {name: flags.pop(name) or None for name in ("quality", "dry_run")}
     checks = flags.pop("drop")

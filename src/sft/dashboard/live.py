@@ -26,9 +26,9 @@ from typing import Any, Protocol, TypeVar
 from sft.dashboard.cursor import Cursor, followed
 from sft.dashboard.folders import Folders, refusal
 from sft.runs.files import plain
+from sft.runs.jsonl import Tail
 from sft.runs.run_dir import RunDir
 from sft.runs.state import RunState, run_state
-from sft.runs.tail import Tail
 
 T = TypeVar("T")
 Messages = AsyncGenerator[bytes, None]

@@ -21,7 +21,7 @@ import click
 from sft.dashboard.folders import Folders, named_folders
 from sft.dashboard.security import Gate, is_loopback, new_token
 from sft.errors import ConfigError
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 HOST = "127.0.0.1"
 PORT = 8765

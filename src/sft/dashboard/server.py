@@ -28,7 +28,7 @@ from sft.dashboard.live import Messages, Threads, Watcher, json_bytes
 from sft.dashboard.security import REPORT_POLICY
 from sft.errors import ConfigError
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 STATIC = Path(__file__).parent / "static"
 BASE_STYLE = Path(report.__file__).parent / "base.css"  # of all pages
@@ -98,11 +98,11 @@ class Service:
     def _warm_up(self) -> None:
         """Read the newest run: that is what most pages are opened for."""
         with suppress(Exception):  # the first question will tell
-            from sft.dashboard.answers import ANSWERS
+            from sft.dashboard.page_data import PAGE_DATA
 
             newest = self.folders.find(self.folders.rows()[0]["id"])
             for name in ("snapshot", "series"):
-                ANSWERS[name](newest, {})
+                PAGE_DATA[name](newest, {})
 
     # ------------------------------------------------------------------ files
 
@@ -157,9 +157,9 @@ class Service:
         query = dict(request.query_params)
 
         def answer(run: RunDir) -> Response:
-            from sft.dashboard.answers import ANSWERS
+            from sft.dashboard.page_data import PAGE_DATA
 
-            return _json(ANSWERS[name](run, query))
+            return _json(PAGE_DATA[name](run, query))
 
         return await self._about_run(request, answer)
 
@@ -175,7 +175,7 @@ class Service:
             return _error(400, f"expected runs=ID,ID... of 1 to {MOST_COMPARED} runs")
 
         def answer() -> Response:
-            from sft.dashboard.answers import compare
+            from sft.dashboard.page_data import compare
 
             return _json(compare([self.folders.find(name) for name in names], query))
 

@@ -43,7 +43,7 @@ def convert(
     from sft.config import SourceConfig
     from sft.data.rows.convert import column_map
     from sft.data.rows.convert import convert as run
-    from sft.texts.shown import printable
+    from sft.texts.safe import printable
 
     wishes = {"format": flags["format_name"], "max_rows": flags["max_rows"]}
     rows = SourceConfig.model_validate({"path": source, "columns": column_map(columns), **wishes})

@@ -19,7 +19,7 @@ from sft.evaluate.before_after import run_config, tuned_model
 from sft.model.load import load_tokenizer, model_folder, stop_ids
 from sft.probes.generate import AnswerStream, load_for_answers, stream
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 HELP = "/reset forgets the conversation, /system TEXT sets the system message, /exit or Ctrl-D ends"
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sft.evaluate.tasks import Measure
 from sft.probes.generate import StopReason
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 NUM_SAMPLES, MAX_SHOWN = 3, 300
 

@@ -106,6 +106,26 @@ def worst(findings: Sequence[Finding]) -> Verdict:
     return max(verdicts, key=SEVERITY.__getitem__) if verdicts else "not_measured"
 
 
+def verdicts(findings: Sequence[Finding]) -> dict[str, Finding]:
+    """For each guard the finding that stands for it: the worst primary one.
+
+    Between equals the one furthest beyond its threshold, then the first.
+    """
+    chosen: dict[str, Finding] = {}
+    for finding in findings:
+        best = chosen.get(finding.guard)
+        if finding.primary and (best is None or weight(finding) > weight(best)):
+            chosen[finding.guard] = finding
+    return chosen
+
+
+def weight(finding: Finding) -> tuple[int, float]:
+    """How bad: the verdict, then how many times the threshold."""
+    value, threshold = finding.statistic, finding.threshold
+    times = value / threshold if value is not None and threshold else 0.0
+    return SEVERITY[finding.verdict], times
+
+
 def describe(finding: Finding) -> str:
     """One finding as a sentence with its remedy."""
     text = f"{finding.guard.replace('_', ' ')}: {finding.verdict}: {finding.message}"

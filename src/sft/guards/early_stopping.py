@@ -1,9 +1,12 @@
-"""When to end a run: validation loss has stopped falling, or rises."""
+"""When to end a run, and which of its weights it hands back."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sft.guards.base import Finding, verdicts
 
 
 def reason_to_stop(
@@ -45,3 +48,56 @@ def best_eval(
     ]
     allowed = [evaluation for evaluation in trained if evaluation[0] not in over_budget]
     return min(allowed or trained, key=lambda evaluation: evaluation[1], default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """The settings that decide whose weights a run hands back.
+
+    `choose` is `checkpoint.choose`, `budget` the forgetting budget that an evaluation must keep
+    (None where `guards.blend` keeps it instead), `actions` what each guard may do.
+    """
+
+    choose: str = "best"
+    budget: float | None = None
+    actions: Mapping[str, str] = field(default_factory=dict)
+
+    def over_budget(self, findings: Sequence[Finding]) -> bool:
+        """Did the evaluation with these findings forget more than is allowed?"""
+        return self.budget is not None and any(
+            finding.statistic > self.budget
+            for finding in findings
+            if finding.guard == "forgetting" and finding.primary and finding.statistic is not None
+        )
+
+    def requests(self, findings: Sequence[Finding]) -> list[tuple[Finding, str]]:
+        """The alarms of an evaluation that end a run, each with its action."""
+        acting = verdicts([finding for finding in findings if finding.acts])
+        return [
+            (finding, action)
+            for guard, finding in acting.items()
+            if finding.verdict == "alarm"
+            and finding.step > 0
+            and (action := self.actions.get(guard, "warn")) in ("stop", "restore_best")
+        ]
+
+    def takes_last(self, *, restore_best: bool = False, keep_last: bool = False) -> bool:
+        """Are the weights after the last step handed back, whatever they score?"""
+        return keep_last or (self.choose == "last" and not restore_best)
+
+    def best_step(
+        self,
+        evals: Sequence[tuple[int, float]],
+        over_budget: Sequence[int] = (),
+        *,
+        restore_best: bool = False,
+        keep_last: bool = False,
+    ) -> int | None:
+        """The evaluation whose weights are handed back; None: the weights after the last step.
+
+        `evals` are `(step, loss)`; `restore_best` and `keep_last` are what guards asked for.
+        """
+        if self.takes_last(restore_best=restore_best, keep_last=keep_last):
+            return None
+        best = best_eval(evals, over_budget)
+        return best[0] if best else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -125,6 +125,33 @@ def history(
     return History(settings, list(metrics), tables, list(samples), preflight or {})
 
 
+def row_loss(score: Mapping[str, Any]) -> float | None:
+    """Nats per token of one row of `scores.jsonl`; None where the row cannot be used.
+
+    The one rule for every reader: `nll` has to be a finite number (what was not is recorded as
+    null), and `tokens` a number above 0. A row that cannot be used is absent, never 0.
+    """
+    nll, tokens = (_number(score.get(name)) for name in ("nll", "tokens"))
+    return None if nll is None or tokens is None or tokens <= 0 else nll / tokens
+
+
+def usable_rows(
+    scores: Iterable[Mapping[str, Any]], probe: str
+) -> dict[int, dict[str, Mapping[str, Any]]]:
+    """The scores of `probe` that have a `row_loss`, by step and id."""
+    found: dict[int, dict[str, Mapping[str, Any]]] = {}
+    for score in scores:
+        step = _number(score.get("step"))
+        if score.get("probe") == probe and step is not None and row_loss(score) is not None:
+            found.setdefault(int(step), {})[str(score.get("id"))] = score
+    return found
+
+
+def _number(value: Any) -> float | None:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if known else None
+
+
 def _table(scores: Sequence[Mapping[str, Any]]) -> Table:
     counts = Counter(int(score["step"]) for score in scores)
     # A reader can come by while an evaluation is being written; every evaluation scores the same
@@ -138,7 +165,10 @@ def _table(scores: Sequence[Mapping[str, Any]]) -> Table:
     columns = {name: np.full((len(steps), len(ids)), math.nan) for name in sorted(names)}
     for score in scores:
         i, j = row[int(score["step"])], place[str(score["id"])]
+        usable = row_loss(score) is not None
         for name, value in score.items():
+            if not usable and name in ("nll", "tokens"):
+                continue
             if name in columns and isinstance(value, int | float):
                 columns[name][i, j] = value
     return Table(tuple(steps), tuple(ids), columns)

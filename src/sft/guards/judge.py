@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sft.guards.attribution import attribute, causes
-from sft.guards.base import SEVERITY, Finding
+from sft.guards.base import Finding, weight
 from sft.guards.distribution_mismatch import distribution_mismatch
 from sft.guards.forgetting import forgetting
 from sft.guards.format_collapse import format_collapse
@@ -36,19 +36,6 @@ def judge(history: History) -> list[Finding]:
     return attribute(findings, history)
 
 
-def verdicts(findings: Sequence[Finding]) -> dict[str, Finding]:
-    """For each guard the finding that stands for it: the worst primary one.
-
-    Between equals the one furthest beyond its threshold, then the first.
-    """
-    chosen: dict[str, Finding] = {}
-    for finding in findings:
-        held = chosen.get(finding.guard)
-        if finding.primary and (held is None or _weight(finding) > _weight(held)):
-            chosen[finding.guard] = finding
-    return chosen
-
-
 def rank(findings: Sequence[Finding]) -> list[Finding]:
     """The primary alarms, causes before what they explain; a guard's own, the gravest first."""
     alarms = [f for f in findings if f.primary and f.verdict == "alarm"]
@@ -60,14 +47,7 @@ def rank(findings: Sequence[Finding]) -> list[Finding]:
         guard = min(left, key=lambda name: (len(known.get(name, set()) & {*left}), _priority(name)))
         order.append(guard)
         left.remove(guard)
-    return sorted(alarms, key=lambda f: (order.index(f.guard), *(-w for w in _weight(f))))
-
-
-def _weight(finding: Finding) -> tuple[int, float]:
-    """How bad: the verdict, then how many times the threshold."""
-    value, threshold = finding.statistic, finding.threshold
-    times = value / threshold if value is not None and threshold else 0.0
-    return SEVERITY[finding.verdict], times
+    return sorted(alarms, key=lambda f: (order.index(f.guard), *(-w for w in weight(f))))
 
 
 def _priority(guard: str) -> tuple[int, str]:

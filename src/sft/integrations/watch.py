@@ -4,11 +4,9 @@ weights.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +33,7 @@ from sft.runs.events import VERDICT_LEVELS
 from sft.runs.history import newest, read_findings
 from sft.runs.metrics import with_derived
 from sft.runs.run_dir import RunDir
-from sft.runs.store import RecordStore, read_records
+from sft.runs.store import RecordStore, end_of_step, read_records
 from sft.terminal.console import Console
 from sft.training.attempt import report
 from sft.training.evaluations import Evaluations, may_restore
@@ -189,7 +187,7 @@ class Watch:
         """Cut off what was recorded after the step that the run goes on from, or all of it."""
         watched, counters = self._watched, self._watched.counters
         for store in self._stores.values():
-            store.truncate_to(_end(store.path, counters.step) if counters.step else 0)
+            store.truncate_to(end_of_step(store.path, counters.step) if counters.step else 0)
         if not counters.step:
             return
         watched.evaluator.load_base(self._run.base_logits)
@@ -275,13 +273,3 @@ class Watch:
         """The trainer has ended: say so, and write the report."""
         self._show.log("finished", "the trainer ended", step=self._watched.counters.step)
         report(self._run, self._show)
-
-
-def _end(path: Path, step: int) -> int:
-    """Bytes of the lines of a file of records up to those of `step`."""
-    end = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        if json.loads(line)["step"] > step:
-            break
-        end += len(line)
-    return end

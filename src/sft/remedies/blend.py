@@ -24,7 +24,7 @@ from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.probes.val_loss import score_examples
 from sft.texts.markdown import code, text
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0)
 REFINEMENTS = 2

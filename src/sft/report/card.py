@@ -15,11 +15,11 @@ from typing import Any
 
 import yaml
 
-from sft.report.words import change_in_unit, in_unit, interval_text, points, signed
 from sft.runs.compare import FEWEST
-from sft.runs.reading import PROBES, RunRecords, part
+from sft.runs.run_records import PROBES, RunRecords, part
 from sft.texts.markdown import code, text
-from sft.texts.shown import all_visible
+from sft.texts.numbers import change_in_unit, in_unit, interval_text, points, signed
+from sft.texts.safe import all_visible
 
 # The model named `starter` in a config: what it is on the hub, and its licence.
 _STARTER = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")

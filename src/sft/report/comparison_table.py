@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.runs.compare import Comparison
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 STYLES = {"better": "green", "worse": "bold red", "no difference seen": "yellow"}
 

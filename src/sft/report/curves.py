@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from sft.report.headline import checkpoints
-from sft.report.words import figure
+from sft.report.conclusion import checkpoints
 from sft.runs.files import number, whole
-from sft.runs.reading import RunRecords
+from sft.runs.run_records import RunRecords
 from sft.runs.series import Array, Points, Series
+from sft.texts.numbers import figure
 
 MOST_MARKS = 12
 WIDTH = 400  # at most twice as many points of a line

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from sft.texts.shown import digest, percent
+from sft.texts.safe import digest, percent
 
 
 def document(

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.errors import ConfigError, GuardAlarm
-from sft.guards.base import GLYPHS, SEVERITY, STYLES, Finding, Verdict, describe
-from sft.guards.judge import rank, verdicts
+from sft.guards.base import GLYPHS, SEVERITY, STYLES, Finding, Verdict, describe, verdicts
+from sft.guards.judge import rank
 from sft.runs.history import history_of, newest, replay
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 WIDE = 78  # columns that all of a table of guards needs
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from sft.report import words
 from sft.report.document import document
 from sft.report.pictures import Picture, beyond_axis, pictures
-from sft.texts.shown import all_visible
+from sft.texts import numbers
+from sft.texts.safe import all_visible
 
 MAX_TEXT = 4_000  # characters of a message, a reason or an event
 SECTIONS = (
@@ -46,17 +46,17 @@ def render(facts: Mapping[str, Any]) -> str:
         "chosen_settings": [row for row in settings if row["source"] != "default"],
         "other_settings": [row for row in settings if row["source"] == "default"],
         "problems": [*shown["problems"], *problem],
-        "in_unit": words.in_unit,
-        "change_in_unit": words.change_in_unit,
+        "in_unit": numbers.in_unit,
+        "change_in_unit": numbers.change_in_unit,
         "interval": _interval,
-        "p_text": words.p_text,
-        "counted": words.counted,
+        "p_text": numbers.p_text,
+        "counted": numbers.counted,
     }
     filters: dict[str, Callable[..., Any]] = {
         "ticked": _ticked,
-        "figure": words.figure,
-        "signed": words.signed,
-        "span": words.span,
+        "figure": numbers.figure,
+        "signed": numbers.signed,
+        "span": numbers.span,
     }
     return document("sft.report", values, sections=SECTIONS, max_text=MAX_TEXT, filters=filters)
 
@@ -89,5 +89,5 @@ def _interval(claim: Mapping[str, Any]) -> str:
     ends = claim["interval"]
     if ends is None:
         return ""
-    shown = words.points if claim["unit"].startswith("share") else words.signed
-    return words.interval_text((ends[0], ends[1]), shown)
+    shown = numbers.points if claim["unit"].startswith("share") else numbers.signed
+    return numbers.interval_text((ends[0], ends[1]), shown)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sft.report.words import span
 from sft.runs.files import number, whole
-from sft.runs.reading import Record, RunRecords
+from sft.runs.run_records import Record, RunRecords
 from sft.runs.state import seconds_of
+from sft.texts.numbers import span
 
 MOST = 200
 _TOLD = ("started", "resumed", "watch", "alarm", "stopped", "interrupted", "failed", "finished")

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sft.report.answer import SHORT
-from sft.report.words import interval_text, signed
+from sft.report.claims import SHORT
+from sft.texts.numbers import interval_text, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

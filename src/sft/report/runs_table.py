@@ -17,7 +17,7 @@ from sft.errors import ConfigError, did_you_mean
 from sft.guards.base import GLYPHS, STYLES
 from sft.runs.index import RunRow, list_runs
 from sft.terminal.console import duration
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 STATES: dict[str, tuple[str, str]] = {
     "preparing": ("…", "cyan"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sft.runs.files import whole
-from sft.runs.reading import Record, RunRecords, objects, part
+from sft.runs.run_records import Record, RunRecords, objects, part
 
 MOST = 12
 MOST_TEXT = 1_500  # characters of a prompt or an answer that are shown

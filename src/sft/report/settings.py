@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Mapping
 from typing import Any
 
-from sft.config import Config, SourceConfig
-from sft.report.headline import resume_command
-from sft.report.words import setting_text
-from sft.runs.files import plain
-from sft.runs.index import dotted
-from sft.runs.masked import masked
-from sft.runs.reading import Record, RunRecords, items, part
+from sft.config import SourceConfig
+from sft.runs.run_records import RunRecords, part
+from sft.runs.settings import defaults, rerun_command, resume_command, settings_of
+from sft.texts.numbers import setting_text
 
 # A password in an address, and what looks like a key of a service: neither is for a report.
 _ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]{1,20}://)[^\s/@]*@", re.IGNORECASE)
@@ -24,22 +19,18 @@ MOST_COMMANDS = 20
 
 
 def setting_rows(records: RunRecords) -> list[dict[str, Any]]:
-    """Every setting of the config: value, default, who chose it (`source`), and why.
-
-    `source` is `default`, `auto`, `file`, `flag` or `python`; `chosen` where that was not recorded
-    and the value is not the default.
-    """
-    values, defaults = dotted(records.config), dotted(Config().model_dump(mode="json"))
-    reasons, sources = part(records.identity, "reasons"), part(records.identity, "sources")
+    """Every setting of the config: value, default, who chose it (`source`), and why."""
     return [
         {
-            "key": str(key),
-            "value": setting_text(masked(str(key), _brief(value))),
-            "default": setting_text(defaults[key]) if key in defaults else "(no such setting)",
-            "source": _source(str(key), value, defaults, reasons, sources),
-            "reason": str(reasons.get(key, "")),
+            "key": setting.key,
+            "value": setting_text(_brief(setting.value)),
+            "default": setting_text(setting.default)
+            if setting.key in defaults()
+            else "(no such setting)",
+            "source": setting.source,
+            "reason": setting.reason,
         }
-        for key, value in values.items()
+        for setting in settings_of(records.identity)
     ]
 
 
@@ -55,33 +46,24 @@ def _brief(value: Any) -> Any:
     ]
 
 
-def _source(key: str, value: Any, defaults: Record, reasons: Record, sources: Record) -> str:
-    if key in sources:
-        return str(sources[key])
-    if key in reasons:
-        return "auto"
-    return "default" if key in defaults and defaults[key] == value else "chosen"
-
-
-def without_secrets(value: Any) -> Any:
+def without_keys(value: Any) -> Any:
     """`value`, and all text in it, without passwords in addresses and known forms of keys."""
     if isinstance(value, str):
         return _KEYS.sub(HIDDEN, _ADDRESS.sub(r"\1", value))
     if isinstance(value, dict):
-        return {without_secrets(key): without_secrets(item) for key, item in value.items()}
-    return [without_secrets(item) for item in value] if isinstance(value, list) else value
+        return {without_keys(key): without_keys(item) for key, item in value.items()}
+    return [without_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def reproduction(records: RunRecords) -> dict[str, Any]:
     """Commands that make this run again, and what it was made of."""
     identity = records.identity
     fingerprint = part(identity, "fingerprint")
-    config, again = str(records.run.config), f"{records.run.path}-again"
     files = part(fingerprint, "files") or part(records.account, "files")
     started = [e for e in records.events if e.get("kind") == "started"]
     return {
-        "again": f"sft train {shlex.quote(config)} --run {shlex.quote(again)}",
-        "resume": resume_command(records),
+        "again": rerun_command(records.run),
+        "resume": resume_command(records.run),
         "started": [str(e["command"]) for e in started if e.get("command")][:MOST_COMMANDS],
         "folder": str(started[0].get("folder") or "") if started else "",
         "host": str(started[0].get("host") or "") if started else "",
@@ -100,10 +82,3 @@ def reproduction(records: RunRecords) -> dict[str, Any]:
         "verified": str(records.summary.get("verified") or ""),
         "source": {"file": "config.yaml", "where": "fingerprint, template, versions"},
     }
-
-
-def data_paths(records: RunRecords) -> list[str]:
-    """The training data as the config names it."""
-    found = items(part(records.config, "data"), "train")
-    named = [plain(s.get("path") if isinstance(s, Mapping) else s) for s in found]
-    return [str(path) for path in named if path]

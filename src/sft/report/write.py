@@ -9,10 +9,10 @@ from typing import Any
 from sft.disk import write_text
 from sft.errors import ConfigError
 from sft.report.card import card
-from sft.report.facts import facts
 from sft.report.html import render
-from sft.runs.reading import RunRecords, read_run
+from sft.report.report_json import report_json
 from sft.runs.run_dir import RunDir
+from sft.runs.run_records import RunRecords, read_run
 
 
 def write_report(run: RunDir, out: Path | None = None) -> Path:
@@ -28,7 +28,7 @@ def write_report(run: RunDir, out: Path | None = None) -> Path:
     run = RunDir.find(run.path)
     page, figures = (run.report, run.report_json) if out is None else _beside(out)
     records = read_run(run)
-    found = facts(records)
+    found = report_json(records)
     write_text(figures, _json(found))
     write_text(page, render(found))
     if out is None and _has_card(records, found):

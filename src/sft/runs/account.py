@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sft.texts.shown import STATUSES
-
+# What became of a row, in words; the keys are those of `account.json`.
+STATUSES = {
+    "used": "trained on",
+    "changed": "edited, and trained on",
+    "truncated": "cut, and trained on",
+    "val": "kept back for validation",
+    "dropped": "left out",
+    "bad": "cannot be used",
+}
+TRAINED_ON = ("used", "changed", "truncated")
 FURTHER = "further rows, not listed"
 _NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 
@@ -44,13 +52,16 @@ class _Reason:
         return "".join(map("".join, zip(self._texts, [*self._numbers, ""], strict=True)))
 
 
-def account_lines(account: Mapping[str, Any], max_places: int) -> tuple[AccountLine, ...]:
+def account_lines(
+    account: Mapping[str, Any], max_places: int, *, places_of_all: bool = False
+) -> tuple[AccountLine, ...]:
     """One line for each status and reason of an account as `account.json` has it.
 
     Statuses come in the order of `STATUSES`, and the most frequent reason of one first. Reasons
     that differ in numbers alone are one, with `#` for each number that differs. Rows that are
     counted and not listed (of a stream, and bad ones beyond the first 10,000) have a line of their
-    own. Of rows that are used as they are nobody needs the places, and none are given.
+    own. Places of rows without a reason, which are used as they are, are given with
+    `places_of_all` only.
     """
     reasons: dict[tuple[str, str], _Reason] = {}
     listed: Counter[str] = Counter()
@@ -61,7 +72,7 @@ def account_lines(account: Mapping[str, Any], max_places: int) -> tuple[AccountL
             listed[status] += 1
             key = (status, _NUMBER.sub("#", reason))
             group = reasons.setdefault(key, _Reason(reason))
-            group.add(reason, str(row.get("row", "")), max_places if reason else 0)
+            group.add(reason, str(row.get("row", "")), max_places if reason or places_of_all else 0)
     lines = [
         AccountLine(group.count, status, str(group), tuple(group.places))
         for (status, _), group in reasons.items()

@@ -51,6 +51,6 @@ def compare(run_a: str, run_b: str, probe: str, as_json: bool) -> None:
 def export_metrics(run: str, out: str, scores: bool, force: bool) -> None:
     """Write the metrics of RUN as one table, a row for each step and each look."""
     from sft.runs.export_metrics import export_metrics as export
-    from sft.texts.shown import printable
+    from sft.texts.safe import printable
 
     click.echo(printable(export(run, out, scores=scores, force=force).account()))

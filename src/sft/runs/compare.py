@@ -15,7 +15,10 @@ from typing import Any, Literal
 
 from sft.config import read_config
 from sft.errors import ConfigError, DataError
+from sft.guards.history import row_loss, usable_rows
 from sft.guards.statistics import minimum_detectable_effect, paired
+from sft.runs.best_step import best_step
+from sft.runs.evaluations import evals_of
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 
@@ -81,9 +84,7 @@ def compare(run_a: str | Path, run_b: str | Path, probe: str = "val") -> Compari
     if len(names) < FEWEST:
         raise DataError(_too_few(a, b, probe, len(names)))
     _refuse_other_rows(a, b, names)
-    before, after = (
-        [side.rows[name]["nll"] / side.rows[name]["tokens"] for name in names] for side in (a, b)
-    )
+    before, after = ([row_loss(side.rows[name]) or 0.0 for name in names] for side in (a, b))
     delta = [later - earlier for earlier, later in zip(before, after, strict=True)]
     worse, better = paired(delta), paired([-value for value in delta])
     # Of the size alone, so that it is the same for both sides.
@@ -116,19 +117,17 @@ def _verdict(p_better: float, p_worse: float) -> Verdict:
 def _side(run: RunDir, probe: str) -> _Side:
     summary = _summary(run)
     step = int(summary["best_step"])
-    scores = [record for record in read_records(run.scores) if record["probe"] == probe]
-    rows = {str(record["id"]): record for record in scores if int(record["step"]) == step}
+    scores = read_records(run.scores)
+    rows = usable_rows(scores, probe).get(step, {})
     if not rows:
-        scored = sorted({str(r["probe"]) for r in read_records(run.scores)} & set(PROBES))
+        scored = sorted({str(record.get("probe")) for record in scores} & set(PROBES))
         raise ConfigError(
             f"{run.path}: nothing was scored on {probe} at step {step}; "
             f"scored were: {', '.join(scored) or 'none'}"
         )
-    usable = {n: r for n, r in rows.items() if r.get("nll") is not None and r.get("tokens")}
-    best = summary.get("best") or {}
-    chosen_by = "usage" if "usage_loss" in best else "val"
+    best = best_step(run, evals_of(run))
     config = read_config(run.config)
-    return _Side(run.path, step, usable, config, "blend_alpha" in best, chosen_by)
+    return _Side(run.path, step, rows, config, "blend_alpha" in best.record, best.probe)
 
 
 def _summary(run: RunDir) -> dict[str, Any]:

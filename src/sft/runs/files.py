@@ -1,7 +1,4 @@
-"""Reading the files of a run that another process writes: what is new, what is last, what changed.
-
-Nothing here raises for a file that is missing, torn or odd; the caller is told what was found.
-"""
+"""The JSON and YAML of a run folder, whatever it holds; and values built from a file, kept."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any, TypeVar
@@ -18,16 +15,12 @@ from typing import Any, TypeVar
 from sft.config import read_config
 from sft.errors import DataError
 from sft.runs.run_dir import RunDir
-from sft.runs.tail import Tail
 
 T = TypeVar("T")
 Record = dict[str, Any]
 Stamp = tuple[int, int, int]  # bytes, time of change in ns, inode
 
-_BLOCK = 1 << 16
-_MOST_TAIL = 8 << 20  # bytes of a file that are read from its end at most
 _MOST_JSON = 512 << 20
-_MARK = 64  # bytes before the place in a file, by which a file cut and grown again is known
 
 
 def stamp(path: Path) -> Stamp | None:
@@ -91,100 +84,22 @@ class Kept:
             return found
 
 
-class Following:
-    """A file of records that is read as it grows; a subclass says what it keeps of them.
+_DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 
-    `offset` bytes are read. A file that was cut back, or replaced, is read anew from its start:
-    also where it has grown past the old place since, which the bytes before that place tell.
+
+def decode_json(text: bytes) -> Any:
+    """The JSON value in `text`; `NaN` and `Infinity`, which JSON does not have, are None.
+
+    Raises:
+        ValueError, RecursionError: it is not JSON, or nested too deeply.
     """
-
-    def __init__(self, path: Path, keep: Callable[[bytes], bool] | None = None) -> None:
-        self.lock = threading.RLock()
-        self._tail = Tail(path, keep=keep)
-        self._mark: tuple[int, bytes] = (0, b"")
-
-    @property
-    def offset(self) -> int:
-        """Bytes of whole lines that were read."""
-        return self._tail.offset
-
-    def update(self) -> None:
-        """Read what is new; the calls of several threads go one after another."""
-        with self.lock:
-            if self._bytes_before() != self._mark:
-                self._tail.offset = 0
-                self.clear()
-            while True:
-                before = self._tail.offset
-                for record in self._tail.read():
-                    self.take(record)
-                if self._tail.was_cut:  # between the check and the reading
-                    self._tail.was_cut, self._tail.offset = False, 0
-                    self.clear()
-                elif self._tail.offset == before:
-                    break
-            self._mark = self._bytes_before()
-
-    def take(self, record: Record) -> None:
-        """Keep what is wanted of a new record."""
-        raise NotImplementedError
-
-    def clear(self) -> None:
-        """Forget all records."""
-        raise NotImplementedError
-
-    def _bytes_before(self) -> tuple[int, bytes]:
-        """The inode, and the last bytes before our place in the file."""
-        offset = self._tail.offset
-        if not offset:
-            return 0, b""
-        if stamp(self._tail.path) is None:
-            return -1, b""
-        try:
-            with open(self._tail.path, "rb") as file:
-                file.seek(max(0, offset - _MARK))
-                return os.fstat(file.fileno()).st_ino, file.read(min(_MARK, offset))
-        except OSError:
-            return -1, b""
+    return _DECODER.decode(text.decode("utf-8", "surrogatepass"))
 
 
-def all_records(path: Path) -> Iterator[Record]:
-    """Every whole record of a file, in order; lines that are no object are left out."""
-    tail = Tail(path)
-    while stamp(path) is not None:
-        before = tail.offset
-        yield from tail.read()
-        if tail.offset == before:
-            return
-
-
-def last_records(path: Path, most: int = 64) -> list[Record]:
-    """The last `most` whole records of a file, in order; lines that are no object are left out."""
-    if stamp(path) is None:
-        return []
+def parse_object(text: bytes) -> Record | None:
+    """A JSON object; None for anything else."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _BLOCK
-            while True:
-                file.seek(max(0, size - length))
-                data = file.read(length)
-                lines = data.split(b"\n")
-                # The first may have begun earlier, the last has no newline yet.
-                whole = lines[:-1] if length >= size else lines[1:-1]
-                if len(whole) >= most or length >= min(size, _MOST_TAIL):
-                    break
-                length *= 4
-    except OSError:
-        return []
-    found = (parse_object(line) for line in whole[-most:])
-    return [record for record in found if record is not None]
-
-
-def parse_object(text: bytes | str) -> Record | None:
-    """A JSON object; None for anything else. `NaN` and `Infinity`, which are no JSON, are None."""
-    try:
-        value = json.loads(text, parse_constant=lambda _: None)
+        value = decode_json(text)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

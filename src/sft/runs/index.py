@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sft.disk import TMP_PREFIX
-from sft.runs.files import (
-    Cache,
-    Following,
-    Kept,
-    Record,
-    identity,
-    number,
-    plain,
-    section,
-    whole,
-)
-from sft.runs.masked import masked
-from sft.runs.measured import best_of, evals_of, last_step
+from sft.runs.best_step import best_step
+from sft.runs.evaluations import evals_of, last_step
+from sft.runs.files import Cache, Kept, Record, identity, number, plain, section, whole
+from sft.runs.jsonl import Follower
 from sft.runs.run_dir import RunDir
+from sft.runs.settings import data_paths, dotted, without_secrets
 from sft.runs.state import RunState, run_state, summary_of, tail
 
 _MOST_FINDINGS = 256  # of the last evaluation; each has about 25
@@ -33,10 +25,9 @@ _MOST_FINDINGS = 256  # of the last evaluation; each has about 25
 class RunRow:
     """One run. What is not known is None or empty.
 
-    `seconds` is the time spent in steps, `best_step` the step whose weights the run hands back
-    (the best evaluation, before the end) with `best_val_loss`; `verdicts` are those of the last
-    evaluation by guard, `config` the resolved settings by dotted key. `updated` is in seconds
-    since 1970.
+    `seconds` is the time spent in steps, `best_step` the step whose weights the run hands back, or
+    would if it ended now, with `best_val_loss`; `verdicts` are those of the last evaluation by
+    guard, `config` the resolved settings by dotted key. `updated` is in seconds since 1970.
     """
 
     id: str
@@ -66,7 +57,7 @@ class RunRow:
         return found
 
 
-class Events(Following):
+class Events(Follower):
     """The newest events of a run, how many there were, and how many attempts began."""
 
     most = 20_000
@@ -149,7 +140,7 @@ def _row(run: RunDir, bare: RunRow) -> RunRow:
     """What changes only when a file does."""
     config = section(identity(run), "config")
     evals, step = evals_of(run), last_step(run)
-    best_step, best = best_of(run, evals)
+    best = best_step(run, evals)
     last_eval = evals[-1] if evals else {}
     newest: Record = {**last_eval, **step} if step else last_eval
     return replace(
@@ -157,15 +148,15 @@ def _row(run: RunDir, bare: RunRow) -> RunRow:
         epoch=number(newest.get("epoch")),
         loss=number(step.get("loss")),
         val_loss=number(last_eval.get("val_loss")),
-        best_val_loss=number(best.get("val_loss")),
-        best_step=best_step,
+        best_val_loss=number(best.record.get("val_loss")),
+        best_step=best.step,
         verdicts={str(f.get("guard")): str(f.get("verdict")) for f in verdict_records(run)},
         started=started(run),
         seconds=number(step.get("seconds")),
         model=str(section(config, "model").get("name") or ""),
-        data=[str(source) for source in paths(section(config, "data").get("train"))],
+        data=data_paths(identity(run)),
         method=str(section(config, "method").get("kind") or ""),
-        config={key: masked(key, value) for key, value in dotted(config).items()},
+        config={key: without_secrets(key, value) for key, value in dotted(config).items()},
     )
 
 
@@ -183,9 +174,7 @@ def started(run: RunDir) -> str | None:
 
 
 def verdict_records(run: RunDir) -> list[Record]:
-    """The finding that stands for each guard after the last evaluation; empty when guards were
-    off.
-    """
+    """The finding that stands for each guard after the last evaluation; none with guards off."""
     held = summary_of(run).get("guards")
     if isinstance(held, list):
         return [record for record in held if isinstance(record, dict)]
@@ -193,8 +182,7 @@ def verdict_records(run: RunDir) -> list[Record]:
     if not last:
         return []
     # Imported only here: the guards load scipy, which a list of finished runs can do without.
-    from sft.guards.base import SEVERITY, Finding
-    from sft.guards.judge import verdicts
+    from sft.guards.base import SEVERITY, Finding, verdicts
 
     known = [record for record in last if str(record.get("verdict")) in SEVERITY]
     try:
@@ -209,23 +197,6 @@ def last_findings(run: RunDir) -> list[Record]:
     records = tail(run.findings, _MOST_FINDINGS)
     last = max((whole(record.get("step")) or 0 for record in records), default=0)
     return [record for record in records if (whole(record.get("step")) or 0) == last]
-
-
-def paths(value: Any) -> list[str]:
-    """The paths of data sources, each a text or an object with `path`."""
-    sources = value if isinstance(value, list) else [value] if value else []
-    return [str(s.get("path", "")) if isinstance(s, dict) else str(s) for s in sources]
-
-
-def dotted(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A nested config by dotted key; lists stay whole."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            found.update(dotted(value, f"{above}{name}."))
-        else:
-            found[f"{above}{name}"] = value
-    return found
 
 
 def _is_run(path: Path) -> bool:

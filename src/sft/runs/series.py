@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.runs.files import Following, Kept, Record, number
+from sft.runs.files import Kept, Record, number
+from sft.runs.jsonl import Follower
 from sft.runs.run_dir import RunDir
 
 Array = NDArray[np.float64]
@@ -82,7 +83,7 @@ class Points:
         }
 
 
-class Series(Following):
+class Series(Follower):
     """The columns of `metrics.jsonl`: those of `steps`, and those of `evaluations`."""
 
     def __init__(self, run: RunDir) -> None:

@@ -21,14 +21,15 @@ from sft.runs.files import (
     Record,
     identity,
     json_object,
-    last_records,
     number,
     parse_object,
     section,
     stamp,
     whole,
 )
+from sft.runs.jsonl import last_records
 from sft.runs.run_dir import RunDir
+from sft.texts.numbers import span
 
 State = Literal[
     "preparing",
@@ -96,15 +97,11 @@ class _Seen:
             (s for s in (whole(r.get("step")) for r in self.metrics) if s is not None), default=None
         )
 
-    @property
-    def last_event(self) -> Record:
-        return self.events[-1] if self.events else {}
-
 
 def run_state(run: RunDir, now: float | None = None) -> RunState:
     """What the run is doing at `now` (seconds since 1970; the time of the call when None)."""
     now = time.time() if now is None else now
-    seen = _eval(run)
+    seen = _read(run)
     holder = _holder(run.lock)
     state, detail = _judge(seen, holder, now)
     return RunState(
@@ -116,6 +113,16 @@ def run_state(run: RunDir, now: float | None = None) -> RunState:
         pid=whole(holder.get("pid")),
         host=holder.get("host") if isinstance(holder.get("host"), str) else None,
     )
+
+
+def ending_of(run: RunDir) -> tuple[str, Record | None]:
+    """How the newest attempt ended, and `summary.json` of a finished run.
+
+    `finished`, `failed`, `interrupted` (also of a process that was killed) or `running`.
+    """
+    state = run_state(run).state
+    status = "running" if state in RUNNING else state if state in _ENDS else "interrupted"
+    return status, (summary_of(run) or None) if status == "finished" else None
 
 
 def tail(path: Path, most: int = 64) -> list[Record]:
@@ -144,7 +151,7 @@ def step_seconds(records: Iterable[Record]) -> list[float]:
     ]
 
 
-def _eval(run: RunDir) -> _Seen:
+def _read(run: RunDir) -> _Seen:
     times = [found[1] / 1e9 for path in _written(run) if (found := stamp(path)) is not None]
     metrics = stamp(run.metrics)
     return _Seen(
@@ -195,8 +202,11 @@ def _judge(seen: _Seen, holder: Record, now: float) -> tuple[State, str]:
         return "finished", _finished_detail(seen.run)
     if not holder:
         return _ended(seen)
+    # The process that has just ended an attempt may live on, to write the report or to send it.
+    if end := _end_since(seen, holder):
+        return end
     if _alive(holder) is False:
-        return _after(seen, holder) or (
+        return (
             "killed",
             f"process {holder.get('pid')} ended without a word; the same command continues the run",
         )
@@ -227,14 +237,17 @@ def summary_of(run: RunDir) -> Record:
     return _TAILS.get(run.summary, [run.summary], read)
 
 
+def _last_end(seen: _Seen) -> Record:
+    """The event that ended the last attempt; empty where none did, or another one began since."""
+    kinds = (*_ENDS, "started", "resumed")
+    last = next((e for e in reversed(seen.events) if e.get("kind") in kinds), {})
+    return last if last.get("kind") in _ENDS else {}
+
+
 def _ended(seen: _Seen) -> tuple[State, str]:
     """The lock is not held: how the last attempt ended."""
-    for event in reversed(seen.events):
-        kind = str(event.get("kind"))
-        if kind in _ENDS:
-            return _ENDS[kind], str(event.get("text") or "")
-        if kind in ("started", "resumed"):
-            break
+    if end := _last_end(seen):
+        return _ENDS[str(end["kind"])], str(end.get("text") or "")
     if not seen.metrics:
         known = stamp(seen.run.config) is not None
         return "unknown", "nothing was recorded" if known else "not a run folder: no config.yaml"
@@ -245,14 +258,13 @@ def _ended(seen: _Seen) -> tuple[State, str]:
     return "interrupted", "it ended before it was finished; the same command continues it"
 
 
-def _after(seen: _Seen, holder: Record) -> tuple[State, str] | None:
-    """The end that was recorded since the dead holder began, if any."""
-    began = seconds_of({"time": holder.get("started")})
-    last = seen.last_event
-    at = seconds_of(last)
-    if str(last.get("kind")) not in _ENDS or at is None or began is None or at < began - _SKEW:
+def _end_since(seen: _Seen, holder: Record) -> tuple[State, str] | None:
+    """The end that was recorded since the holder of the lock began, if any."""
+    end = _last_end(seen)
+    began, at = seconds_of({"time": holder.get("started")}), seconds_of(end)
+    if not end or at is None or began is None or at < began:
         return None
-    return _ENDS[str(last["kind"])], str(last.get("text") or "")
+    return _ENDS[str(end["kind"])], str(end.get("text") or "")
 
 
 def _running(seen: _Seen, holder: Record, now: float) -> tuple[State, str]:
@@ -260,7 +272,7 @@ def _running(seen: _Seen, holder: Record, now: float) -> tuple[State, str]:
     quiet = 0.0 if seen.updated is None else now - seen.updated
     if quiet <= _limit(seen, state):
         return state, detail
-    text = f"nothing was written for {_span(quiet)}; last: {detail or state}"
+    text = f"nothing was written for {span(quiet)}; last: {detail or state}"
     if _alive(holder) is None:
         text += "; whether the process still runs cannot be told from this machine"
     return "stalled", text
@@ -307,12 +319,6 @@ def _phase(text: str, stepped: bool) -> State:
     if text.startswith(_MEASURING):
         return "measuring"
     return "training" if stepped and text.startswith("training") else "preparing"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 # ------------------------------------------------------------------ the process

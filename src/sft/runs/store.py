@@ -18,6 +18,7 @@ from typing import Any
 
 from sft.disk import disk_errors, sync_path
 from sft.errors import DataError
+from sft.runs.files import decode_json
 from sft.runs.metrics import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
 
@@ -144,20 +145,45 @@ def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a file; none when there is no file yet."""
+    """All records of a file; none when there is no file yet.
+
+    Raises:
+        DataError: it cannot be read, or a line is damaged; with the file and line.
+    """
+    return [record for _, record in _numbered(path)]
+
+
+def end_of_step(path: Path, step: int) -> int:
+    """Bytes of the lines of a file of records up to those of `step`.
+
+    Raises:
+        DataError: as `read_records`.
+    """
+    end = 0
+    for line_end, record in _numbered(path):
+        if record["step"] > step:
+            break
+        end = line_end
+    return end
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each record, after the bytes of the file up to its end."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    lines = data.split(b"\n")
-    return [_parse(line, path, number) for number, line in enumerate(lines[:-1], start=1)]
+    end = 0
+    for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        end += len(line) + 1
+        yield end, _parse(line, path, number)
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = decode_json(line)
     except (ValueError, RecursionError) as error:
         reason = f"not JSON ({error})"
     else:

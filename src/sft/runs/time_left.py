@@ -15,9 +15,7 @@ _FEWEST = 3
 
 @dataclass(frozen=True, slots=True)
 class TimeLeft:
-    """Seconds until the last evaluation is taken; `low` and `high` if all steps were fast, or
-    slow.
-    """
+    """Seconds until the last evaluation; `low` and `high` if all steps were fast, or slow."""
 
     seconds: float
     low: float
@@ -27,13 +25,11 @@ class TimeLeft:
 def time_left(
     steps: Sequence[Record], evals: Sequence[Record], num_steps: int | None, every: int | None
 ) -> TimeLeft | None:
-    """The time left of a run of `num_steps` with an evaluation after `every` steps and after the
-    last.
+    """The time left of a run of `num_steps`, evaluated after `every` steps and after the last.
 
-    `steps` are the newest records of steps, `evaluations` all records of evaluations. The median
-    of the last 20 steps, and their 10 % and 90 % quantiles, times the steps left; and the mean
-    time of an evaluation times the evaluations left. None before three steps, or where nothing
-    says how long steps take.
+    `steps` are the newest records of steps, `evals` all those of evaluations. The median of the
+    last 20 steps, and their 10 % and 90 % quantiles, times the steps left; and the mean time of an
+    evaluation times those left. None before three steps, or where no step says how long it took.
     """
     recent = step_seconds(steps[-NUM_STEPS - 1 :])
     step = whole(steps[-1].get("step")) if steps else None
@@ -50,7 +46,7 @@ def time_left(
 
 
 def evals_left(step: int, num_steps: int, every: int | None, evaluated: bool) -> int:
-    """Evaluations to come after `step`; that of the step itself counts until it was `looked`."""
+    """Evaluations to come after `step`; that of the step itself counts until it was `evaluated`."""
     every = every or num_steps
     first = step + 1 if evaluated or step == 0 else step
     due = num_steps // every - (first - 1) // every

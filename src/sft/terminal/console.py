@@ -30,7 +30,7 @@ from sft.terminal.progress_line import (
     sparkline,
 )
 from sft.terminal.redirect import Redirection, is_terminal
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.runs.metrics import METRICS, Metric
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sft.texts.shown import visible
+from sft.texts.safe import visible
 
 _PUNCTUATION = re.compile(r"([\\`*_\[\]<>|~$&])")
 # What makes a list, a heading, a line or a quotation at the start of a text.

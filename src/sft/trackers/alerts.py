@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from sft.errors import ConfigError
+from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
 from sft.trackers.base import Tracker
-from sft.trackers.position import records_of
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, which may be secret
 TRIES = 3
@@ -95,7 +95,7 @@ def arguments_of(command: str) -> list[str]:
 
 def last_start(run: RunDir) -> str:
     """When the newest attempt began."""
-    starts = [event for event in records_of(run.events) if event.get("kind") == "started"]
+    starts = [event for event in each_record(run.events) if event.get("kind") == "started"]
     return str(starts[-1].get("time", "")) if starts else ""
 
 

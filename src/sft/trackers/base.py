@@ -8,7 +8,7 @@ from typing import Any
 
 from sft.runs.metrics import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
-from sft.texts.shown import printable
+from sft.texts.safe import printable
 
 MOST_TEXT = 2000  # characters of an event that are sent
 
@@ -49,27 +49,22 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     values: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            values |= {clean(f"{name}/{inner}"): n for inner, n in numbers(value).items()}
+            values |= {printable(f"{name}/{inner}"): n for inner, n in numbers(value).items()}
         elif isinstance(value, str) and name.endswith(NONFINITE_SUFFIX):
             with suppress(ValueError):
-                values[clean(name.removesuffix(NONFINITE_SUFFIX))] = float(value)
+                values[printable(name.removesuffix(NONFINITE_SUFFIX))] = float(value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             with suppress(OverflowError):  # an integer beyond any float
-                values[clean(name)] = float(value)
+                values[printable(name)] = float(value)
     return values
 
 
 def printable_event(event: Mapping[str, Any]) -> dict[str, Any]:
     """The event with every text in it fit to be shown."""
     return {
-        name: clean(value)[:MOST_TEXT] if isinstance(value, str) else value
+        name: printable(value)[:MOST_TEXT] if isinstance(value, str) else value
         for name, value in event.items()
     }
-
-
-def clean(text: str) -> str:
-    """Without control characters and halves of surrogate pairs."""
-    return printable(text.encode("utf-8", "replace").decode())
 
 
 def summary_values(summary: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -85,7 +80,7 @@ def summary_values(summary: Mapping[str, Any] | None) -> dict[str, Any]:
         if isinstance(finding, Mapping):
             values[f"guard/{finding.get('guard')}"] = finding.get("verdict")
     return {
-        clean(name): clean(value)[:500] if isinstance(value, str) else value
+        printable(name): printable(value)[:500] if isinstance(value, str) else value
         for name, value in values.items()
         if isinstance(value, str | int | float)
     }

@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sft.config import Config
+from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
 from sft.trackers import TRACKERS
 from sft.trackers.installed import asked_for, label, maker
-from sft.trackers.position import records_of
 from sft.trackers.session import Session, reason, settings_of, unsent
 
 WAIT = 5.0  # most seconds that the end of a run waits for all trackers together
@@ -61,7 +61,7 @@ class Followers:
 
     def _left_a_trace(self) -> bool:
         """Whether this attempt wrote anything; one that was refused must not write through us."""
-        return any(str(e.get("time", "")) >= self._since for e in records_of(self._run.events))
+        return any(str(e.get("time", "")) >= self._since for e in each_record(self._run.events))
 
     def _start(self, names: list[str]) -> None:
         for name in names:

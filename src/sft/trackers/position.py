@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sft.disk import write_json
+from sft.runs.jsonl import Tail, each_record
 from sft.runs.run_dir import RunDir
-from sft.runs.tail import Tail
 from sft.trackers.base import numbers
 
 BATCH = 500  # records handed over at once, so that memory is bounded
@@ -133,16 +133,9 @@ def _read(path: Path) -> _Saved:
         return _Saved()
 
 
-def records_of(path: Path) -> Iterator[dict[str, Any]]:
-    """All whole records of a file that may be missing, or torn at its end."""
-    tail = Tail(path)
-    while records := tail.read(BATCH):
-        yield from records
-
-
 def _first_moment(run: RunDir) -> float:
     """When the first attempt began; of an old run, when its config was written."""
-    for event in records_of(run.events):
+    for event in each_record(run.events):
         with suppress(KeyError, TypeError, ValueError):
             return datetime.fromisoformat(event["time"]).timestamp()
     for path in (run.config, run.metrics):

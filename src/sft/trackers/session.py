@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -14,9 +13,11 @@ from typing import Any
 from sft.config import Config, parse_yaml
 from sft.errors import ConfigError, SFTError
 from sft.runs.run_dir import RunDir
-from sft.trackers.base import Tracker, clean, printable_event
+from sft.runs.state import ending_of
+from sft.texts.safe import printable
+from sft.trackers.base import Tracker, printable_event
 from sft.trackers.installed import label, maker
-from sft.trackers.position import Position, records_of
+from sft.trackers.position import Position
 
 ENDS = ("finished", "failed", "interrupted")  # kinds of events that end an attempt
 
@@ -160,41 +161,13 @@ def unsent(run: RunDir, name: str, settings: Mapping[str, Any]) -> int:
     return count
 
 
-def ending_of(run: RunDir) -> tuple[str, dict[str, Any] | None]:
-    """How the newest attempt ended (`running`: not yet), and the summary of a finished run.
-
-    `sft.runs.state` asks who holds the run; here its own process does, which is about to end.
-    """
-    status = None
-    for event in records_of(run.events):
-        if event.get("kind") == "started":
-            status = None
-        elif event.get("kind") in ENDS:
-            status = str(event["kind"])
-    summary = None
-    with suppress(OSError, ValueError, RecursionError):
-        summary = json.loads(run.summary.read_text(encoding="utf-8"))
-    if not isinstance(summary, dict):
-        summary = None
-    if status is None:
-        status = "finished" if summary is not None else _without_events(run)
-    return status, summary if status == "finished" else None
-
-
-def _without_events(run: RunDir) -> str:
-    """A lock that was left filled belongs to an attempt that goes on, or was killed."""
-    with suppress(OSError):
-        return "running" if run.lock.stat().st_size else "interrupted"
-    return "interrupted"
-
-
 def settings_of(
     run: RunDir, config: Config, name: str, since: str | None = None, wait: float | None = None
 ) -> dict[str, Any]:
     """What a tracker is started with, see `Tracker.start`."""
     return {
         "project": config.trackers.project,
-        "name": clean(config.trackers.name or run.path.resolve().name),
+        "name": printable(config.trackers.name or run.path.resolve().name),
         "settings": flat_settings(run),
         "alerts": config.alerts.model_dump(mode="json") if name == "alerts" else {},
         "since": since,
@@ -208,7 +181,7 @@ def flat_settings(run: RunDir) -> dict[str, Any]:
         saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
         sections = saved["config"]
         return {
-            clean(f"{section}.{key}"): clean(value) if isinstance(value, str) else value
+            printable(f"{section}.{key}"): printable(value) if isinstance(value, str) else value
             for section, values in sections.items()
             if section not in ("trackers", "alerts")
             for key, value in values.items()
@@ -219,6 +192,6 @@ def flat_settings(run: RunDir) -> dict[str, Any]:
 
 def reason(error: BaseException) -> str:
     """One line about an error of a library."""
-    text = " ".join(clean(str(error)).split())
+    text = " ".join(printable(str(error)).split())
     name = type(error).__name__
     return f"{name}: {text[:300]}" if text and not isinstance(error, SFTError) else text or name

@@ -13,10 +13,11 @@ from sft.data.mixing import by_source, source_names
 from sft.errors import DivergedError
 from sft.guards.base import Finding, describe
 from sft.guards.early_stopping import reason_to_stop
-from sft.guards.judge import GUARDS, judge, verdicts
+from sft.guards.judge import GUARDS, judge
 from sft.probes.evaluator import Evaluation, EvaluationStopped, Evaluator, answer_prompts
 from sft.probes.pack import choose
 from sft.probes.val_loss import sums_by_source
+from sft.runs.best_step import rule_of
 from sft.runs.events import VERDICT_LEVELS
 from sft.runs.history import history_of
 from sft.runs.run_dir import RunDir
@@ -202,17 +203,11 @@ class Evaluations:
     def _decide(self, findings: Sequence[Finding]) -> None:
         """Does the run end here, and which weights may it hand back?"""
         setup, counters = self._setup, self._setup.counters
-        retained = [f for f in findings if f.guard == "forgetting" and f.primary]
-        budget = setup.config.guards.forgetting_budget
-        # With `blend: auto` the budget is kept by blending, not by choosing an earlier evaluation.
-        if setup.config.guards.blend == "off" and any(
-            f.statistic is not None and f.statistic > budget for f in retained
-        ):
+        rule = rule_of(setup.config)
+        if rule.over_budget(findings):
             counters.over_budget.append(counters.step)
-        acting = [finding for finding in findings if finding.acts]
-        for guard, finding in verdicts(acting).items():
-            if finding.verdict == "alarm":
-                self._act(guard, finding)
+        for finding, action in rule.requests(findings):
+            self._act(finding, action)
         if setup.config.eval.early_stopping == "stop" and counters.stopped is None:
             self._stop_on_plateau()
 
@@ -232,15 +227,12 @@ class Evaluations:
                     signal=finding.signal,
                 )
 
-    def _act(self, guard: str, finding: Finding) -> None:
+    def _act(self, finding: Finding, action: str) -> None:
         counters = self._setup.counters
-        action = getattr(self._setup.config.guards, guard, "warn")
-        if action not in ("stop", "restore_best") or counters.step == 0:
-            return
         counters.restore_best = counters.restore_best or action == "restore_best"
         counters.keep_last = action == "stop" and not counters.restore_best
         if counters.step < self._setup.num_steps:
-            counters.stopped = f"{guard.replace('_', ' ')}: {finding.message}"
+            counters.stopped = f"{finding.guard.replace('_', ' ')}: {finding.message}"
 
     def _stop_on_plateau(self) -> None:
         counters, evals = self._setup.counters, self._setup.config.eval

@@ -17,11 +17,11 @@ from sft.config import Config
 from sft.config.differences import differences
 from sft.disk import write_json
 from sft.errors import CheckpointError
-from sft.guards.early_stopping import best_eval
-from sft.guards.judge import verdicts
+from sft.guards.base import verdicts
 from sft.guards.signs import signs
 from sft.model.save import save_model, verify_model
-from sft.report.ending import show_ending
+from sft.report.final_summary import show_ending
+from sft.runs.best_step import rule_of
 from sft.runs.history import history_of, newest, read_findings
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore, read_records
@@ -127,11 +127,14 @@ def _known(
 
 def chosen_step(setup: Setup) -> int:
     """The step whose weights the run hands back, by `checkpoint.choose` and what guards did."""
-    counters, choose = setup.state.counters, setup.config.checkpoint.choose
-    if counters.keep_last or (choose == "last" and not counters.restore_best):
-        return counters.step
-    best = best_eval(counters.evals, counters.over_budget)
-    return best[0] if best else counters.step
+    counters = setup.state.counters
+    best = rule_of(setup.config).best_step(
+        counters.evals,
+        counters.over_budget,
+        restore_best=counters.restore_best,
+        keep_last=counters.keep_last,
+    )
+    return counters.step if best is None else best
 
 
 def finish(

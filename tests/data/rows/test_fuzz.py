@@ -18,11 +18,12 @@ from sft.config import DataConfig, SourceConfig
 from sft.config.load import load_config
 from sft.config.yaml_text import parse_yaml
 from sft.data.dataset import load_data
-from sft.data.rows.problems import BadRows, shown
+from sft.data.rows.problems import BadRows
 from sft.data.rows.read import read_conversations
 from sft.data.rows.sources import read_rows
 from sft.data.template.chat_template import ChatTemplate
 from sft.errors import SFTError
+from sft.texts.safe import one_line
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": [1, None]}}}
 ROWS = {
@@ -130,7 +131,7 @@ def test_ten_thousand_damaged_rows(tmp_path, name):
     bad = [row.origin.line for row in loaded.bad_rows]
     assert sorted(good + bad) == rows and len(rows) > 1_990
     assert loaded.num_bad == len(bad) > 400 and len(good) > 400
-    assert all(shown(row.reason) == row.reason for row in loaded.bad_rows)
+    assert all(one_line(row.reason) == row.reason for row in loaded.bad_rows)
 
 
 def test_damaged_rows_to_examples(tmp_path):
@@ -192,7 +193,7 @@ def test_damaged_files(tmp_path, kind):
 PARQUET = """
 import pathlib, sys
 from sft.config import SourceConfig
-from sft.data.rows.problems import BadRows, shown
+from sft.data.rows.problems import BadRows
 from sft.data.rows.sources import read_rows
 from sft.errors import SFTError
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*.parquet")):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sft.data.rows.conversation import Origin
 from sft.errors import DataError
+from sft.texts.safe import one_line
 
 SKIP_HINT = "Correct them, or leave them out with --set data.on_bad_row=skip"
 
@@ -21,8 +22,6 @@ MAX_PLACES = 3
 _POSITION = re.compile(
     r"(?<=\[)\d+(?=\])|(?<=\bcolumn )\d+|(?<=\bline )\d+|(?<=\bbyte )0x[0-9A-F]{2}\b"
 )
-# Control characters, what turns the direction of writing, and bytes that were not UTF-8.
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class RowError(DataError):
@@ -57,7 +56,7 @@ class BadRows:
 
     def add(self, origin: Origin, reason: str) -> None:
         """Note that the row at `origin` cannot be used."""
-        reason = shown(reason)
+        reason = one_line(reason)
         self.count += 1
         if len(self.rows) < MAX_KEPT:
             self.rows.append(BadRow(origin, reason))
@@ -94,11 +93,6 @@ class BadRows:
             )
 
 
-def shown(text: str) -> str:
-    """`text` in one line that cannot steer a terminal: what is hidden in it is escaped."""
-    return _HIDDEN.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
 def describe(value: Any) -> str:
     """What `value` is, in JSON's words: `null`, `text`, `a list`, ..."""
     if value is None:
@@ -120,4 +114,4 @@ def listing(names: Mapping[str, Any]) -> str:
     """The keys of a row or message for a sentence, short even when there are many."""
     named = [f"{name:.40}" for name in list(names)[:20]]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return shown(", ".join(named) + more) or "none"
+    return one_line(", ".join(named) + more) or "none"

@@ -19,9 +19,10 @@ from sft.data.rows.json_document import json_document
 from sft.data.rows.json_rows import json_lines
 from sft.data.rows.lines import Numbered
 from sft.data.rows.parquet_rows import arrow_row, first_line, parquet_rows
-from sft.data.rows.problems import BadRows, RowError, shown
+from sft.data.rows.problems import BadRows, RowError
 from sft.data.rows.text_rows import text_rows
 from sft.errors import ConfigError, DataError, did_you_mean
+from sft.texts.safe import one_line
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -96,7 +97,7 @@ def local_files(path_text: str, texts: bool = False) -> list[Path]:
 
 def _refuse_odd_name(path: str) -> None:
     """Names end up in messages, on the terminal and in `account.json`."""
-    if shown(path) != path:
+    if one_line(path) != path:
         raise ConfigError(
             f"{path!r:.300}: the name holds control characters, or bytes that are not UTF-8; "
             "rename the file"

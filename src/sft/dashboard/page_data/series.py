@@ -1,0 +1,58 @@
+"""Lines for charts: metrics of steps, thinned and smoothed, and those of evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sft.dashboard.page_data.query import between, choice, decimal
+from sft.runs.run_dir import RunDir
+from sft.runs.series import AXES, MAX_SMOOTH, Axis, eval_names, series_of
+
+MAIN = (
+    "loss",
+    "accuracy",
+    "perplexity",
+    "learning_rate",
+    "epoch",
+    "train_flos",
+    "grad_norm",
+    "tokens_per_second",
+)
+_MOST_NAMES = 64
+
+
+def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
+    """The metrics `names` (comma-separated) over `x`, from `from` to `to`.
+
+    Without names, the main metrics of steps and all of evaluations. `width` is that of the chart in
+    points, `smooth` the weight of what came before (0 to 0.999).
+
+    Raises:
+        ConfigError: `x` is no axis, or a number is none.
+    """
+    found = series_of(run)
+    x = cast(Axis, choice(query, "x", list(AXES)))
+    low, high = decimal(query, "from"), decimal(query, "to")
+    width = int(between(query, "width", 1200, 10, 5000))
+    smooth = between(query, "smooth", 0.0, 0.0, MAX_SMOOTH)
+    of_steps, of_evals = set(found.names("steps")), eval_names(found)
+    asked = [name for name in query.get("names", "").split(",") if name][:_MOST_NAMES]
+    lines = asked or [name for name in MAIN if name in of_steps]
+    points = [name for name in of_evals if name in asked or not asked]
+    return {
+        "x": x,
+        "total": found.num_steps,
+        "series": {
+            name: found.points(name, x, low, high, width, smooth).record()
+            for name in lines
+            if name in of_steps or name not in of_evals
+        },
+        "evaluations": {
+            name: _bare(found.eval_points(name, x, low, high, width).record()) for name in points
+        },
+    }
+
+
+def _bare(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: values for name, values in record.items() if name != "smooth"}

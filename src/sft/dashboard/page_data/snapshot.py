@@ -1,0 +1,163 @@
+"""How a run stands now: the head of its page."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sft.dashboard.cursor import Cursor, line_end
+from sft.dashboard.page_data.live_signs import signs_of
+from sft.errors import SFTError
+from sft.runs.best_step import best_step
+from sft.runs.evaluations import evals_and_offset, objective_of
+from sft.runs.files import Record, identity, number, section, stamp, whole
+from sft.runs.index import events_of, run_id, verdict_records
+from sft.runs.jsonl import each_record
+from sft.runs.metrics import METRICS
+from sft.runs.run_dir import RunDir
+from sft.runs.state import RunState, run_state, summary_of, tail
+from sft.runs.time_left import NUM_STEPS, time_left
+
+MARKS = (
+    "checkpoint",
+    "resumed",
+    "evaluation",
+    "watch",
+    "alarm",
+    "stopped",
+    "failed",
+    "interrupted",
+    "finished",
+)
+_MOST_MARKS = 2000
+_MOST_EVALS = 1000  # the first one, which is of the base model, and the newest
+_TABLE = {
+    metric.name: {"unit": metric.unit, "meaning": metric.meaning, "watch": metric.watch}
+    for metric in METRICS.values()
+}
+
+
+def snapshot(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
+    """Everything the page shows at first; from `cursor` on it follows the stream of records."""
+    # The places first: what is written from here on comes with the stream.
+    ends = line_end(run.findings), line_end(run.samples)
+    evals, read = evals_and_offset(run)
+    events = events_of(run)
+    with events.lock:
+        events.update()
+        marks = _marks(events.records) if events.total else _found_marks(run, evals)
+        attempts, told = len(events.starts) or None, events.offset
+    state = run_state(run)
+    steps = [record for record in tail(run.metrics) if "loss" in record]
+    last = steps[-1] if steps else {}
+    return {
+        "id": run_id(run.path),
+        "name": run.path.resolve().name,
+        "path": str(run.path),
+        "state": asdict(state),
+        "num_steps": state.num_steps,
+        "step": state.step,
+        "epoch": number((last or (evals[-1] if evals else {})).get("epoch")),
+        **_time_left(run, state, steps, evals),
+        "elapsed_seconds": _elapsed(last, evals),
+        "tokens_per_second": _speed(steps),
+        "attempts": attempts,
+        "latest": {**_numbers(evals[-1] if evals else {}), **_numbers(last)},
+        "evaluations": evals
+        if len(evals) <= _MOST_EVALS
+        else [evals[0], *evals[1 - _MOST_EVALS :]],
+        "marks": marks,
+        "metrics": _TABLE,
+        "signs": signs_of(run),
+        "verdicts": verdict_records(run),
+        "best_step": best_step(run, evals).step,
+        "objective": objective_of(evals),
+        "has_report": stamp(run.report) is not None,
+        "cursor": str(Cursor(read, told, *ends)),
+    }
+
+
+def _time_left(
+    run: RunDir, state: RunState, steps: Sequence[Record], evals: Sequence[Record]
+) -> dict[str, float | None]:
+    found = None
+    if state.state in ("training", "measuring"):
+        try:
+            every = whole(section(identity(run), "config", "eval").get("every"))
+        except SFTError:
+            every = None
+        found = time_left(steps, evals, state.num_steps, every)
+    return {
+        "eta_seconds": None if found is None else found.seconds,
+        "eta_low": None if found is None else found.low,
+        "eta_high": None if found is None else found.high,
+    }
+
+
+def _elapsed(last: Record, evals: Sequence[Record]) -> float | None:
+    """Time in steps and evaluations; None where it was not recorded, as in another trainer."""
+    if last and number(last.get("seconds")) is None:
+        return None
+    times = [
+        number(last.get("seconds")),
+        *(number(evaluation.get("eval_seconds")) for evaluation in evals),
+    ]
+    known = [time for time in times if time is not None]
+    return sum(known) if known else None
+
+
+def _speed(steps: Sequence[Record]) -> float | None:
+    """Median of the last steps."""
+    speeds = [number(step.get("tokens_per_second")) for step in steps[-NUM_STEPS:]]
+    known = [speed for speed in speeds if speed is not None]
+    return statistics.median(known) if known else None
+
+
+def _numbers(record: Record) -> dict[str, float | None]:
+    """The metrics of a record; those by source as `name.source`."""
+    found: dict[str, float | None] = {}
+    for name, value in record.items():
+        parts = (
+            {f"{name}.{key}": part for key, part in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+        for key, part in parts.items():
+            if part is None or number(part) is not None:
+                found[key] = part
+    return found
+
+
+# ------------------------------------------------------------------ marks on the time axis
+
+
+def _marks(events: Sequence[Record]) -> list[dict[str, Any]]:
+    kept = [event for event in events if event.get("kind") in MARKS]
+    names = ("kind", "step", "text", "level", "time")
+    return [{name: event.get(name) for name in names} for event in kept[-_MOST_MARKS:]]
+
+
+def _found_marks(run: RunDir, evals: Sequence[Record]) -> list[dict[str, Any]]:
+    """Of a run without events: what else its folder tells."""
+    marks = [_mark("evaluation", whole(evaluation.get("step")), "") for evaluation in evals]
+    told: set[tuple[str, str, str]] = set()
+    for record in each_record(run.findings):
+        key = tuple(str(record.get(name)) for name in ("guard", "signal", "verdict"))
+        if key not in told and key[2] in ("watch", "alarm") and record.get("primary", True):
+            told.add((key[0], key[1], key[2]))
+            text = f"{key[0]}: {record.get('message')}"
+            level = "error" if key[2] == "alarm" else "warning"
+            marks.append(_mark(key[2], whole(record.get("step")), text, level))
+    summary = summary_of(run)
+    if summary:
+        end = whole(summary.get("steps"))
+        if summary.get("stopped"):
+            marks.append(_mark("stopped", end, str(summary["stopped"]), "warning"))
+        marks.append(_mark("finished", end, str(summary.get("verified") or "")))
+    return sorted(marks[-_MOST_MARKS:], key=lambda mark: (mark["step"] is None, mark["step"] or 0))
+
+
+def _mark(kind: str, step: int | None, text: str, level: str = "info") -> dict[str, Any]:
+    return {"kind": kind, "step": step, "text": text, "level": level, "time": None}

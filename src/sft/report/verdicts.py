@@ -1,0 +1,134 @@
+"""The verdicts of the guards and the signs of a good run, as the report shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sft.guards.base import SEVERITY, Finding, verdicts
+from sft.guards.judge import GUARDS
+from sft.runs.files import plain, whole
+from sft.runs.history import history_of
+from sft.runs.run_records import Record, RunRecords, objects
+
+# What each verdict is called, and the shape and colour that goes with it.
+CALLED = {
+    "pass": ("nothing seen", "good"),
+    "watch": ("watch", "warning"),
+    "alarm": ("alarm", "error"),
+    "insufficient": ("too little data to tell", "info"),
+    "not_measured": ("not measured", "info"),
+}
+_EXPECTED = tuple(GUARDS)
+
+
+def verdict_rows(records: RunRecords) -> list[dict[str, Any]]:
+    """The verdict of every guard after the last evaluation, also of those that measured nothing."""
+    found = _findings(records)
+    last = verdicts(_of_step(found, max((finding.step for finding in found), default=0)))
+    chosen = records.chosen
+    then = {} if chosen is None else verdicts(_of_step(found, chosen))
+    if not found:
+        last = verdicts(_usable(objects(records.summary, "guards")))
+    source = "findings.jsonl" if found else "summary.json"
+    names = [*_EXPECTED, *(name for name in last if name not in _EXPECTED)]
+    return [_row(records, name, last.get(name), then.get(name), source) for name in names]
+
+
+def _row(
+    records: RunRecords, guard: str, finding: Finding | None, then: Finding | None, source: str
+) -> dict[str, Any]:
+    """One guard; `at_chosen` is its verdict at the step of the model, where that is an earlier."""
+    off = records.setting("guards.enabled") is False
+    if finding is None:
+        why = "Not measured: the guards were off." if off else "Not measured: it left no finding."
+        finding = Finding(guard, "", "not_measured", 0, why)
+    called, kind = CALLED[finding.verdict]
+    earlier = then if then is not None and then.step != finding.step else None
+    row = plain(finding.record())
+    return {
+        **row,
+        "guard": guard.replace("_", " "),
+        "called": called,
+        "kind": kind,
+        "action": records.setting(f"guards.{guard}"),
+        "at_chosen": CALLED[earlier.verdict][0] if earlier else None,
+        "chosen_step": earlier.step if earlier else None,
+        "source": {
+            "file": source,
+            "where": f'guard "{guard}", signal "{finding.signal}", step {finding.step}',
+        },
+    }
+
+
+def other_signals(records: RunRecords) -> list[dict[str, Any]]:
+    """Signals of the last evaluation that are watched or alarm, but decide no verdict; worst
+    first.
+    """
+    found = _findings(records)
+    last = _of_step(found, max((finding.step for finding in found), default=0))
+    told = [f for f in last if not f.primary and f.verdict in ("watch", "alarm")]
+    told.sort(key=lambda finding: -SEVERITY[finding.verdict])
+    return [
+        {**plain(f.record()), "called": CALLED[f.verdict][0], "kind": CALLED[f.verdict][1]}
+        for f in told
+    ]
+
+
+def _of_step(findings: Sequence[Finding], step: int) -> list[Finding]:
+    return [finding for finding in findings if finding.step == step]
+
+
+def _findings(records: RunRecords) -> list[Finding]:
+    return _usable(records.findings)
+
+
+def _usable(found: Sequence[Record]) -> list[Finding]:
+    """Those that are findings: a file may hold anything."""
+    usable = []
+    for record in found:
+        try:
+            finding = Finding.from_record(record)
+            known = finding.verdict in CALLED and whole(finding.step) is not None
+            if known and all(isinstance(getattr(finding, name), str) for name in _TEXTS):
+                usable.append(finding)
+        except (TypeError, ValueError):
+            continue
+    return usable
+
+
+_TEXTS = ("guard", "signal", "message", "unit", "remedy")
+
+
+def sign_rows(records: RunRecords) -> list[dict[str, Any]]:
+    """What to watch: from the summary, else judged again from the records.
+
+    Raises:
+        SFTError, ValueError, KeyError: the records are not those of a run.
+    """
+    held = {True: ("yes", "good"), False: ("no", "warning"), None: ("not measured", "info")}
+    found: list[Record] = objects(records.summary, "signs")
+    source = "summary.json"
+    if not found and records.evals:
+        from sft.guards.signs import signs
+
+        source = "metrics.jsonl and scores.jsonl"
+        found = [asdict(sign) for sign in signs(history_of(records.run))]
+    rows = []
+    for sign in found:
+        value = sign.get("held")
+        called, kind = held[value if isinstance(value, bool) else None]
+        if value is False and "plateau" in str(sign.get("name")):
+            kind = "info"  # a reason to go on, not a fault
+        rows.append(
+            {
+                "name": str(sign.get("name", "")),
+                "held": value if isinstance(value, bool) else None,
+                "called": called,
+                "kind": kind,
+                "figure": str(sign.get("figure", "")),
+                "source": {"file": source, "where": "signs"},
+            }
+        )
+    return rows
