@@ -11,7 +11,6 @@ import numpy as np
 
 from sft.errors import SFTError
 from sft.guards.answers import in_a_loop
-from sft.texts.openers import opener
 from sft.guards.history import row_loss, usable_rows
 from sft.guards.statistics import robust_z
 from sft.runs.best_step import best_step
@@ -20,6 +19,7 @@ from sft.runs.files import Record, json_object, number, section, whole
 from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
 from sft.runs.series import series_of
+from sft.texts.openers import opener
 
 MOST = 8  # examples of one kind
 _MAX_TEXT = 2_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sft.texts.openers import opener
 from sft.runs.files import Cache, Record, whole
 from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
+from sft.texts.openers import opener
 
 _HELD = Cache(16)
 
