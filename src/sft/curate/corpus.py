@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 from sft.data.repeats import (
     Prompted,
@@ -15,19 +16,18 @@ from sft.data.repeats import (
     repeats,
     row_text,
 )
-from sft.data.rows.conversation import Conversation
+from sft.data.rows.conversation import Conversation, Message
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """An answer that is trained on, and the text of the message before it.
 
-    `row` counts in `Corpus.train`; `number` counts the answers of its row from 0. `role` is that
-    of the message before: `user` or `tool`. `calls` says that the answer has tool calls.
+    `row` counts in `Corpus.train`. `role` is that of the message before: `user` or `tool`. `calls`
+    says that the answer has tool calls.
     """
 
     row: int
-    number: int
     prompt: str
     role: str
     answer: str
@@ -63,20 +63,13 @@ class Corpus:
     @cached_property
     def turns(self) -> list[Turn]:
         """Every answer of the training chats that has a loss weight above 0, in order."""
-        found = []
-        for index, row in enumerate(self.train):
-            if row.kind != "chat":  # a plain text answers nothing
-                continue
-            number = 0
-            for before, message in zip((None, *row.messages), row.messages, strict=False):
-                if message.role != "assistant":
-                    continue
-                if message.weight > 0:
-                    prompt, role = (before.content, before.role) if before else ("", "user")
-                    calls = bool(message.tool_calls)
-                    found.append(Turn(index, number, prompt, role, message.content, calls))
-                number += 1
-        return found
+        return [
+            Turn(index, before.content, before.role, message.content, bool(message.tool_calls))
+            for index, row in enumerate(self.train)
+            if row.kind == "chat"  # a plain text answers nothing
+            for before, message in pairwise((Message("user", ""), *row.messages))
+            if message.role == "assistant" and message.weight > 0
+        ]
 
     @cached_property
     def contents(self) -> list[tuple[int, str, str]]:

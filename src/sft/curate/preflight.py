@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sft.curate.classifier import two_sample
@@ -79,7 +80,7 @@ def usage_part(
     ids = [str(row.origin) for row in usage]
     prompts = space([prompt_text(row) for row in train], texts)
     covered = coverage(prompts)
-    told = two_sample(prompts, without_repeats(texts))
+    test = two_sample(prompts, without_repeats(texts))
     groups = uncovered_groups(prompts, covered)
     by_index = {i: label for label, members in groups.items() for i in members}
     return {
@@ -97,7 +98,7 @@ def usage_part(
         "groups": [
             {"label": label, "ids": [ids[i] for i in members]} for label, members in groups.items()
         ],
-        "classifier": None if told is None else {"auc": told.auc, "p": told.p, "words": told.words},
+        "classifier": asdict(test) if test else None,
         "facts": compare(train, usage, facts),
         "slices": {ids[i]: label for label, members in slices(prompts).items() for i in members},
     }

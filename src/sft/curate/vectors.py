@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -112,11 +112,5 @@ def top_words(weights: NDArray[np.float64], terms: Sequence[str], count: int) ->
 
     `weights` is `[num_terms]`.
     """
-    found: list[str] = []
-    for i in np.argsort(-weights, kind="stable"):
-        word = terms[i]
-        if weights[i] <= 0 or len(found) == count:
-            break
-        if is_telling(word):
-            found.append(word)
-    return found
+    order = (i for i in np.argsort(-weights, kind="stable") if weights[i] > 0)
+    return list(islice((terms[i] for i in order if is_telling(terms[i])), count))

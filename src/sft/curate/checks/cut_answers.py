@@ -159,11 +159,11 @@ def _cut_item(last: str, others: Sequence[str]) -> bool:
 
 def _begins_sentence(last: str) -> bool:
     """Whether a line is the beginning of a sentence, and no title, name or signature."""
-    found = _WORDS.findall(last)
-    if not found or not last[0].isupper() or _SIGNATURE.search(last):
+    all_words = _WORDS.findall(last)
+    if not all_words or not last[0].isupper() or _SIGNATURE.search(last):
         return False
-    lower = sum(word[0].islower() for word in found[1:])
-    return len(found) > 1 and lower >= 0.5 * len(found[1:])
+    lower = sum(word[0].islower() for word in all_words[1:])
+    return len(all_words) > 1 and lower >= 0.5 * len(all_words[1:])
 
 
 def _without_label(line: str) -> str:
@@ -173,10 +173,10 @@ def _without_label(line: str) -> str:
 
 def _is_prose(line: str, least: int) -> bool:
     """Words in lower case mostly, so many at least: no title, no code, no list of names."""
-    found = _WORDS.findall(_without_label(line))
-    if len(found) < least or _CODE.match(line):
+    all_words = _WORDS.findall(_without_label(line))
+    if len(all_words) < least or _CODE.match(line):
         return False
-    return bool(sum(word[0].islower() for word in found) >= 0.6 * len(found))
+    return bool(sum(word[0].islower() for word in all_words) >= 0.6 * len(all_words))
 
 
 def _last_line(text: str) -> str:

@@ -113,18 +113,18 @@ def _escaped_break(text: str) -> int:
     """Where a text has its first of several breaks as two characters, outside code; or -1."""
     if "\n" in text.strip() or "```" in text or _IN_CODE.search(text):
         return -1
-    found = [match.start() for match in _ESCAPED.finditer(text)]
-    return found[0] if len(found) > 1 else -1
+    breaks = [match.start() for match in _ESCAPED.finditer(text)]
+    return breaks[0] if len(breaks) > 1 else -1
 
 
 def _marker(text: str) -> re.Match[str] | None:
     """The first marker of a template; <s> and </s> around words in between strike them out."""
     if "<" not in text and "[" not in text:
         return None
-    found = _TOKENS.search(text)
-    if found is None and "s>" in text and not _STRUCK.search(text.strip()):
-        found = _BORDER.search(text)
-    return found
+    marker = _TOKENS.search(text)
+    if marker is None and "s>" in text and not _STRUCK.search(text.strip()):
+        marker = _BORDER.search(text)
+    return marker
 
 
 def special_text(corpus: Corpus) -> list[DataFinding]:

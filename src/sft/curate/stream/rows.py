@@ -135,12 +135,12 @@ def count_rows(sources: Sequence[Source]) -> int:
     """Lines of the files, to show how far the work is; 0 when one of them has no lines."""
     if any(Path(source.path).suffix.lower() != ".jsonl" for source in sources):
         return 0
-    found = 0
+    num_lines = 0
     for source in sources:
         with open_text(Path(source.path)) as file:
             while block := file.read(1 << 20):
-                found += block.count(b"\n")
-    return found
+                num_lines += block.count(b"\n")
+    return num_lines
 
 
 class _InOrder(BadRows):
@@ -170,12 +170,12 @@ def chunk_values(chunk: Chunk) -> list[Values | RowError]:
         return cast(list[Values | RowError], chunk.items)
     lines = chunk.items
     too_long = RowError(f"longer than {MAX_ROW_BYTES:,} bytes")
-    found: list[Values | RowError] = [too_long] * len(lines)
+    rows: list[Values | RowError] = [too_long] * len(lines)
     # The blank line in front keeps a byte order mark within the file where it is.
     joined = io.BytesIO(b"\n" + b"".join(line or b"\n" for line in lines))
     for number, values in json_lines(joined):
-        found[number - 2] = values
-    return found
+        rows[number - 2] = values
+    return rows
 
 
 def conversation(values: Values | RowError, origin: Origin, source: Source) -> Conversation | str:

@@ -144,17 +144,17 @@ def render(summary: Summary) -> Table:
 def sentences(summary: Summary) -> list[str]:
     """What is printed below the table."""
     record = summary.record
-    found = []
+    lines = []
     if "effective_rows" in record:
-        found.append(f"weights: as much as {record['effective_rows']:,.0f} rows of equal weight")
+        lines.append(f"weights: as much as {record['effective_rows']:,.0f} rows of equal weight")
     if record.get("again"):
-        found.append("made before from the same rows with the same options; nothing was done")
+        lines.append("made before from the same rows with the same options; nothing was done")
     seconds, memory = record["seconds"], record["peak_memory_bytes"] / 1e6
     rate = record["rows_read"] / max(seconds, 1e-9)
-    found.append(f"{seconds:,.1f} s, {rate:,.0f} rows/s, {memory:,.0f} MB at most")
+    lines.append(f"{seconds:,.1f} s, {rate:,.0f} rows/s, {memory:,.0f} MB at most")
     if "output" in record:
         out = Path(record["output"]["path"])
-        found.append(f"{out}: {record['rows_written']:,} rows; {ledger_path(out)} says why")
+        lines.append(f"{out}: {record['rows_written']:,} rows; {ledger_path(out)} says why")
     else:
-        found.append("nothing was written (--dry-run)")
-    return found
+        lines.append("nothing was written (--dry-run)")
+    return lines
