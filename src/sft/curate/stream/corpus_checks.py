@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sft.curate.corpus import Corpus
+from sft.curate.stream.row_changes import Mask, RowChanges
 from sft.curate.stream.rows import Source, chunks, conversations
-from sft.curate.stream.step_result import Mask, StepResult
 from sft.data.rows.conversation import Conversation
 from sft.errors import ConfigError, did_you_mean
 
@@ -51,7 +51,7 @@ def split_checks(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return [n for n in names if n in ROW_CHECKS], [n for n in names if n in CORPUS_CHECKS]
 
 
-def drop_found(name: str, sources: Sequence[Source], alive: Mask) -> StepResult:
+def drop_found(name: str, sources: Sequence[Source], alive: Mask) -> RowChanges:
     """Drop the rows that a check finds among all that are left.
 
     Raises:
@@ -79,7 +79,7 @@ def drop_found(name: str, sources: Sequence[Source], alive: Mask) -> StepResult:
     for number, finding in enumerate(findings):
         for place in finding.rows:
             reason.setdefault(index[place], number)
-    dropped = sorted(reason)
+    dropped = np.array(sorted(reason), dtype=np.int64)
     messages = [finding.message for finding in findings]
-    kind = [reason[row] for row in dropped]
-    return StepResult.of(dropped, kind=kind, notes={"messages": messages})
+    kind = np.array([reason[row] for row in dropped.tolist()], dtype=np.int64)
+    return RowChanges(dropped, kind=kind, notes={"messages": messages})

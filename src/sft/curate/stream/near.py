@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from sft.curate.stream.feature_pass import Progress
 from sft.curate.stream.features import BAND_NAMES
-from sft.curate.stream.step_result import Mask, Rows, StepResult
+from sft.curate.stream.row_changes import Mask, RowChanges, Rows
 from sft.curate.stream.store import Lists, Mapped, Store
 from sft.texts.near_duplicates import link
 from sft.texts.ngrams import NUM_HASHES, Hashes, jaccard
 
 
-def exact(store: Store, alive: Mask, _progress: Progress) -> StepResult:
+def exact(store: Store, alive: Mask, _progress: Progress) -> RowChanges:
     """Drop the rows that have the same messages as an earlier row, case and white space apart."""
     rows = np.flatnonzero(alive)
     keys = Mapped(store.path("key"), np.uint64, 2)
@@ -32,10 +32,10 @@ def exact(store: Store, alive: Mask, _progress: Progress) -> StepResult:
     first = np.empty(len(rows), dtype=np.int64)
     first[order] = np.repeat(order[begins], sizes)
     copies = np.flatnonzero(first != np.arange(len(rows)))
-    return StepResult.of(rows[copies], other=rows[first[copies]])
+    return RowChanges(rows[copies], other=rows[first[copies]])
 
 
-def near(store: Store, alive: Mask, progress: Progress) -> StepResult:
+def near(store: Store, alive: Mask, progress: Progress) -> RowChanges:
     """Drop all rows of each cluster of near-duplicates but its first; see `sft.data.repeats`.
 
     Augmented rows may be like the rows they come from, and stay.
@@ -51,7 +51,7 @@ def near(store: Store, alive: Mask, progress: Progress) -> StepResult:
         ]
     finally:
         columns.close()
-    return StepResult.of(rows[later], other=rows[root[later]], value=value)
+    return RowChanges(rows[later], other=rows[root[later]], value=np.array(value))
 
 
 class _OnDisk:

@@ -12,12 +12,12 @@ import numpy as np
 
 from sft.curate.remedies import largest_cap
 from sft.curate.stream.feature_pass import Progress
-from sft.curate.stream.step_result import Mask, StepResult
+from sft.curate.stream.row_changes import Mask, RowChanges
 from sft.curate.stream.store import Lists, Store
 from sft.curate.strip import plan
 
 
-def drop_openers(store: Store, alive: Mask, share: float) -> StepResult:
+def drop_openers(store: Store, alive: Mask, share: float) -> RowChanges:
     """Drop rows until no opener begins more than `share` of the answers left.
 
     `value` is the number of answers that begin alike, and the note `kept` how many of them stay.
@@ -34,10 +34,10 @@ def drop_openers(store: Store, alive: Mask, share: float) -> StepResult:
     size = np.repeat(counts, counts)[beyond]
     dropped = rows[order][beyond]
     sort = np.argsort(dropped)
-    return StepResult.of(dropped[sort], value=size[sort], notes={"kept": cap})
+    return RowChanges(dropped[sort], value=size[sort], notes={"kept": cap})
 
 
-def strip_openers(store: Store, alive: Mask, share: float, progress: Progress) -> StepResult:
+def strip_openers(store: Store, alive: Mask, share: float, progress: Progress) -> RowChanges:
     """Which openers are taken off which rows: `kind` is the number of one of the `phrases`."""
     heads = Lists(store, "heads", np.uint8)
     rows = np.flatnonzero(alive & (np.diff(heads.begins) > 0))
@@ -53,4 +53,4 @@ def strip_openers(store: Store, alive: Mask, share: float, progress: Progress) -
         heads.close()
     edited = np.flatnonzero(kinds)
     notes = {"phrases": [list(taken) for taken in openers]}
-    return StepResult.of(rows[edited], kind=kinds[edited], notes=notes)
+    return RowChanges(rows[edited], kind=kinds[edited], notes=notes)

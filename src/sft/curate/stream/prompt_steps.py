@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sft.config import SourceConfig
 from sft.curate.diverse_rows import DIMENSIONS, Vectors, most_different, prompt_clusters
 from sft.curate.stream.feature_pass import Progress
-from sft.curate.stream.step_result import Mask, StepResult
+from sft.curate.stream.row_changes import Mask, RowChanges
 from sft.curate.stream.store import Lists, Store
 from sft.curate.usage_weights import effective_rows, log_weights, usage_weights
 from sft.curate.vectors import HashedTerms, hashed_terms
@@ -32,7 +32,7 @@ def read_usage(path: str) -> HashedTerms:
     return hashed_terms([prompt_text(prompt.conversation) for prompt in prompts])
 
 
-def draw(store: Store, alive: Mask, usage: HashedTerms, k: int, seed: int) -> StepResult:
+def draw(store: Store, alive: Mask, usage: HashedTerms, k: int, seed: int) -> RowChanges:
     """Keep `k` rows, drawn by their weights without replacement (Gumbel top-k).
 
     `value` is a row's log weight, and note `effective` so many rows as the weights are worth.
@@ -42,7 +42,7 @@ def draw(store: Store, alive: Mask, usage: HashedTerms, k: int, seed: int) -> St
     notes = {"effective": effective_rows(np.exp(weights - weights.max(initial=-np.inf)))}
     drawn = weights + np.random.default_rng(seed).gumbel(size=len(rows))
     dropped = np.sort(np.argsort(-drawn, kind="stable")[k:])
-    return StepResult.of(rows[dropped], value=weights[dropped], notes=notes)
+    return RowChanges(rows[dropped], value=weights[dropped], notes=notes)
 
 
 def weigh(store: Store, alive: Mask, usage: HashedTerms) -> NDArray[np.float64]:
@@ -53,22 +53,22 @@ def weigh(store: Store, alive: Mask, usage: HashedTerms) -> NDArray[np.float64]:
     return weights
 
 
-def select_diverse(store: Store, alive: Mask, k: int, seed: int, progress: Progress) -> StepResult:
+def select_diverse(store: Store, alive: Mask, k: int, seed: int, progress: Progress) -> RowChanges:
     """Keep `k` rows whose prompts lie as far from each other as possible."""
     terms, order = Lists(store, "terms", np.uint32), store.load("order", ">u8")
     rows = np.flatnonzero(alive)
     chosen = most_different(terms, rows, order, k, seed, partial(_on_disk, store), progress)
-    return StepResult.of(np.setdiff1d(rows, chosen, assume_unique=True))
+    return RowChanges(np.setdiff1d(rows, chosen, assume_unique=True))
 
 
-def balance(store: Store, alive: Mask, clusters: int, seed: int, progress: Progress) -> StepResult:
+def balance(store: Store, alive: Mask, clusters: int, seed: int, progress: Progress) -> RowChanges:
     """Drop rows of large prompt clusters: none keeps more than its equal part of the rows.
 
     `kind` is the cluster of each dropped row and `value` its size.
     """
     rows = np.flatnonzero(alive)
     if clusters >= len(rows):
-        return StepResult.of([])
+        return RowChanges(rows[:0])
     terms = Lists(store, "terms", np.uint32)
     labels = prompt_clusters(terms, rows, clusters, seed, partial(_on_disk, store), progress)
     order = np.lexsort((store.load("order", ">u8")[rows], labels))
@@ -76,7 +76,7 @@ def balance(store: Store, alive: Mask, clusters: int, seed: int, progress: Progr
     rank = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     cap = -(-len(rows) // clusters)
     beyond = np.sort(order[rank >= cap])
-    return StepResult.of(
+    return RowChanges(
         rows[beyond], kind=labels[beyond], value=counts[labels[beyond]], notes={"kept": cap}
     )
 

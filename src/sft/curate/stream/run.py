@@ -17,9 +17,9 @@ from sft.curate.stream.corpus_checks import drop_found, split_checks
 from sft.curate.stream.feature_pass import Progress, feature_pass
 from sft.curate.stream.features import Wanted
 from sft.curate.stream.options import CurateConfig
+from sft.curate.stream.row_changes import Mask, RowChanges
 from sft.curate.stream.row_steps import RowRules
 from sft.curate.stream.rows import CHUNK_ROWS, Source, open_sources
-from sft.curate.stream.step_result import Mask, StepResult
 from sft.curate.stream.store import Store
 from sft.curate.stream.summary import Summary, publish, summarise, summary_path
 from sft.curate.stream.write import OUT, Plan, write_rows
@@ -30,7 +30,7 @@ from sft.errors import ConfigError, DataError
 
 PACKAGES = ("sft", "numpy", "scipy", "scikit-learn")
 
-Step = Callable[[Mask], StepResult]
+Step = Callable[[Mask], RowChanges]
 
 
 def curate(
@@ -137,7 +137,7 @@ class _Run:
             store, self._wanted, config.engine, config.workers, self._size, progress
         )
         alive: Mask = store.load("alive", bool)
-        dropped: dict[str, StepResult] = {}
+        dropped: dict[str, RowChanges] = {}
         notes: dict[str, Any] = {}
         _refuse_nothing(alive, read, dropped)
         for name, step in self._steps(corpus_checks).items():
@@ -169,9 +169,9 @@ class _Run:
             publish(store, summary, out)
         return summary
 
-    def _result(self, name: str, step: Step, alive: Mask) -> StepResult:
+    def _result(self, name: str, step: Step, alive: Mask) -> RowChanges:
         """The step's result, of now or of before this run was interrupted."""
-        result = StepResult.load(self._store, name)
+        result = RowChanges.load(self._store, name)
         if result is None:
             self._progress(name.replace("_", " "), 0, 0)
             result = step(alive)
@@ -205,7 +205,7 @@ class _Run:
         return steps
 
 
-def _refuse_nothing(alive: Mask, read: int, dropped: dict[str, StepResult]) -> None:
+def _refuse_nothing(alive: Mask, read: int, dropped: dict[str, RowChanges]) -> None:
     """Raise `DataError` when no row is left."""
     if alive.any():
         return

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.stream.feature_pass import Progress
+from sft.curate.stream.row_changes import RowChanges
 from sft.curate.stream.rows import (
     Chunk,
     Source,
@@ -20,7 +21,6 @@ from sft.curate.stream.rows import (
     conversation,
     json_line,
 )
-from sft.curate.stream.step_result import StepResult
 from sft.curate.stream.store import Store
 from sft.curate.strip import first_answer, reason, stripped
 from sft.data.repeats import answer_text
@@ -42,8 +42,8 @@ class Plan:
     """
 
     sources: Sequence[Source]
-    dropped: Mapping[str, StepResult]
-    edited: StepResult | None = None
+    dropped: Mapping[str, RowChanges]
+    edited: RowChanges | None = None
     weights: NDArray[np.float64] | None = None
 
 
@@ -77,9 +77,10 @@ class _Writer:
         for number, result in enumerate(plan.dropped.values(), start=1):
             self._step[result.rows] = number
             self._place_in_step[result.rows] = np.arange(len(result.rows))
-            self._kept[result.rows] = result.other
+            if result.other is not None:
+                self._kept[result.rows] = result.other
         self._phrases = np.zeros(self.num_rows, dtype=np.int32)
-        if plan.edited:
+        if plan.edited and plan.edited.kind is not None:
             self._phrases[plan.edited.rows] = plan.edited.kind
         self._fates = fates(store)
         self._fate = next(self._fates, None)
@@ -121,8 +122,10 @@ class _Writer:
             return None
         step = list(self._plan.dropped)[self._step[self.row] - 1]
         result, at = self._plan.dropped[step], int(self._place_in_step[self.row])
-        reason = REASONS.get(step, _finding)(result, at)
-        if result.other[at] >= 0:
+        value = 0.0 if result.value is None else float(result.value[at])
+        kind = 0 if result.kind is None else int(result.kind[at])
+        reason = REASONS.get(step, _finding)(value, kind, result.notes)
+        if result.other is not None:
             last = kept = int(result.other[at])
             while self._kept[last] >= 0:  # a later step left it out too, for another one
                 last = int(self._kept[last])
@@ -137,32 +140,33 @@ class _Writer:
         return str(Origin(self._plan.sources[self._files[row]].path, int(self._lines[row])))
 
 
-def _near(result: StepResult, at: int) -> str:
-    value = result.value[at]
+Notes = Mapping[str, Any]
+
+
+def _near(value: float, _kind: int, _notes: Notes) -> str:
     return f"like {{}} ({value:.2f}{'' if value >= 0.8 else ', through other rows'})"
 
 
-def _openers(result: StepResult, at: int) -> str:
-    return f"{result.value[at]:,.0f} answers begin with {{}}; {result.notes['kept']:,} are kept"
+def _openers(value: float, _kind: int, notes: Notes) -> str:
+    return f"{value:,.0f} answers begin with {{}}; {notes['kept']:,} are kept"
 
 
-def _balance(result: StepResult, at: int) -> str:
-    size, kept = result.value[at], result.notes["kept"]
-    return f"{size:,.0f} prompts are in cluster {result.kind[at]}; {kept:,} are kept"
+def _balance(value: float, kind: int, notes: Notes) -> str:
+    return f"{value:,.0f} prompts are in cluster {kind}; {notes['kept']:,} are kept"
 
 
-def _finding(result: StepResult, at: int) -> str:
-    return str(result.notes["messages"][result.kind[at]])
+def _finding(_value: float, kind: int, notes: Notes) -> str:
+    return str(notes["messages"][kind])
 
 
 # What the ledger says of a row by the step that drops it; {} is the row kept, or the opener.
-REASONS: dict[str, Callable[[StepResult, int], str]] = {
-    "exact_duplicates": lambda result, at: "same as {}",
+REASONS: dict[str, Callable[[float, int, Notes], str]] = {
+    "exact_duplicates": lambda value, kind, notes: "same as {}",
     "near_duplicates": _near,
     "openers": _openers,
     "balance": _balance,
-    "select": lambda result, at: "not among the rows that differ most",
-    "toward": lambda result, at: f"not drawn; its log weight is {result.value[at]:.1f}",
+    "select": lambda value, kind, notes: "not among the rows that differ most",
+    "toward": lambda value, kind, notes: f"not drawn; its log weight is {value:.1f}",
 }
 
 
