@@ -1,21 +1,16 @@
 """A guard of your own in one file: are some validation rows left behind while the mean improves?
 
-    python examples/my_guard.py runs/mine      # judge a run that is there already; needs no torch
-    python examples/my_guard.py my_run.yaml    # train with it
+    sft train --data rows.jsonl --set "guards.custom=[examples/my_guard.py:left_behind]"
 
-docs/extending.md explains it line by line.
+docs/extending.md explains what a guard gets and returns.
 """
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import numpy as np
 
 from sft.guards.base import Finding, Verdict
 from sft.guards.history import History
-from sft.guards.judge import GUARDS
 from sft.guards.statistics import clopper_pearson
 
 NAME = "left_behind"
@@ -63,21 +58,3 @@ def worse(history: History, evaluation: int) -> tuple[float, int, tuple[float, f
     change = change[np.isfinite(change)]
     k, n = int((change > history.settings.margin).sum()), len(change)
     return k / max(n, 1), n, clopper_pearson(k, n)
-
-
-def main(target: str) -> None:
-    """Judge the run folder `target`, or train what the file `target` describes."""
-    GUARDS[NAME] = left_behind
-    if Path(target).is_dir():
-        from sft.report.guards_table import show_guards
-
-        show_guards(target, every=False, as_json=False, fail_on=None, out=sys.stdout)
-    else:
-        import sft
-        from sft.config import read_config
-
-        sft.train(sft.load_config(read_config(target)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

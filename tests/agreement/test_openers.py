@@ -14,8 +14,8 @@ from sft.curate.remedies import cap_openers
 from sft.curate.strip import strip_openers
 from sft.data.repeats import answer_text
 from sft.data.rows.read import read_conversations
-from sft.guards.answers import written_answers
 from sft.guards.base import GuardSettings
+from sft.guards.completions import sampled_openers
 from sft.guards.history import History
 from sft.texts.openers import surface
 
@@ -55,7 +55,7 @@ def guard(answers):
         ]
 
     history = History(GuardSettings(), samples=samples(0, BODIES) + samples(8, answers))
-    return written_answers(history, 8).message
+    return sampled_openers(history, 8).message
 
 
 def test_how_many_begin_alike(case, tmp_path):

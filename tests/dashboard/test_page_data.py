@@ -53,7 +53,7 @@ def test_snapshot(run, trained):
     assert found["elapsed_seconds"] == pytest.approx(
         last["seconds"] + sum(evaluation["eval_seconds"] for evaluation in trained.evals)
     )
-    assert found["signs"] == trained.summary.signs
+    assert found["indicators"] == trained.summary.indicators
     assert found["verdicts"] == trained.summary.guards
     assert (found["best_step"], found["objective"]) == (trained.summary.best_step, "usage_loss")
     assert found["eta_seconds"] is None
@@ -208,12 +208,12 @@ def test_time_left_and_marks_of_a_run_that_goes_on(tmp_path):
     assert [(mark["kind"], mark["step"]) for mark in found["marks"]] == [("resumed", 8)]
 
 
-def test_signs_are_told_while_the_run_goes_on(trained, tmp_path):
+def test_indicators_are_told_while_the_run_goes_on(trained, tmp_path):
     live = RunDir(tmp_path)
     for path in RunDir(trained.path).path.iterdir():
         if path.is_file() and path.name != "summary.json":
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert ask(live, "snapshot")["signs"] == trained.summary.signs
+    assert ask(live, "snapshot")["indicators"] == trained.summary.indicators
 
 
 # ------------------------------------------------------------------ odd folders
@@ -229,7 +229,7 @@ ODD = {
     "lists instead of objects": dict.fromkeys(OBJECTS, "[1, 2]\n"),
     "other shapes": {
         "config.yaml": "config: {guards: 5, eval: [], model: x}\nreasons: []\nsources: 7\n",
-        "summary.json": '{"guards": 5, "signs": [7], "best": [], "best_step": []}',
+        "summary.json": '{"guards": 5, "indicators": [7], "best": [], "best_step": []}',
         "account.json": '{"rows": [1, {"row": [], "status": {}}], "counts": 5, "notes": {}}',
         "preflight.json": '{"usage": {"uncovered": [1, {"p": "x"}]}, "rows": {"leaks": [1]}}',
         "examples.json": '{"views": [1, {"pieces": [1, []]}], "lengths": 5}',
@@ -243,7 +243,7 @@ ODD = {
         "metrics.jsonl": '{"step": 1, "loss": null, "loss_nonfinite": "nan"}\n'
         '{"step": 2, "loss": NaN}\n{"step": 3, "epoch": Infinity, "eval_seconds": 1e999}\n',
         "preflight.json": '{"usage": {"n": NaN, "p_values": {"a": 1e999}}}',
-        "summary.json": '{"best": {"val_loss": NaN}, "signs": [{"figure": Infinity}]}',
+        "summary.json": '{"best": {"val_loss": NaN}, "indicators": [{"evidence": Infinity}]}',
     },
     "hostile text": {
         "samples.jsonl": json.dumps({"step": 1, "prompt": HOSTILE, "id": HOSTILE}) + "\n",

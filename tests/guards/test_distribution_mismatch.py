@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from pilot_runs import changes, only, pilot, told, uncovered
-from sft.guards.distribution_mismatch import distribution_mismatch, holm
+from sft.guards.distribution_mismatch import distribution_mismatch
 
 # Change of loss from the base model of twelve examples, in nats per token.
 BETTER = [-0.9, -0.7, -1.1, -0.8, -0.6, -1.0, -0.9, -0.7, -0.8, -1.2, -0.5, -0.9]
@@ -148,11 +148,6 @@ def test_the_slice_that_lost_is_named():
     assert signal("slices", [BETTER], [BETTER], preflight).verdict == "pass"
     preflight["usage"]["slices"] = {name: name for name in rows}
     assert signal("slices", [BETTER], [split], preflight).verdict == "not_measured"
-
-
-def test_holm_steps_down():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def test_facts_are_told():

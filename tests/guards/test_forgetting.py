@@ -80,7 +80,7 @@ def test_what_was_not_measured_never_passes(scores, reason):
 
 def test_the_message_says_that_validation_shows_nothing_of_it():
     findings = forgetting(pilot("forgetting"))
-    assert "while loss on `val` improved by 0.457" in only(findings, "retention").message
+    assert "while val_loss improved by 0.457" in only(findings, "retention").message
     drift = only(findings, "drift")
     assert (drift.verdict, drift.primary) == ("watch", False)
     assert drift.statistic == pytest.approx(1.22)

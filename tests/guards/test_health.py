@@ -83,7 +83,7 @@ def test_one_spike_is_watched():
     losses[40] += 4
     finding = of(losses)["spikes"]
     assert finding.verdict == "watch"
-    assert finding.message.startswith("1 spikes, the highest: loss")
+    assert finding.message.startswith("1 spike, the highest: loss")
     assert "at step 41" in finding.message
 
 

@@ -59,7 +59,7 @@ def test_a_fall_of_val_passes_and_says_what_it_could_have_seen():
 def test_seven_rows_are_insufficient_and_the_message_says_how_many_are_needed():
     finding = judged(spread([2.0, 1.8, 2.5], n=7), spread([2.0, 1.5, 0.5]))["paired_rise"]
     assert finding.verdict == "insufficient"
-    assert "about 29 would" in finding.message
+    assert "about 29 are needed" in finding.message
 
 
 def test_nothing_scored_is_not_measured():
@@ -187,7 +187,7 @@ def test_a_gap_alone_is_normal():
     assert findings["gap"].verdict in ("pass", "watch")
     assert findings["gap"].interval[0] > 1
     assert findings["plateau"].verdict == "pass"
-    assert "On a plateau" in findings["plateau"].message
+    assert "val_loss is steady over the last 3 evaluations" in findings["plateau"].message
     assert not findings["gap"].primary
     assert not findings["plateau"].primary
 
@@ -196,9 +196,11 @@ def test_plateau_or_not():
     def message(*means):
         return judged(spread(means))["plateau"].message
 
-    assert message(2.0, 1.8, 1.6, 1.4).startswith("Still improving")
-    assert message(2.0, 1.8, 1.9, 2.0, 2.1).startswith("No plateau")
-    assert message(2.0, 1.8, 1.79, 1.79, 1.79).startswith("On a plateau")
+    assert message(2.0, 1.8, 1.6, 1.4).startswith("val_loss is still falling")
+    assert message(2.0, 1.8, 1.9, 2.0, 2.1).startswith("val_loss rises")
+    assert message(2.0, 1.8, 1.79, 1.79, 1.79).startswith(
+        "val_loss is steady over the last 3 evaluations"
+    )
     assert judged(spread([2.0, 1.8, 1.8]))["plateau"].verdict == "insufficient"
 
 

@@ -254,11 +254,27 @@ def summary(**changes):
         "best": eval_record(8),
         "test": {},
         "guards": [f for f in findings() if f["step"] == 12],
-        "signs": [
-            {"name": "perplexity drops", "held": True, "figure": "-63% on val"},
-            {"name": "val loss is on a plateau", "held": False, "figure": "rising"},
-            {"name": "learning rate", "held": None, "figure": "not measured"},
+        "indicators": [
+            {
+                "name": "val_perplexity",
+                "status": "good",
+                "message": "val_perplexity has dropped",
+                "evidence": "-63 % on val",
+            },
+            {
+                "name": "val_loss",
+                "status": "warning",
+                "message": "val_loss rises",
+                "evidence": "by 0.1",
+            },
+            {
+                "name": "learning rate",
+                "status": "unknown",
+                "message": "The learning rate was not recorded",
+                "evidence": "",
+            },
         ],
+        "headline": "",
         "eval_share": 0.08,
         **changes,
     }

@@ -24,7 +24,7 @@ def test_tables_fit(width, monkeypatch):
     assert max(map(len, tables)) <= width
     for said in ("12 steps in 0:18  █▅▁", "val_loss", "base model", "step 8", "▲ watch", "0.25"):
         assert said in text
-    assert "not measured" in text and "next:" in text and "sft watch runs/mine" in text
+    assert "val_loss rises" in text and "next:" in text and "sft watch runs/mine" in text
 
 
 def test_what_went_wrong_is_said(monkeypatch):
@@ -35,10 +35,15 @@ def test_what_went_wrong_is_said(monkeypatch):
 
 
 def test_without_validation_and_guards(monkeypatch):
-    text = ending(80, monkeypatch, best={}, base={}, guards=[], signs=[])
+    text = ending(80, monkeypatch, best={}, base={}, guards=[], indicators=[])
     assert "validation: not measured" in text
     assert "guards: off, nothing was measured" in text
     assert "held-out rows" not in text
+
+
+def test_a_run_that_learned_nothing_says_so_first(monkeypatch):
+    text = ending(80, monkeypatch, headline="The run learned nothing: no loss moved")
+    assert text.startswith("The run learned nothing: no loss moved")
 
 
 def test_losses_by_source(monkeypatch):

@@ -178,7 +178,7 @@ def test_the_command_shows_the_last_eval(sick):
     done = Outcome("guards", str(sick))
     assert (done.code, done.err) == (0, "")
     assert "guards after step 30" in done.out
-    assert "overfitting: alarm: Over-confidence: val loss is +1." in done.out
+    assert "overfitting: alarm: Over-confidence: val_loss is 1." in done.out
     assert "\n  -> Hand back the weights of the best evaluation" in done.out
     assert "distribution mismatch: not_measured" not in done.out
 

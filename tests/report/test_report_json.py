@@ -80,12 +80,13 @@ def test_not_measured_and_insufficient_have_a_list_of_their_own(found):
     for part in ("Test rows: none", "Usage rows: none", "Distribution mismatch: not measured"):
         assert part in text
     assert "Forgetting: too little data to tell" in text
-    assert "Learning rate: not measured" in text
+    assert "The learning rate was not recorded" in text
     assert "Validation rows: none" not in text and "Written answers" not in text
 
 
 def test_guards_that_were_off_measured_nothing(tmp_path):
-    run = finished_run(tmp_path / "mine", guards__enabled=False, best={"guards": [], "signs": []})
+    nothing = {"guards": [], "indicators": []}
+    run = finished_run(tmp_path / "mine", guards__enabled=False, best=nothing)
     run.findings.unlink()
     rows = told(run)["verdicts"]
     assert {row["verdict"] for row in rows} == {"not_measured"}

@@ -90,7 +90,7 @@ def test_each_section_says_what_was_found(page):
     assert "At step 8, whose weights the model has: nothing seen." in page.text("verdicts")
     assert "Remedy do this about it" in page.text("verdicts")
     assert "First watch: overfitting at step 12." in page.text("curves")
-    assert "val loss is on a plateau no rising" in page.text("watch")
+    assert "val_loss rises watch by 0.1" in page.text("watch")
     assert "Base model answer of step 0 cut: it did not end, 6 tokens" in page.text("samples")
     assert "Trained answer of step 8 ended by itself, 6 tokens" in page.text("samples")
     assert "49 of 64 rows were trained on." in page.text("data")
@@ -151,7 +151,7 @@ def test_the_same_folder_gives_the_same_bytes(tmp_path, html):
 
 
 def test_an_old_run_says_what_was_not_recorded(tmp_path):
-    run = finished_run(tmp_path / "old", best={"guards": [], "signs": []})
+    run = finished_run(tmp_path / "old", best={"guards": [], "indicators": []})
     for path in (run.events, run.examples, run.findings, run.samples, run.preflight):
         path.unlink()
     page = Page(render(told(run)))

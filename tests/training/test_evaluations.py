@@ -166,11 +166,11 @@ def test_every_guard_speaks_at_every_eval(watched):
     assert [finding.record() for finding in found] == findings(watched)
 
 
-def test_the_summary_has_a_verdict_of_each_guard_and_the_signs(watched):
+def test_the_summary_has_a_verdict_of_each_guard_and_the_indicators(watched):
     summary = watched.summary
     assert [finding["guard"] for finding in summary.guards] == list(GUARDS)
     assert all(finding in findings(watched) for finding in summary.guards)
-    assert {sign["name"] for sign in summary.signs} >= {"training loss falls steadily"}
+    assert {row["name"] for row in summary.indicators} >= {"training loss", "val_loss"}
     assert 0 < summary.eval_share < 1
     for shown in ("guards", "what to watch", "measuring took", "test_loss", "retain_loss"):
         assert shown in watched.shown
@@ -253,7 +253,7 @@ def test_with_guards_off_only_validation_is_measured(off):
     assert not [*off.path.glob("probes/*")]
     expected = {"step", "epoch", "val_loss", "val_accuracy", "val_perplexity", "eval_seconds"}
     assert all(record.keys() == expected for record in eval_records(off).values())
-    assert off.summary.guards == [] == off.summary.signs
+    assert off.summary.guards == [] == off.summary.indicators
     assert "guards: off, nothing was measured" in off.shown
 
 

@@ -1,6 +1,7 @@
 """The configuration of a run: every knob, and how it is read and written."""
 
 from sft.config.data_sections import DataConfig, SourceConfig
+from sft.config.guard_section import GuardsConfig
 from sft.config.load import (
     load_config,
     parse_assignment,
@@ -14,7 +15,6 @@ from sft.config.schema import (
     CheckpointConfig,
     Config,
     EvalConfig,
-    GuardsConfig,
     MethodConfig,
     ModelConfig,
     RunConfig,

@@ -17,7 +17,11 @@ class SourceConfig(Section):
     weight: float = Field(
         1.0, gt=0, le=100, description="How often each row is seen per epoch; 0.5 is every other."
     )
-    format: str = Field("auto", description="Shape of the rows; `auto` recognises it.")
+    format: str = Field(
+        "auto",
+        description="Shape of the rows; `auto` recognises it. Or your own, such as "
+        "`./mine.py:parse` (docs/extending.md).",
+    )
     columns: dict[str, str] = Field(
         default_factory=dict, description="Column map, from our name to the column's name."
     )

@@ -12,12 +12,10 @@ from typing import Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from sft.config.data_sections import DataConfig
+from sft.config.guard_section import GuardsConfig
 from sft.config.optim_section import OptimConfig
 from sft.config.section import Auto, Section
 from sft.config.tracker_sections import AlertsConfig, TrackersConfig
-
-# `stop` ends the run, `restore_best` also goes back to the best checkpoint.
-Action = Literal["off", "warn", "stop", "restore_best"]
 
 
 class ModelConfig(Section):
@@ -100,32 +98,6 @@ class EvalConfig(Section):
         if value != "auto" and int(value) < 1:
             raise ValueError("must be at least 1, or `auto`")
         return value
-
-
-class GuardsConfig(Section):
-    """What is watched for, and what is done about it (docs/guards.md)."""
-
-    enabled: bool = Field(True, description="`false`: only validation is measured.")
-    overfitting: Action = Field("restore_best", description="What an alarm does.")
-    format_collapse: Action = Field("warn", description="What an alarm does.")
-    distribution_mismatch: Action = Field("warn", description="What an alarm does.")
-    forgetting: Action = Field("warn", description="What an alarm does.")
-    health: Action = Field("warn", description="What an alarm does.")
-    alpha: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="Chance of a false alarm in a whole run, shared by its evaluations and tests.",
-    )
-    margin: float = Field(
-        0.02, ge=0, description="Smallest rise of held-out loss that matters, in nats per token."
-    )
-    forgetting_budget: float = Field(
-        0.05, ge=0, description="Largest rise of the loss on `retain`, in nats per token."
-    )
-    blend: Literal["off", "auto"] = Field(
-        "off", description="`auto`: blend with the base model when forgetting alarms at the end."
-    )
 
 
 class CheckpointConfig(Section):

@@ -25,6 +25,7 @@ from sft.data.repeats import HeldOut, leaks, prompt_key
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.files import sha256_of
 from sft.data.rows.formats import check_config
+from sft.data.rows.formats.own import code_of
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import Tally, read_conversations, read_source
 from sft.data.rows.sources import local_files
@@ -229,6 +230,7 @@ def _identity(reading: _Reading, rows: Sequence[Conversation], seed: int) -> str
     for source in reading.config.train:
         for path in local_files(source.path, texts=source.format == "text"):
             reading.files.setdefault(str(path), sha256_of(path))
+        reading.files.update(code_of(source.format))
     config = reading.config
     parts = [
         rows_fingerprint(rows),

@@ -48,7 +48,7 @@ def name_of(finding: Finding) -> str:
 def attribute(findings: Sequence[Finding], history: History) -> list[Finding]:
     """The findings, each cause with what it explains, each effect lowered where it is no more."""
     alarms = {name_of(f): f for f in findings if f.primary and f.verdict == "alarm"}
-    links: dict[str, Link] = {}  # by effect: the first cause that accounts for it is told
+    links: dict[str, Link] = {}  # by effect: only the first cause that accounts for it counts
     for link in (link for rule in RULES for link in rule(alarms, history)):
         links.setdefault(link.effect, link)
     return [_attributed(finding, list(links.values())) for finding in findings]
@@ -56,13 +56,13 @@ def attribute(findings: Sequence[Finding], history: History) -> list[Finding]:
 
 def causes(findings: Sequence[Finding]) -> dict[str, set[str]]:
     """For each guard the other guards whose alarms explain a signal of it."""
-    found: dict[str, set[str]] = {}
+    by_guard: dict[str, set[str]] = {}
     for finding in findings:
         for effect in finding.explains:
             guard = effect.partition(".")[0]
             if guard != finding.guard:
-                found.setdefault(guard, set()).add(finding.guard)
-    return found
+                by_guard.setdefault(guard, set()).add(finding.guard)
+    return by_guard
 
 
 def _attributed(finding: Finding, links: Sequence[Link]) -> Finding:
@@ -73,8 +73,8 @@ def _attributed(finding: Finding, links: Sequence[Link]) -> Finding:
     explained = [link for link in links if link.effect == name]
     message = finding.message
     if explains:
-        told = "; ".join(f"{link.effect} ({link.why})" for link in explains)
-        message = f"{message.rstrip('.')}. It also explains {told}."
+        effects = "; ".join(f"{link.effect} ({link.why})" for link in explains)
+        message = f"{message.rstrip('.')}. It also explains {effects}."
     for link in explained:
         message = f"{message.rstrip('.')}. Explained by {link.cause}: {link.why}."
     lowered = any(link.lowers for link in explained) and finding.verdict == "alarm"
@@ -132,8 +132,8 @@ def _as_large(cause: float, effect: float) -> bool:
 def _ratio(history: History) -> float | None:
     """How much further the first answer token moved than the next; None if not recorded."""
     table = history.table(opener_probe(history))
-    found = shallow_ratio(table) if table is not None else None
-    return None if found is None else found[0]
+    ratio = shallow_ratio(table) if table is not None else None
+    return None if ratio is None else ratio[0]
 
 
 # ------------------------------------------------------------------ rules

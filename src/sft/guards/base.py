@@ -20,20 +20,13 @@ SEVERITY: dict[Verdict, int] = {
     "watch": 3,
     "alarm": 4,
 }
-# How a terminal shows them; the glyph is for who does not see the colour.
+# A shape for each, for who does not see colours.
 GLYPHS: Mapping[str, str] = {
     "pass": "✓",
     "watch": "▲",
     "alarm": "■",
     "insufficient": "◐",
     "not_measured": "○",
-}
-STYLES: Mapping[str, str] = {
-    "pass": "green",
-    "watch": "yellow",
-    "alarm": "bold red",
-    "insufficient": "yellow",
-    "not_measured": "dim",
 }
 
 

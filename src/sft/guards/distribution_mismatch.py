@@ -9,7 +9,8 @@ easily), only one that costs something is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,19 @@ from scipy import stats
 
 from sft.guards.base import Finding, Verdict
 from sft.guards.evaluations import (
+    UNIT,
     alarm_level,
     bounded,
-    known,
+    figures,
+    finite,
+    interval_of,
     newest,
     no_change_yet,
+    not_measured,
     rise_from_base,
-    span,
 )
 from sft.guards.history import History, Table
-from sft.guards.statistics import clopper_pearson, paired
+from sft.guards.statistics import Paired, clopper_pearson, holm, paired
 from sft.guards.thresholds import (
     CLASSIFIER_AUC_WATCH,
     CLASSIFIER_P,
@@ -38,7 +42,8 @@ from sft.guards.thresholds import (
     UNCOVERED_WATCH,
     WATCH_LEVEL,
 )
-from sft.guards.transfer import Judged, Transfer, judge_transfer
+from sft.guards.transfer_ratio import Judgement, TransferRatio, judge_transfer
+from sft.texts.numbers import figure, signed
 
 GUARD = "distribution_mismatch"
 HOW = "give prompts as they come in real use, best with reference answers: `--usage FILE`"
@@ -50,16 +55,18 @@ _FEWEST_IN_SLICE = 5  # below, no p of a sign-flip test survives a correction
 _BLIND = 0.5  # coverage that could only see a share above this says nothing
 _POWER = 0.8
 
+_unmeasured = partial(not_measured, GUARD)
+
 
 def distribution_mismatch(history: History) -> list[Finding]:
     """Primary `coverage`, `transfer`, `harm`; evidence `classifier`, `slices`, `facts`."""
     step = newest(history)
     usage = history.preflight.get("usage")
-    judged = judge_transfer(history)
+    judgement = judge_transfer(history)
     harm = _harm(history, step)
     findings = [
-        _coverage(usage, judged, harm.verdict == "alarm", step),
-        _transfer(history, judged, step),
+        _coverage(usage, judgement, harm.verdict == "alarm", step),
+        _transfer(history, judgement, step),
         harm,
     ]
     if usage:
@@ -68,23 +75,21 @@ def distribution_mismatch(history: History) -> list[Finding]:
     return findings
 
 
-def _not_measured(signal: str, step: int, why: str, primary: bool = True) -> Finding:
-    return Finding(GUARD, signal, "not_measured", step, f"Not measured: {why}.", primary=primary)
-
-
 # ------------------------------------------------------------------ coverage
 
 
-def _coverage(usage: Mapping[str, Any] | None, judged: Judged, harmed: bool, step: int) -> Finding:
+def _coverage(
+    usage: Mapping[str, Any] | None, judgement: Judgement, harmed: bool, step: int
+) -> Finding:
     if not usage or not usage.get("p_values"):
-        return _not_measured("coverage", step, HOW)
+        return _unmeasured("coverage", step, HOW, primary=True)
     p_values = usage["p_values"]
     n, k = len(p_values), sum(p <= UNCOVERED_LEVEL for p in p_values.values())
     p = float(stats.binomtest(k, n, UNCOVERED_LEVEL, alternative="greater").pvalue)
     mde = _smallest_share(n)
     verdict, note = _coverage_verdict(k / n, p, n, mde)
     if verdict == "alarm":
-        verdict, note = _confirmed(judged, harmed, step)
+        verdict, note = _confirmed(judgement, harmed, step)
     message = (
         f"{k} of {n} usage prompts ({k / n:.0%}) are unlike anything in the training data; "
         f"{UNCOVERED_LEVEL:.0%} are expected by chance (p = {p:.2g}){_named(usage)}.{note}"
@@ -114,21 +119,21 @@ def _coverage_verdict(share: float, p: float, n: int, mde: float) -> tuple[Verdi
     if share >= UNCOVERED_WATCH and p < WATCH_LEVEL:
         return "watch", ""
     if mde > _BLIND:
-        return "insufficient", f" So few prompts would only show a share above {mde:.0%}."
+        return "insufficient", f" So few prompts can only detect a share above {mde:.0%}."
     return "pass", ""
 
 
-def _confirmed(judged: Judged, harmed: bool, step: int) -> tuple[Verdict, str]:
+def _confirmed(judgement: Judgement, harmed: bool, step: int) -> tuple[Verdict, str]:
     """Whether uncovered prompts cost anything, as far as training has shown."""
     if step == 0:
         return "watch", " Whether that hurts will show in training."
     if harmed:
         return "alarm", " Their loss rises."
-    if judged.outcome == "not judgeable":
+    if judgement.outcome == "not judgeable":
         return "alarm", " Without reference answers it cannot be judged how much that costs."
-    if judged.outcome == "fails":
+    if judgement.outcome == "fails":
         return "alarm", " And usage does not profit from what is learned."
-    if judged.outcome == "profits":
+    if judgement.outcome == "profits":
         return "watch", " Still usage profits from what is learned, so the training data do fit."
     return "watch", " Whether that hurts is not decided yet."
 
@@ -141,8 +146,8 @@ def _smallest_share(n: int) -> float:
     if not len(alarms):
         return 1.0
     shares = np.linspace(0, 1, 201)
-    found = shares[stats.binom.sf(alarms[0] - 1, n, shares) >= _POWER]
-    return float(found[0])
+    detected = shares[stats.binom.sf(alarms[0] - 1, n, shares) >= _POWER]
+    return float(detected[0])
 
 
 def _named(usage: Mapping[str, Any]) -> str:
@@ -164,48 +169,47 @@ def _short(text: str) -> str:
 # ------------------------------------------------------------------ transfer, harm
 
 
-def _transfer(history: History, judged: Judged, step: int) -> Finding:
-    now = judged.now
-    if judged.outcome == "not judgeable":
-        return _not_measured("transfer", step, _no_answers(history))
+def _transfer(history: History, judgement: Judgement, step: int) -> Finding:
+    now = judgement.now
+    if judgement.outcome == "not judgeable":
+        return _unmeasured("transfer", step, _no_answers(history), primary=True)
     if now is None:
-        return _not_measured("transfer", step, judged.why)
-    verdict = _transfer_verdict(judged, now)
+        return _unmeasured("transfer", step, judgement.why, primary=True)
+    verdict = _transfer_verdict(judgement, now)
+    pending = judgement.outcome == "pending"
     message = (
-        f"Since the base model, loss changed by {now.usage.mean:+.3f} nats per token on `usage` "
-        f"and by {now.val.mean:+.3f} on `val`: "
+        f"Since the base model, loss changed by {signed(now.usage.mean)} {UNIT} on `usage` and by "
+        f"{signed(now.val.mean)} on `val`: "
     )
-    if judged.outcome == "pending":
-        message += f"no ratio can be judged, because {judged.why}."
+    if pending:
+        message += f"no ratio can be judged, because {judgement.why}."
     else:
-        message += f"usage gets {now.ratio:.0%} of the improvement"
-        low, high = (f"{end:.0%}" if abs(end) < 100 else "-" for end in now.interval)
-        message += f" (95 % interval {low} to {high})."
+        low, high = (f"{end:.0%}" if abs(end) < 100 else "unbounded" for end in now.interval)
+        message += f"usage gets {now.ratio:.0%} of the improvement (95 % interval {low} to {high})."
     if verdict == "alarm":
         message += " The run gets better at its training data, but not at what it is meant for."
-    shown = judged.outcome != "pending"
     return Finding(
         GUARD,
         "transfer",
         verdict,
         step,
         message,
-        statistic=now.ratio if shown else None,
+        statistic=None if pending else now.ratio,
         threshold=TRANSFER_RATIO,
-        interval=bounded(now.interval) if shown else None,
-        mde=known(now.mde) if shown else None,
+        interval=None if pending else bounded(now.interval),
+        mde=None if pending else finite(now.mde),
         n=min(now.usage.n, now.val.n),
         unit="ratio",
         remedy=REMEDY if verdict in ("watch", "alarm") else "",
     )
 
 
-def _transfer_verdict(judged: Judged, now: Transfer) -> Verdict:
-    if judged.outcome == "pending":
+def _transfer_verdict(judgement: Judgement, now: TransferRatio) -> Verdict:
+    if judgement.outcome == "pending":
         return "insufficient"
-    if judged.alarm:
+    if judgement.alarm:
         return "alarm"
-    if judged.outcome == "profits":
+    if judgement.outcome == "profits":
         return "pass"
     return "watch" if now.lags else "insufficient"
 
@@ -221,28 +225,28 @@ def _no_answers(history: History) -> str:
     )
     if not no_change_yet(drift, ""):
         change = paired(drift.loss[-1] - drift.loss[0])
-        text += f" (loss on the base model's own answers: {change.mean:+.3f} nats per token)"
+        text += f" (loss on the base model's own answers: {signed(change.mean)} {UNIT})"
     return text + "; add answers to `--usage FILE`"
 
 
 def _harm(history: History, step: int) -> Finding:
     table = history.table("usage")
     if table is None:
-        return _not_measured("harm", step, _no_answers(history))
+        return _unmeasured("harm", step, _no_answers(history), primary=True)
     if why := no_change_yet(table, HOW):
-        return _not_measured("harm", step, why)
+        return _unmeasured("harm", step, why, primary=True)
     margin = history.settings.margin
     rise = rise_from_base(table.loss, margin, margin / 2, alarm_level(history))
     now, verdict = rise.now, rise.verdict
-    message = f"Loss on `usage` changed by {now.mean:+.3f} nats per token from the base model"
-    message += f" ({span(now.interval)}; margin {margin:g})." if now.n > 1 else "."
+    message = f"Loss on `usage` changed by {signed(now.mean)} {UNIT} from the base model"
+    message += f" ({interval_of(now)}; margin {margin:g})." if now.n > 1 else "."
     if verdict == "alarm":
         message += " Training makes the model worse where it will be used."
     if verdict in ("insufficient", "pass"):
-        limit = known(now.mde)
+        mde = finite(now.mde)
         message += (
-            f" {now.n} prompts would show a rise of {margin + limit:.3f}."
-            if limit is not None
+            f" {now.n} prompts can detect a rise of {figure(margin + mde)}."
+            if mde is not None
             else f" {now.n} prompts are too few to judge."
         )
     return Finding(
@@ -251,13 +255,10 @@ def _harm(history: History, step: int) -> Finding:
         verdict,
         step,
         message,
-        statistic=now.mean,
         threshold=margin,
-        interval=bounded(now.interval),
-        mde=known(now.mde),
-        n=now.n,
-        unit="nats/token",
+        unit=UNIT,
         remedy=REMEDY if verdict in ("watch", "alarm") else "",
+        **figures(now),
     )
 
 
@@ -265,23 +266,19 @@ def _harm(history: History, step: int) -> Finding:
 
 
 def _classifier(usage: Mapping[str, Any], step: int) -> Finding:
-    found = usage.get("classifier")
-    if not found:
-        return _not_measured("classifier", step, "too few prompts for a classifier", primary=False)
-    area, p = float(found["auc"]), float(found["p"])
+    result = usage.get("classifier")
+    if not result:
+        return _unmeasured("classifier", step, "too few prompts for a classifier")
+    area, p = float(result["auc"]), float(result["p"])
     apart = area >= CLASSIFIER_AUC_WATCH and p < CLASSIFIER_P
-    message = (
-        f"A classifier tells usage prompts from training prompts with AUC {area:.2f} "
-        f"(.5 is guessing; p = {p:.2g})"
-    )
-    words = ", ".join(str(word) for word in (found.get("words") or ())[:8])
-    message += f"; words of usage: {words}." if apart and words else "."
+    words = ", ".join(str(word) for word in (result.get("words") or ())[:8])
     return Finding(
         GUARD,
         "classifier",
         "watch" if apart else "pass",
         step,
-        message,
+        f"A classifier tells usage prompts from training prompts with AUC {area:.2f} (0.5 is "
+        f"guessing; p = {p:.2g})" + (f"; words of usage: {words}." if apart and words else "."),
         statistic=area,
         threshold=CLASSIFIER_AUC_WATCH,
         n=int(usage.get("n", 0)),
@@ -293,16 +290,16 @@ def _classifier(usage: Mapping[str, Any], step: int) -> Finding:
 def _facts(usage: Mapping[str, Any], step: int) -> Finding:
     facts = usage.get("facts") or ()
     if not facts:
-        return _not_measured("facts", step, "no facts about the prompts", primary=False)
+        return _unmeasured("facts", step, "no facts about the prompts")
     differing = [fact for fact in facts if fact["differs"]]
-    told = " ".join(str(fact["message"]) for fact in differing)
+    differences = " ".join(str(fact["message"]) for fact in differing)
     names = ", ".join(str(fact["name"]) for fact in facts)
     return Finding(
         GUARD,
         "facts",
         "watch" if differing else "pass",
         step,
-        told or f"Usage and training prompts agree in {names}.",
+        differences or f"Usage and training prompts agree in {names}.",
         statistic=float(len(differing)),
         threshold=1.0,
         n=len(facts),
@@ -316,17 +313,19 @@ def _slices(history: History, usage: Mapping[str, Any], step: int) -> list[Findi
     table, labels = history.table("usage"), usage.get("slices") or {}
     if table is None or not labels or no_change_yet(table, ""):
         return []
-    tested = _by_slice(table, labels)
-    if not tested:
+    tests = _by_slice(table, labels)
+    if not tests:
         why = f"no slice of usage has {_FEWEST_IN_SLICE} prompts"
-        return [_not_measured("slices", step, why, primary=False)]
-    adjusted = holm([found.p for _, found in tested])
-    worst = min(range(len(tested)), key=lambda i: (adjusted[i], -tested[i][1].mean))
-    name, found = tested[worst]
+        return [_unmeasured("slices", step, why)]
+    adjusted = holm([test.p for _, test in tests])
+    worst = min(range(len(tests)), key=lambda i: (adjusted[i], -tests[i][1].mean))
+    name, test = tests[worst]
     lost = adjusted[worst] < WATCH_LEVEL
     message = (
-        f'Usage slice "{name}" got worse: {found.mean:+.3f} nats per token ({found.n} prompts, '
-        f"p = {adjusted[worst]:.2g} corrected for {len(tested)} slices)."
+        f'Usage slice "{name}" got worse: {signed(test.mean)} {UNIT} ({test.n} prompts, '
+        f"p = {adjusted[worst]:.2g} corrected for {len(tests)} slices)."
+        if lost
+        else f"None of {len(tests)} usage slices surely got worse."
     )
     return [
         Finding(
@@ -334,19 +333,16 @@ def _slices(history: History, usage: Mapping[str, Any], step: int) -> list[Findi
             "slices",
             "watch" if lost else "pass",
             step,
-            message if lost else f"None of {len(tested)} usage slices surely got worse.",
-            statistic=found.mean,
+            message,
             threshold=0.0,
-            interval=bounded(found.interval),
-            mde=known(found.mde),
-            n=found.n,
-            unit="nats/token",
+            unit=UNIT,
             primary=False,
+            **figures(test),
         )
     ]
 
 
-def _by_slice(table: Table, labels: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _by_slice(table: Table, labels: Mapping[str, Any]) -> list[tuple[str, Paired]]:
     change = table.loss[-1] - table.loss[0]
     members: dict[str, list[int]] = {}
     for i, name in enumerate(table.ids):
@@ -357,13 +353,3 @@ def _by_slice(table: Table, labels: Mapping[str, Any]) -> list[tuple[str, Any]]:
         for name, rows in sorted(members.items())
         if len(rows) >= _FEWEST_IN_SLICE
     ]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Step-down adjusted p values, in the order given (Holm 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted

@@ -1,15 +1,17 @@
-"""What guards ask of the evaluations of a probe: is there a base, did something rise, does it
-last?
+"""What guards ask of the evaluations of a probe, and how they say it.
+
+Is there a base, did something rise, does it last?
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from sft.guards.base import Verdict
+from sft.guards.base import Finding, Verdict
 from sft.guards.history import Array, History, Table
 from sft.guards.statistics import Paired, corrected_level, paired
 from sft.guards.thresholds import (
@@ -19,6 +21,9 @@ from sft.guards.thresholds import (
     OVERWHELMING_T,
     WATCH_LEVEL,
 )
+from sft.texts.numbers import interval_text
+
+UNIT = "nats per token"
 
 
 def alarm_level(history: History) -> float:
@@ -47,7 +52,7 @@ def no_change_yet(table: Table | None, never: str) -> str | None:
     return None
 
 
-def holds(now: bool, before: bool, t: float) -> bool:
+def lasts(now: bool, before: bool, t: float) -> bool:
     """Two evaluations in a row must fail, unless the evidence of the newest one is overwhelming."""
     return now and (before or t > OVERWHELMING_T)
 
@@ -72,7 +77,7 @@ class Rise:
             evaluation is not None and evaluation.p < self.level
             for evaluation in (self.now, self.before)
         ]
-        return holds(fails[0], fails[1], self.now.t)
+        return lasts(fails[0], fails[1], self.now.t)
 
     @property
     def verdict(self) -> Verdict:
@@ -95,22 +100,38 @@ def rise_from_base(values: Array, margin: float, early: float, level: float) -> 
     return Rise(paired(change[-1], margin, level), before, paired(change[-1], early, level), level)
 
 
+def figures(test: Paired) -> dict[str, Any]:
+    """The fields of a `Finding` that a paired test fills."""
+    return {
+        "statistic": finite(test.mean),
+        "interval": bounded(test.interval),
+        "mde": finite(test.mde),
+        "n": test.n,
+    }
+
+
+def not_measured(guard: str, signal: str, step: int, why: str, *, primary: bool = False) -> Finding:
+    """The finding of a signal that nothing was recorded for; `why` says how to get it measured."""
+    message = f"Not measured: {why}."
+    return Finding(guard, signal, "not_measured", step, message, primary=primary)
+
+
 def bounded(interval: tuple[float, float]) -> tuple[float, float] | None:
     """`interval`, or None where an end is infinite, which records cannot hold."""
     return interval if all(math.isfinite(end) for end in interval) else None
 
 
-def known(value: float) -> float | None:
+def finite(value: float) -> float | None:
     """`value`, or None where it is not finite, which records cannot hold."""
     return float(value) if math.isfinite(value) else None
 
 
 def mean(values: Array) -> float:
     """Mean of the finite values; NaN when there is none."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else math.nan
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
 
 
-def span(interval: tuple[float, float]) -> str:
-    """An interval in words."""
-    return f"95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
+def interval_of(test: Paired) -> str:
+    """`95 % interval +0.012 to +0.034`."""
+    return f"95 % interval {interval_text(bounded(test.interval))}"

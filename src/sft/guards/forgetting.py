@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from sft.guards.base import Finding
 from sft.guards.evaluations import (
+    UNIT,
     Rise,
     alarm_level,
-    bounded,
-    known,
+    figures,
+    finite,
+    interval_of,
     newest,
     no_change_yet,
+    not_measured,
     rise_from_base,
-    span,
 )
 from sft.guards.history import History, Table
 from sft.guards.statistics import examples_needed, paired
 from sft.guards.thresholds import FORGETTING_WATCH_SHARE, LARGEST_USEFUL_MDE, MIN_EXAMPLES
+from sft.texts.numbers import figure, signed
 
 GUARD = "forgetting"
 NEVER = "no `retain` probe was scored; a run with `guards.enabled: true` has one"
@@ -36,9 +39,9 @@ REMEDY = (
 def forgetting(history: History) -> list[Finding]:
     """Signals `retention` (primary; loss on `retain` against the budget) and `drift` (KL)."""
     table, step = history.table("retain"), newest(history)
-    if table is None or (why := no_change_yet(table, NEVER)):
-        why = NEVER if table is None else why
-        return [Finding(GUARD, "retention", "not_measured", step, f"Not measured: {why}.")]
+    why = NEVER if table is None else no_change_yet(table, NEVER)
+    if table is None or why:
+        return [not_measured(GUARD, "retention", step, why or NEVER, primary=True)]
     return [_retention(history, table, step), _drift(history, table, step)]
 
 
@@ -46,50 +49,46 @@ def _retention(history: History, table: Table, step: int) -> Finding:
     budget = history.settings.forgetting_budget
     level = alarm_level(history)
     rise = rise_from_base(table.loss, budget, FORGETTING_WATCH_SHARE * budget, level)
-    now, verdict = rise.now, rise.verdict
     return Finding(
         GUARD,
         "retention",
-        verdict,
+        rise.verdict,
         step,
         _retention_message(history, rise),
-        statistic=now.mean,
         threshold=budget,
-        interval=bounded(now.interval),
-        mde=known(now.mde),
-        n=now.n,
-        unit="nats/token",
-        remedy=REMEDY if verdict in ("watch", "alarm") else "",
+        unit=UNIT,
+        remedy=REMEDY if rise.verdict in ("watch", "alarm") else "",
+        **figures(rise.now),
     )
 
 
 def _retention_message(history: History, rise: Rise) -> str:
     now, budget = rise.now, history.settings.forgetting_budget
-    measured = f"{now.mean:+.3f} nats per token from the base model"
+    change = f"by {signed(now.mean)} {UNIT} from the base model"
     if rise.verdict == "insufficient":
-        return f"Loss on `retain` moved by {measured}: {_why_insufficient(rise, budget)}."
-    measured += f" ({span(now.interval)}; budget {budget:g})"
+        return f"Loss on `retain` changed {change}: {_why_insufficient(rise, budget)}."
+    change += f" ({interval_of(now)}; budget {budget:g})"
     if rise.verdict == "pass":
         return (
-            f"Loss on `retain` moved by {measured}; a rise of {budget + now.mde:.3f} would have "
-            "been found four times in five."
+            f"Loss on `retain` changed {change}; a rise of {figure(budget + now.mde)} would be "
+            "detected four times in five."
         )
     if rise.verdict == "watch":
-        state = "above" if now.mean > budget else "near"
-        return f"Loss on `retain` rises: {measured}; {state} the budget, not yet for sure."
-    return f"The model forgets: loss on `retain` rose by {measured}{_task(history)}."
+        where = "above" if now.mean > budget else "close to"
+        return f"Loss on `retain` rose {change}; {where} the budget, but not yet for certain."
+    return f"The model forgets: loss on `retain` rose {change}{_task(history)}."
 
 
 def _why_insufficient(rise: Rise, budget: float) -> str:
     now = rise.now
     if now.n < MIN_EXAMPLES:
-        return f"{now.n} examples are too few to judge, {MIN_EXAMPLES} are the least"
+        return f"{now.n} examples are too few to judge; at least {MIN_EXAMPLES} are needed"
     needed = examples_needed(now.sd, LARGEST_USEFUL_MDE, rise.level)
+    if finite(now.mde) is None:
+        return f"{now.n} examples can never reach the required level; use about {needed}"
     return (
-        f"with {now.n} examples only a rise of {budget + now.mde:.2f} or more would be found; "
+        f"with {now.n} examples only a rise of {budget + now.mde:.2f} or more would be detected; "
         f"use about {needed}"
-        if known(now.mde) is not None
-        else f"{now.n} examples can never reach the level asked for; use about {needed}"
     )
 
 
@@ -100,9 +99,9 @@ def _task(history: History) -> str:
         return ""
     change = paired(val.loss[-1] - val.loss[0])
     if change.interval[1] < 0:
-        return f", while loss on `val` improved by {-change.mean:.3f} and shows nothing of it"
+        return f", while val_loss improved by {figure(-change.mean)} and shows nothing of it"
     if change.interval[0] > 0:
-        return f"; loss on `val` rose by {change.mean:.3f} as well"
+        return f"; val_loss rose by {figure(change.mean)} as well"
     return ""
 
 
@@ -110,25 +109,22 @@ def _drift(history: History, table: Table, step: int) -> Finding:
     """Mean KL(base || now) per token on `retain`: less noise than the loss of the same texts."""
     budget = history.settings.forgetting_budget
     divergence = table.column("kl")[-1] / table.column("tokens")[-1]
-    found = paired(divergence, budget, alarm_level(history))
-    if found.n == 0:
-        message = "Not measured: no divergence from the base model was recorded."
-        return Finding(GUARD, "drift", "not_measured", step, message, primary=False)
-    few = found.n < MIN_EXAMPLES
-    drifted = found.interval[0] > budget
-    message = f"KL(base || now) on `retain` is {found.mean:.3f} nats per token"
-    message += f" ({span(found.interval)}; budget {budget:g})." if not few else "; too few texts."
+    test = paired(divergence, budget, alarm_level(history))
+    if test.n == 0:
+        why = "no divergence from the base model was recorded"
+        return not_measured(GUARD, "drift", step, why)
+    few = test.n < MIN_EXAMPLES
+    drifted = test.interval[0] > budget
+    message = f"KL(base || now) on `retain` is {figure(test.mean)} {UNIT}"
+    message += "; too few texts." if few else f" ({interval_of(test)}; budget {budget:g})."
     return Finding(
         GUARD,
         "drift",
         "insufficient" if few else "watch" if drifted else "pass",
         step,
         message,
-        statistic=found.mean,
         threshold=budget,
-        interval=bounded(found.interval),
-        mde=known(found.mde),
-        n=found.n,
-        unit="nats/token",
+        unit=UNIT,
         primary=False,
+        **figures(test),
     )

@@ -1,8 +1,8 @@
-"""Has the model learned how answers evaluation, and lost what they depend on?
+"""Has the model learned how answers look, and lost what they depend on?
 
 Improvement that concentrates on surface tokens which do not depend on the prompt shows first where
 an answer begins: one opener takes nearly all the probability, and the prompt no longer tells which
-opener comes. A task whose every answer is meant to open with `{` evaluations the same, so the
+opener comes. A task whose every answer is meant to open with `{` looks the same, so the
 opener is held against the reference answers. Decoding shifts mostly in such tokens (arXiv
 2312.01552), and format specialisation comes early in fine-tuning (arXiv 2211.00635).
 """
@@ -15,9 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sft.guards.answers import most_open_with, preflight_openers, written_answers
 from sft.guards.base import Finding, Verdict
-from sft.guards.evaluations import bounded, holds, known, mean, newest, no_change_yet, span
+from sft.guards.completions import most_open_with, preflight_openers, sampled_openers
+from sft.guards.evaluations import (
+    bounded,
+    figures,
+    finite,
+    interval_of,
+    lasts,
+    mean,
+    newest,
+    no_change_yet,
+    not_measured,
+)
 from sft.guards.history import History, Table
 from sft.guards.statistics import Paired, clopper_pearson, paired, ratio_interval
 from sft.guards.thresholds import (
@@ -29,6 +39,7 @@ from sft.guards.thresholds import (
     SHALLOW_KL_WATCH,
     SURFACE_SHARE,
 )
+from sft.texts.numbers import figure, signed
 
 GUARD = "format_collapse"
 NEVER = "no probe recorded what answers begin with; a run with `guards.enabled: true` does"
@@ -43,9 +54,9 @@ def format_collapse(history: History) -> list[Finding]:
     step = newest(history)
     probe = opener_probe(history)
     table = history.table(probe) if probe else None
-    if table is None or (why := no_change_yet(table, NEVER)):
-        why = NEVER if table is None else why
-        opener = Finding(GUARD, "opener", "not_measured", step, f"Not measured: {why}.")
+    why = NEVER if table is None else no_change_yet(table, NEVER)
+    if table is None or why:
+        opener = not_measured(GUARD, "opener", step, why or NEVER, primary=True)
         return [opener, *_evidence(history, None, step)]
     return [_opener(history, probe, table, step), *_evidence(history, table, step)]
 
@@ -54,20 +65,20 @@ def _evidence(history: History, table: Table | None, step: int) -> list[Finding]
     return [
         _shallow_kl(table, step),
         _surface_share(history.table("val"), step),
-        written_answers(history, step),
+        sampled_openers(history, step),
         preflight_openers(history, step),
     ]
 
 
 def opener_probe(history: History) -> str:
     """The probe that openers are judged on: `usage` if it has references, else `val`; or ''."""
-    seen = {
+    num_scored = {
         probe: int(np.isfinite(table.column("first_mass")[-1]).sum())
         for probe in ("usage", "val")
         if (table := history.table(probe)) is not None and table.steps
     }
-    enough = [probe for probe, n in seen.items() if n >= MIN_EXAMPLES]
-    return next(iter(enough), max(seen, key=lambda probe: seen[probe], default=""))
+    enough = [probe for probe, n in num_scored.items() if n >= MIN_EXAMPLES]
+    return next(iter(enough), max(num_scored, key=num_scored.__getitem__, default=""))
 
 
 # ------------------------------------------------------------------ opener
@@ -128,37 +139,33 @@ def _opener(history: History, probe: str, table: Table, step: int) -> Finding:
     last = len(table.steps) - 1
     now = opening(table, last)
     if not now.mass.n:
-        return Finding(GUARD, "opener", "not_measured", step, f"Not measured: {NEVER}.")
+        return not_measured(GUARD, "opener", step, NEVER, primary=True)
     before = last > 1 and opening(table, last - 1).collapsed
-    verdict, said = _opener_verdict(now, before, probe)
-    measured = (
-        f"The likeliest first token of answers to `{probe}` prompts has probability "
-        f"{now.mass.mean:.2f}; {now.share:.0%} of the references share a first token. Prompt and "
-        f"first token share {now.info:.2f} nats of information ({now.base_info:.2f} in the base "
-        "model)."
-    )
-    quote = most_open_with(history) if verdict in ("watch", "alarm") else ""
+    verdict, judgement = _opener_verdict(now, before, probe)
+    found = verdict in ("watch", "alarm")
     low, high = now.mass.interval
+    values = figures(now.mass)
+    values["interval"] = values["interval"] and (max(low, 0.0), min(high, 1.0))
     return Finding(
         GUARD,
         "opener",
         verdict,
         step,
-        f"{said} {measured}{quote}",
-        statistic=known(now.mass.mean),
+        f"{judgement} The likeliest first token of answers to `{probe}` prompts has probability "
+        f"{now.mass.mean:.2f}; {now.share:.0%} of the references share a first token. Prompt and "
+        f"first token share {now.info:.2f} nats of information ({now.base_info:.2f} in the base "
+        f"model).{most_open_with(history) if found else ''}",
         threshold=min(now.required, 1.0),
-        interval=bounded((low, high)) and (max(low, 0.0), min(high, 1.0)),
-        mde=known(now.mass.mde),
-        n=now.mass.n,
         unit="probability",
-        remedy=REMEDY if verdict in ("watch", "alarm") else "",
+        remedy=REMEDY if found else "",
+        **values,
     )
 
 
 def _opener_verdict(now: Opening, before: bool, probe: str) -> tuple[Verdict, str]:
     if now.mass.n < MIN_EXAMPLES or math.isnan(now.info) or math.isnan(now.base_info):
         return "insufficient", f"{now.mass.n} prompts are too few to judge."
-    if holds(now.collapsed, before, now.mass.t):
+    if lasts(now.collapsed, before, now.mass.t):
         return "alarm", "Answers open alike whatever is asked."
     if now.collapsed:
         return "watch", "Answers open alike whatever is asked, for the first time."
@@ -189,10 +196,6 @@ def _alike_verdict(now: Opening, probe: str) -> tuple[Verdict, str]:
 # ------------------------------------------------------------------ evidence
 
 
-def _not_measured(signal: str, step: int, why: str) -> Finding:
-    return Finding(GUARD, signal, "not_measured", step, f"Not measured: {why}.", primary=False)
-
-
 def shallow_ratio(table: Table) -> tuple[float, float, float] | None:
     """Mean KL(base || now) at answer position 1 over that at positions 2 to 5, and its interval.
 
@@ -205,10 +208,12 @@ def shallow_ratio(table: Table) -> tuple[float, float, float] | None:
 
 
 def _shallow_kl(table: Table | None, step: int) -> Finding:
-    found = shallow_ratio(table) if table is not None else None
-    if table is None or found is None:
-        return _not_measured("shallow_kl", step, "no divergence from the base model was recorded")
-    ratio, low, high = found
+    result = shallow_ratio(table) if table is not None else None
+    if table is None or result is None:
+        return not_measured(
+            GUARD, "shallow_kl", step, "no divergence from the base model was recorded"
+        )
+    ratio, low, high = result
     n = int(np.isfinite(table.column("kl_next")[-1]).sum())
     first = mean(table.column("kl_first")[-1])
     verdict: Verdict = "watch" if ratio > SHALLOW_KL_WATCH else "pass"
@@ -222,7 +227,7 @@ def _shallow_kl(table: Table | None, step: int) -> Finding:
         verdict,
         step,
         f"The first answer token moved {ratio:.1f} times as far from the base model as the next "
-        f"four (KL {first:.3f} nats).",
+        f"four (KL {figure(first)} nats).",
         statistic=ratio,
         threshold=SHALLOW_KL_WATCH,
         interval=bounded((low, high)),
@@ -235,7 +240,7 @@ def _shallow_kl(table: Table | None, step: int) -> Finding:
 def _surface_share(val: Table | None, step: int) -> Finding:
     if val is None or no_change_yet(val, "") or not np.isfinite(val.column("surface_nll")).any():
         why = "it takes `val` scored with its boilerplate tokens, before and after training"
-        return _not_measured("surface_share", step, why)
+        return not_measured(GUARD, "surface_share", step, why)
     last = len(val.steps) - 1
     share, content = _surface_at(val, last)
     learned = paired(val.loss[last] - val.loss[0]).interval[1] < 0 and math.isfinite(share)
@@ -246,19 +251,16 @@ def _surface_share(val: Table | None, step: int) -> Finding:
         verdict = "insufficient"
     elif fails:
         verdict = "alarm" if before else "watch"
-    said = (
-        f"{share:.0%} of what was learned on `val` lies in boilerplate tokens; the content tokens "
-        f"changed by {content.mean:+.3f} nats ({span(content.interval)})."
-        if verdict != "insufficient"
-        else "Loss on `val` has not improved enough to say where."
-    )
     return Finding(
         GUARD,
         "surface_share",
         verdict,
         step,
-        said,
-        statistic=known(share) if learned else None,
+        "val_loss has not improved enough to say where."
+        if verdict == "insufficient"
+        else f"{share:.0%} of what was learned on `val` lies in boilerplate tokens; the loss of "
+        f"the content tokens changed by {signed(content.mean)} nats ({interval_of(content)}).",
+        statistic=finite(share) if learned else None,
         threshold=SURFACE_SHARE,
         n=content.n,
         unit="share",

@@ -167,7 +167,7 @@ def _table(scores: Sequence[Mapping[str, Any]]) -> Table:
         i, j = row[int(score["step"])], place[str(score["id"])]
         usable = row_loss(score) is not None
         for name, value in score.items():
-            if not usable and name in ("nll", "tokens"):
+            if name == "nll" and not usable:
                 continue
             if name in columns and isinstance(value, int | float):
                 columns[name][i, j] = value

@@ -8,28 +8,22 @@ decides too, because it blinds the curve. Methods and thresholds: docs/guards.md
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from sft.guards import thresholds
-from sft.guards.base import Finding, GuardSettings, Verdict
+from sft.guards.base import Finding, Verdict
 from sft.guards.data_size import TYPICAL_SD, data_size, leaked_rows, leaks
+from sft.guards.evaluations import UNIT, alarm_level, figures, interval_of, newest, not_measured
 from sft.guards.history import Array, History, Table
-from sft.guards.statistics import (
-    Paired,
-    auc,
-    corrected_level,
-    examples_needed,
-    paired,
-    theil_sen,
-    welch,
-)
+from sft.guards.statistics import Paired, auc, examples_needed, paired, theil_sen, welch
+from sft.guards.thresholds import LARGEST_USEFUL_MDE, MIN_EXAMPLES, WATCH_LEVEL
+from sft.texts.numbers import figure, interval_text, signed
 
-_GUARD = "overfitting"
-_UNIT = "nats per token"
-_MIN_ROWS = 8
+GUARD = "overfitting"
+PLATEAU_EVALS = 3
 _MIN_LOSSES = 6  # training steps that a trend is read from
-_PLATEAU_EVALS = 3
 
 _RESTORE = "Hand back the weights of the best evaluation, as `checkpoint.choose: best` does"
 _EPOCHS = "; next time train less (fewer `optim.epochs`), or on more rows"
@@ -37,6 +31,10 @@ _CONFIDENCE = (
     "; if only ranking matters, later weights are as good: lower the confidence with "
     "--set optim.epochs=1 or --set optim.dropout=0.1, more data will not"
 )
+_NO_ROWS = (
+    f"it takes two evaluations of at least {MIN_EXAMPLES} rows of train_probe and of val each"
+)
+_evidence = partial(Finding, GUARD, primary=False)
 
 
 def overfitting(history: History) -> list[Finding]:
@@ -44,17 +42,21 @@ def overfitting(history: History) -> list[Finding]:
 
     Needs `val`, better with `train_probe`; `preflight["rows"]` adds what the data look like.
     """
-    rise = _Rise.of(history)
+    rise = ValRise.of(history)
     if rise is None:
-        return [_no_val(history), *data_size(history)]
+        why = "no validation row was scored, or all of them are in training too"
+        finding = not_measured(GUARD, "paired_rise", newest(history), why, primary=True)
+        remedy = "Hold rows back: --set data.val_fraction=0.1, or give data.val."
+        return [replace(finding, remedy=remedy), *data_size(history)]
     live = [_paired_rise(rise), _over_confidence(rise), _gap(rise), _memorisation(rise)]
     return [*live, _plateau(rise), *data_size(history)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rise:
-    """The newest evaluation at val against the best earlier one: `now` and `best` are rows of
-    `val`.
+class ValRise:
+    """The newest evaluation of val against the best earlier one.
+
+    `now` and `best` are rows of `val`, from which leaked rows are left out.
     """
 
     history: History
@@ -64,8 +66,8 @@ class _Rise:
     level: float
 
     @classmethod
-    def of(cls, history: History) -> _Rise | None:
-        """None when val was never scored, or all of it leaked; leaked rows are left out."""
+    def of(cls, history: History) -> ValRise | None:
+        """None when val was never scored, or all of it leaked."""
         val = history.table("val")
         if val is None or not np.isfinite(val.loss).any():
             return None
@@ -75,45 +77,49 @@ class _Rise:
             return None
         now = len(val.steps) - 1
         best = int(np.argmin(_means(val.loss)[:now])) if now else 0
-        settings = history.settings
-        evals = max(settings.num_evals, now)
-        level = corrected_level(settings.alpha, evals, thresholds.NUM_ALARMS)
-        return cls(history, val, now, best, level)
+        return cls(history, val, now, best, alarm_level(history))
 
     @property
-    def settings(self) -> GuardSettings:
-        return self.history.settings
+    def step(self) -> int:
+        """The step of the newest evaluation of any probe."""
+        return newest(self.history)
+
+    @property
+    def margin(self) -> float:
+        """The smallest rise that matters, in nats per token."""
+        return self.history.settings.margin
 
     @property
     def best_step(self) -> int:
+        """The step of the best earlier evaluation."""
         return self.val.steps[self.best]
 
     @property
     def judged(self) -> bool:
         """Whether there is an earlier evaluation, and the newest lies after warm-up."""
-        return self.now > 0 and self.val.steps[self.now] > self.settings.warmup_steps
+        return self.now > 0 and self.val.steps[self.now] > self.history.settings.warmup_steps
 
     def test(self, evaluation: int | None = None) -> Paired:
         """The rise at `evaluation` (the newest) above the best evaluation, against the margin."""
         loss = self.val.loss
         evaluation = self.now if evaluation is None else evaluation
-        return paired(loss[evaluation] - loss[self.best], self.settings.margin, self.level)
+        return paired(loss[evaluation] - loss[self.best], self.margin, self.level)
 
     def surely_rose(self) -> bool:
         """Sure and large enough, in two evaluations in a row or beyond doubt."""
         test = self.test()
-        if test.p >= self.level or test.mean <= self.settings.margin:
+        if test.p >= self.level or test.mean <= self.margin:
             return False
         if test.t > thresholds.OVERWHELMING_T:
             return True
         before = self.now - 1
-        if self.val.steps[before] <= self.settings.warmup_steps:
+        if self.val.steps[before] <= self.history.settings.warmup_steps:
             return False
         return self.test(before).p < self.level
 
     def maybe_rose(self) -> bool:
         """Above the margin at the uncorrected level."""
-        return self.test().p < thresholds.WATCH_LEVEL
+        return self.test().p < WATCH_LEVEL
 
 
 def _means(loss: Array) -> Array:
@@ -123,87 +129,67 @@ def _means(loss: Array) -> Array:
     return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)
 
 
-def _finding(
-    history: History, signal: str, verdict: Verdict, message: str, test: Paired | None = None
-) -> Finding:
-    """Not primary; figures of `test` where they are finite."""
-    step = history.eval_steps[-1] if history.eval_steps else history.step
-    finding = Finding(_GUARD, signal, verdict, step, message, unit=_UNIT, primary=False)
-    if test is None or test.n < 2:
-        return finding if test is None else replace(finding, n=test.n)
-    mde = test.mde if np.isfinite(test.mde) else None
-    return replace(finding, statistic=test.mean, interval=test.interval, mde=mde, n=test.n)
+# ------------------------------------------------------------------ the rise
 
 
-def _no_val(history: History) -> Finding:
-    finding = _finding(
-        history,
-        "paired_rise",
-        "not_measured",
-        "No validation row was scored that is not in training too: not measured.",
+def _paired_rise(rise: ValRise) -> Finding:
+    test = rise.test()
+    finding = Finding(
+        GUARD, "paired_rise", "insufficient", rise.step, "", threshold=rise.margin, unit=UNIT
     )
-    remedy = "Hold rows back: --set data.val_fraction=0.1, or give data.val."
-    return replace(finding, primary=True, remedy=remedy)
-
-
-def _paired_rise(rise: _Rise) -> Finding:
-    history, settings, test = rise.history, rise.settings, rise.test()
     if not rise.judged:
-        late = (
-            f"steps up to {settings.warmup_steps} are warm-up"
-            if rise.now
-            else "no earlier evaluation"
-        )
-        message = f"Nothing to compare yet: {late}."
-        finding = _finding(history, "paired_rise", "insufficient", message)
-        return replace(finding, primary=True, threshold=settings.margin)
+        warmup = rise.history.settings.warmup_steps
+        why = f"steps up to {warmup} are warm-up" if rise.now else "there is no earlier evaluation"
+        return replace(finding, message=f"Nothing to compare with yet: {why}.")
     verdict, message, remedy = _verdict(rise, test)
-    num_leaks = leaks(history)
-    if num_leaks:
+    if num_leaks := leaks(rise.history):
         message = f"UNRELIABLE, {num_leaks} validation rows are in training too: {message}"
         verdict = "insufficient" if verdict == "pass" else verdict
-    finding = _finding(history, "paired_rise", verdict, message, test)
-    return replace(finding, primary=True, threshold=settings.margin, remedy=remedy)
+    finding = replace(finding, verdict=verdict, message=message, remedy=remedy, n=test.n)
+    return finding if test.n < 2 else replace(finding, **figures(test))
 
 
-def _verdict(rise: _Rise, test: Paired) -> tuple[Verdict, str, str]:
+def _verdict(rise: ValRise, test: Paired) -> tuple[Verdict, str, str]:
     """Verdict, message and remedy of `paired_rise`."""
     rose = (
-        f"val loss is {test.mean:+.3f} {_UNIT} above its best evaluation (step {rise.best_step}; "
-        f"95 % interval {test.interval[0]:+.3f} to {test.interval[1]:+.3f})"
+        f"val_loss is {figure(test.mean)} {UNIT} above its best evaluation (step "
+        f"{rise.best_step}; {interval_of(test)})"
     )
-    if test.n >= _MIN_ROWS and rise.maybe_rose():
-        cause = _other_cause(rise)
-        if cause:
-            return "watch", f"{rose}, but this is not overfitting: {cause}", ""
-        if not rise.surely_rose():
-            return "watch", f"{rose}; not yet sure or not yet twice in a row", _RESTORE
-        if _accuracy(rise).mean >= 0:
-            return (
-                "alarm",
-                f"Over-confidence: {rose} while training loss fell, yet the share of right tokens "
-                "did not fall: the ranking is as good, the probabilities are too extreme",
-                _RESTORE + _CONFIDENCE,
-            )
-        return "alarm", f"{rose} while training loss fell", _RESTORE + _EPOCHS
-    return _no_rise(rise, test, rose)
+    if test.n < MIN_EXAMPLES or not rise.maybe_rose():
+        return _no_rise(rise, test)
+    if cause := _other_cause(rise):
+        return "watch", f"{rose}, but this is not overfitting: {cause}", ""
+    if not rise.surely_rose():
+        return "watch", f"{rose}; not yet certain, or not yet twice in a row", _RESTORE
+    if _accuracy(rise).mean >= 0:
+        return (
+            "alarm",
+            f"Over-confidence: {rose} while training loss fell, yet the share of right tokens "
+            "did not fall: the ranking is as good, the probabilities are too extreme",
+            _RESTORE + _CONFIDENCE,
+        )
+    return "alarm", f"{rose} while training loss fell", _RESTORE + _EPOCHS
 
 
-def _no_rise(rise: _Rise, test: Paired, rose: str) -> tuple[Verdict, str, str]:
-    blind = test.mde > thresholds.LARGEST_USEFUL_MDE and test.interval[1] > rise.settings.margin
-    if test.n >= _MIN_ROWS and np.isfinite(test.mde) and not blind:
-        seen = f"a rise of {test.mde:.3f} above the margin would be found 4 times in 5"
-        return "pass", f"{rose.replace(' above', ' against')}; {seen}", ""
-    sd = test.sd if test.n >= _MIN_ROWS else max(test.sd, TYPICAL_SD)
-    n = max(_MIN_ROWS, examples_needed(sd, thresholds.LARGEST_USEFUL_MDE, rise.level))
+def _no_rise(rise: ValRise, test: Paired) -> tuple[Verdict, str, str]:
+    blind = test.mde > LARGEST_USEFUL_MDE and test.interval[1] > rise.margin
+    if test.n >= MIN_EXAMPLES and np.isfinite(test.mde) and not blind:
+        message = (
+            f"val_loss changed by {signed(test.mean)} {UNIT} since its best evaluation (step "
+            f"{rise.best_step}; {interval_of(test)}); a rise of {figure(test.mde)} above the "
+            "margin would be detected 4 times in 5"
+        )
+        return "pass", message, ""
+    sd = test.sd if test.n >= MIN_EXAMPLES else max(test.sd, TYPICAL_SD)
+    n = max(MIN_EXAMPLES, examples_needed(sd, LARGEST_USEFUL_MDE, rise.level))
     message = (
-        f"{test.n} validation rows are too few to tell: about {n} would show a rise of "
-        f"{thresholds.LARGEST_USEFUL_MDE:g} {_UNIT}"
+        f"{test.n} validation rows are too few to tell: about {n} are needed to detect a rise of "
+        f"{LARGEST_USEFUL_MDE:g} {UNIT}"
     )
     return "insufficient", message, f"Hold {n} rows back (data.val_fraction or data.val)"
 
 
-def _other_cause(rise: _Rise) -> str:
+def _other_cause(rise: ValRise) -> str:
     """Why a rise of val is not overfitting; empty when it looks like overfitting."""
     fell = _train_fell(rise)
     if fell is None:
@@ -223,7 +209,7 @@ def _other_cause(rise: _Rise) -> str:
     return ""
 
 
-def _train_fell(rise: _Rise) -> bool | None:
+def _train_fell(rise: ValRise) -> bool | None:
     """Whether training loss is lower now than at val's best evaluation; None when nothing tells.
 
     A loss already below half the base model's that stays within half the margin counts too:
@@ -235,17 +221,14 @@ def _train_fell(rise: _Rise) -> bool | None:
         return _new_loss_fell(rise)
     loss = table.loss
     test = paired(loss[table.steps.index(step)] - loss[-1])
-    margin = rise.settings.margin
-    if test.mean > 0 and (test.mean >= margin or test.p < thresholds.WATCH_LEVEL):
+    if test.mean > 0 and (test.mean >= rise.margin or test.p < WATCH_LEVEL):
         return True
     means = _means(loss)
-    return bool(test.mean > -margin / 2 and means[-1] < means[0] / 2)
+    return bool(test.mean > -rise.margin / 2 and means[-1] < means[0] / 2)
 
 
-def _new_loss_fell(rise: _Rise) -> bool | None:
-    """Whether the steps' own loss falls since val's best evaluation: its slope's interval is below
-    0.
-    """
+def _new_loss_fell(rise: ValRise) -> bool | None:
+    """Whether the loss of the steps since val's best evaluation falls (slope surely below 0)."""
     steps, losses = rise.history.losses()
     after = (steps > rise.best_step) & np.isfinite(losses)
     if after.sum() < _MIN_LOSSES:
@@ -254,7 +237,7 @@ def _new_loss_fell(rise: _Rise) -> bool | None:
     return high < 0
 
 
-def _only_first_token(rise: _Rise) -> bool:
+def _only_first_token(rise: ValRise) -> bool:
     """Whether openers have collapsed and account for the rise.
 
     KL(base||now) at the first answer token is what that token costs more, in nats, if references
@@ -264,17 +247,17 @@ def _only_first_token(rise: _Rise) -> bool:
     kl, tokens = rise.val.column("kl_first"), rise.val.column("tokens")[rise.now]
     if not np.isfinite(kl[[rise.best, rise.now]]).any(axis=1).all():
         return False
-    kept = 1 - thresholds.INFORMATION_LOST
+    remaining = (1 - thresholds.INFORMATION_LOST) * _means(info)[0]
     collapsed = (
         _means(mass)[rise.now] >= thresholds.FIRST_TOKEN_MASS
-        and _means(info)[rise.now] <= kept * _means(info)[0]
+        and _means(info)[rise.now] <= remaining
     )
     loss = rise.val.loss
     without = loss[rise.now] - loss[rise.best] - (kl[rise.now] - kl[rise.best]) / tokens
-    return bool(collapsed and paired(without, rise.settings.margin).p >= rise.level)
+    return bool(collapsed and paired(without, rise.margin).p >= rise.level)
 
 
-def _rows_still_new(rise: _Rise) -> bool:
+def _rows_still_new(rise: ValRise) -> bool:
     """Whether no row was trained on twice and the loss on rows never seen before falls."""
     rows = rise.history.preflight.get("rows") or {}
     epochs = [float(r["epoch"]) for r in rise.history.metrics if r.get("epoch") is not None]
@@ -283,101 +266,114 @@ def _rows_still_new(rise: _Rise) -> bool:
     return bool(distinct and epochs and epochs[-1] <= 1 and _new_loss_fell(rise))
 
 
-def _accuracy(rise: _Rise) -> Paired:
+# ------------------------------------------------------------------ evidence
+
+
+def _accuracy(rise: ValRise) -> Paired:
     """Change of each row's share of right tokens since the best evaluation; needs `correct`."""
     accuracy = rise.val.column("correct") / rise.val.column("tokens")
     change = paired(accuracy[rise.now] - accuracy[rise.best])
     return change if change.n else replace(change, mean=-np.inf)
 
 
-def _over_confidence(rise: _Rise) -> Finding:
+def _over_confidence(rise: ValRise) -> Finding:
     change = _accuracy(rise)
-    if not rise.judged or change.n < _MIN_ROWS:
+    if not rise.judged or change.n < MIN_EXAMPLES:
         verdict: Verdict = "insufficient" if change.n else "not_measured"
-        return _finding(rise.history, "over_confidence", verdict, "Too little measured to tell.")
-    rose = rise.maybe_rose()
-    text = f"share of right val tokens {change.mean:+.3f} since step {rise.best_step}"
-    if rose and change.mean >= 0:
-        verdict, message = "watch", f"Val loss rises but accuracy does not fall: {text}"
-    else:
-        verdict, message = "pass", f"No sign of mere over-confidence: {text}"
-    finding = _finding(rise.history, "over_confidence", verdict, message, change)
-    return replace(finding, unit="fraction of tokens", threshold=0.0)
+        return _evidence("over_confidence", verdict, rise.step, "Too little was measured to tell.")
+    text = f"share of right val tokens {signed(change.mean)} since step {rise.best_step}"
+    verdict, message = "pass", f"No sign of mere over-confidence: {text}"
+    if rise.maybe_rose() and change.mean >= 0:
+        verdict, message = "watch", f"val_loss rises but accuracy does not fall: {text}"
+    return _evidence(
+        "over_confidence",
+        verdict,
+        rise.step,
+        message,
+        threshold=0.0,
+        unit="fraction of tokens",
+        **figures(change),
+    )
 
 
-def _drops(rise: _Rise) -> tuple[Array, Array] | None:
+def _drops(rise: ValRise) -> tuple[Array, Array] | None:
     """Fall of each row's loss since the first evaluation: training rows and val rows."""
     train = rise.history.table("train_probe")
     if train is None or len(train.steps) < 2 or rise.now == 0:
         return None
-    seen, held = train.loss, rise.val.loss
-    drops = seen[0] - seen[-1], held[0] - held[rise.now]
-    enough = all(np.isfinite(drop).sum() >= _MIN_ROWS for drop in drops)
+    seen, val = train.loss, rise.val.loss
+    drops = seen[0] - seen[-1], val[0] - val[rise.now]
+    enough = all(np.isfinite(drop).sum() >= MIN_EXAMPLES for drop in drops)
     return drops if enough else None
 
 
-def _gap(rise: _Rise) -> Finding:
-    """Difference in differences: subtracting the first evaluation removes "val is simply
-    harder".
-    """
+def _gap(rise: ValRise) -> Finding:
+    """Difference in differences: less the first evaluation, as val may simply be harder."""
     drops = _drops(rise)
     if drops is None:
-        message = f"The gap needs two evaluations at {_MIN_ROWS} rows of train_probe and of val."
-        return _finding(rise.history, "gap", "not_measured", message)
+        return not_measured(GUARD, "gap", rise.step, _NO_ROWS)
     gap, low, high = welch(drops[0], drops[1])
-    margin = rise.settings.margin
-    text = f"training rows fell {gap:+.3f} {_UNIT} more than val rows ({low:+.3f} to {high:+.3f})"
-    if low > margin and rise.test().mean > 0 and rise.judged:
-        verdict: Verdict = "watch"
-        message = f"The gap is open and val no longer improves: {text}"
-    else:
-        verdict, message = "pass", f"No harmful gap: {text}"
-    finding = _finding(rise.history, "gap", verdict, message)
-    n = min(map(len, drops))
-    return replace(finding, statistic=gap, interval=(low, high), n=n, threshold=margin)
+    text = (
+        f"the loss of training rows fell by {figure(gap)} {UNIT} more than that of val rows "
+        f"(95 % interval {interval_text((low, high))})"
+    )
+    verdict: Verdict = "pass"
+    message = f"No harmful gap: {text}"
+    if low > rise.margin and rise.test().mean > 0 and rise.judged:
+        verdict, message = "watch", f"The gap is open and val no longer improves: {text}"
+    return _evidence(
+        "gap",
+        verdict,
+        rise.step,
+        message,
+        statistic=gap,
+        threshold=rise.margin,
+        interval=(low, high),
+        n=min(map(len, drops)),
+        unit=UNIT,
+    )
 
 
-def _memorisation(rise: _Rise) -> Finding:
+def _memorisation(rise: ValRise) -> Finding:
     drops = _drops(rise)
     if drops is None:
-        message = (
-            f"Memorisation needs two evaluations at {_MIN_ROWS} rows of train_probe and of val."
-        )
-        return replace(_finding(rise.history, "memorisation", "not_measured", message), unit="AUC")
+        return replace(not_measured(GUARD, "memorisation", rise.step, _NO_ROWS), unit="AUC")
     area, p = auc(*drops)
     verdict: Verdict = "pass"
-    if area > thresholds.MEMORISATION_WATCH and p < thresholds.WATCH_LEVEL:
+    if area > thresholds.MEMORISATION_WATCH and p < WATCH_LEVEL:
         verdict = "watch"
     if area > thresholds.MEMORISATION_ALARM and rise.judged and rise.surely_rose():
         verdict = "alarm"
-    message = (
-        f"How far a row's loss fell tells training rows from val rows with AUC {area:.2f} "
-        "(.5: not at all; 1: learned by heart)"
+    return _evidence(
+        "memorisation",
+        verdict,
+        rise.step,
+        "How far the loss of a row fell tells training rows from val rows with AUC "
+        f"{area:.2f} (0.5: not at all; 1: learned by heart)",
+        statistic=area,
+        threshold=thresholds.MEMORISATION_WATCH,
+        n=min(map(len, drops)),
+        unit="AUC",
     )
-    finding = _finding(rise.history, "memorisation", verdict, message)
-    n = min(map(len, drops))
-    level = thresholds.MEMORISATION_WATCH
-    return replace(finding, statistic=area, threshold=level, n=n, unit="AUC")
 
 
-def _plateau(rise: _Rise) -> Finding:
-    """Whether the last three evaluations brought nothing; never a fault, so never more than a
-    pass.
-    """
-    first = rise.now - _PLATEAU_EVALS + 1
-    if first < 1 or rise.val.steps[first] <= rise.settings.warmup_steps:
-        message = f"A plateau needs {_PLATEAU_EVALS} evaluations after warm-up and one before."
-        return _finding(rise.history, "plateau", "insufficient", message)
+def _plateau(rise: ValRise) -> Finding:
+    """Whether the last three evaluations improved anything; never a fault, so always a pass."""
+    first = rise.now - PLATEAU_EVALS + 1
+    if first < 1 or rise.val.steps[first] <= rise.history.settings.warmup_steps:
+        message = f"It takes {PLATEAU_EVALS} evaluations after warm-up, and one before them."
+        return _evidence("plateau", "insufficient", rise.step, message, unit=UNIT)
     loss = rise.val.loss
     means = _means(loss)
     before, recent = int(np.argmin(means[:first])), first + int(np.argmin(means[first:]))
     gain = paired(loss[before] - loss[recent])
-    margin = rise.settings.margin
-    text = f"the last {_PLATEAU_EVALS} evaluations improved val by {gain.mean:+.3f} {_UNIT}"
-    if gain.mean > margin:
-        message = f"Still improving: {text}"
-    elif gain.mean < -margin:
-        message = f"No plateau, val rises: {text}"
+    last = f"over the last {PLATEAU_EVALS} evaluations"
+    if gain.mean > rise.margin:
+        message = f"val_loss is still falling: by {figure(gain.mean)} {UNIT} {last}"
+    elif gain.mean < -rise.margin:
+        message = f"val_loss rises: by {figure(-gain.mean)} {UNIT} {last}"
     else:
-        message = f"On a plateau, which is not overfitting: {text}; stopping here costs nothing"
-    return replace(_finding(rise.history, "plateau", "pass", message, gain), threshold=margin)
+        message = f"val_loss is steady {last}: it changed by {signed(-gain.mean)} {UNIT}"
+    return _evidence(
+        "plateau", "pass", rise.step, message, threshold=rise.margin, unit=UNIT, **figures(gain)
+    )

@@ -68,20 +68,17 @@ def paired(delta: ArrayLike, margin: float = 0.0, level: float = 0.05) -> Paired
 
 
 def _p_value(x: Array, t: float) -> float:
-    if len(x) >= _T_TEST_FROM:
-        return float(special.stdtr(len(x) - 1, -t))
-    sums = _signs(len(x)) @ x
-    return _tail_share(sums, float(x.sum()), float(np.abs(x).sum()), len(x))
-
-
-def _tail_share(values: Array, observed: float, scale: float, n: int) -> float:
-    """Share of `values` that reach `observed`; which itself counts where not all were tried."""
-    hits = int((values >= observed - 1e-9 * scale).sum())
-    return hits / len(values) if n <= _MAX_EXACT else (1 + hits) / (1 + len(values))
+    n = len(x)
+    if n >= _T_TEST_FROM:
+        return float(special.stdtr(n - 1, -t))
+    sums = _sign_patterns(n) @ x
+    hits = int((sums >= x.sum() - 1e-9 * np.abs(x).sum()).sum())
+    # Where not all patterns were tried, the observed one itself counts.
+    return hits / len(sums) if n <= _MAX_EXACT else (1 + hits) / (1 + len(sums))
 
 
 @lru_cache(maxsize=4)
-def _signs(n: int) -> Array:
+def _sign_patterns(n: int) -> Array:
     """`[draws, n]` of +1 and -1: every pattern up to 14 examples, else random ones."""
     if n <= _MAX_EXACT:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
@@ -97,31 +94,6 @@ def smallest_p(n: int) -> float:
     if n >= _T_TEST_FROM:
         return 0.0
     return 2.0**-n if n <= _MAX_EXACT else 1 / (1 + _DRAWS)
-
-
-def max_t(deltas: ArrayLike, margin: float = 0.0) -> float:
-    """Adjusted p of the largest t over evaluations; `deltas` is `[num_evals, n]`, paired
-    differences.
-
-    The sign of an example is flipped at all evaluations together, and the largest t over
-    evaluations is compared with what the flips give (Westfall and Young 1993). This keeps the
-    correlation of evaluations that score the same examples, which Bonferroni throws away. Examples
-    with a value that is not finite at any evaluation are dropped; with fewer than two left the
-    answer is 1.
-    """
-    x = np.atleast_2d(np.asarray(deltas, dtype=float)) - margin
-    x = x[:, np.isfinite(x).all(axis=0)]
-    n = x.shape[1]
-    if n < 2 or len(x) == 0:
-        return 1.0
-    squares = (x**2).sum(axis=1)  # the same for every pattern of signs
-
-    def largest_t(sums: Array) -> Array:
-        variance = np.maximum(squares - sums**2 / n, 1e-24) / (n - 1)
-        return np.asarray((sums / np.sqrt(n * variance)).max(axis=1))
-
-    observed = float(largest_t(x.sum(axis=1)[None])[0])
-    return _tail_share(largest_t(_signs(n) @ x.T), observed, abs(observed), n)
 
 
 def corrected_level(alpha: float, num_evals: int, num_alarms: int) -> float:
@@ -211,12 +183,10 @@ def welch(first: ArrayLike, second: ArrayLike) -> tuple[float, float, float]:
         mean = float(a.mean() - b.mean()) if len(a) and len(b) else 0.0
         return mean, -math.inf, math.inf
     difference = float(a.mean() - b.mean())
-    va, vb = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
-    if va + vb == 0:
+    if np.ptp(a) == np.ptp(b) == 0:
         return difference, difference, difference
-    df = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    half = float(special.stdtrit(df, 0.975)) * math.sqrt(va + vb)
-    return difference, difference - half, difference + half
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return difference, float(interval.low), float(interval.high)
 
 
 def ratio_interval(
@@ -290,14 +260,24 @@ def _binned(values: Array) -> Array:
 def robust_z(values: ArrayLike | Sequence[float]) -> Array:
     """Distance of each value `[n]` from the median, in robust standard deviations; NaN stays NaN.
 
-    `(value - median) / (1.4826 * MAD)`; where more than half the values are equal, the mean
+    The standard deviation is 1.4826 MAD; where more than half the values are equal, the mean
     absolute deviation times 1.2533 instead (Iglewicz and Hoaglin 1993). All 0 when nothing varies.
     """
     x = np.asarray(values, dtype=float)
-    finite = x[np.isfinite(x)]
-    if not len(finite):
+    known = x[np.isfinite(x)]
+    if not len(known):
         return np.zeros_like(x)
-    away = np.abs(finite - np.median(finite))
-    scale = 1.4826 * float(np.median(away)) or 1.2533 * float(away.mean())
-    z = (x - np.median(finite)) / (scale or math.inf)
-    return np.asarray(z, dtype=float)
+    middle = np.median(known)
+    scale = stats.median_abs_deviation(known, scale="normal")
+    scale = float(scale) or 1.2533 * float(np.abs(known - middle).mean()) or math.inf
+    return np.asarray((x - middle) / scale, dtype=float)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Step-down adjusted p values, in the order given (Holm 1979)."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return [float(value) for value in adjusted]

@@ -59,6 +59,9 @@ def answer(records: RunRecords) -> Answer:
         return Answer(kind, title, sentences, _so_far(records), claims, evaluations)
     main = _main(by_id)
     kind, title, sentences = _verdict(by_id, main)
+    if headline := records.summary.get("headline"):
+        kind, title = "warning", "The run learned nothing"
+        sentences.insert(0, f"{str(headline).rstrip('.')}.")
     sentences += _retained(by_id.get("retain_loss"))
     sentences += _evaluated(records, evaluations)
     if alarms := alarming(records):

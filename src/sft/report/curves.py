@@ -10,6 +10,7 @@ import numpy as np
 
 from sft.report.conclusion import checkpoints
 from sft.runs.files import number, whole
+from sft.runs.metrics import METRICS, panels
 from sft.runs.run_records import RunRecords
 from sft.runs.series import Array, Points, Series
 from sft.texts.numbers import figure
@@ -26,7 +27,6 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "grad_norm": ("Gradient norm before clipping", ()),
     "tokens_per_second": ("Tokens per second", ()),
 }
-UNSMOOTHED = ("learning_rate",)
 MARKS = ("checkpoint", "resumed", "interrupted", "failed", "stopped")
 
 
@@ -62,8 +62,8 @@ def curves(records: RunRecords) -> list[Curve]:
     series.update()
     found = []
     weight = smoothing(series.num_steps)
-    for name, (title, evals) in LINES.items():
-        line = series.points(name, width=WIDTH, smooth=0.0 if name in UNSMOOTHED else weight)
+    for name, (title, evals) in lines().items():
+        line = series.points(name, width=WIDTH, smooth=weight if METRICS[name].smooth else 0.0)
         if name == "perplexity":  # of the mean loss, as everywhere: a mean of powers is its peaks
             loss = series.points("loss", width=WIDTH, smooth=weight)
             line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
@@ -71,6 +71,16 @@ def curves(records: RunRecords) -> list[Curve]:
         measured = {evaluation: points for evaluation, points in measured.items() if len(points.y)}
         found.append(Curve(name, title, line, measured))
     return found
+
+
+def lines() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """`LINES`, and the charts of further metrics of steps that are declared with one."""
+    further = {
+        name: (metrics[0].title.capitalize(), tuple(metric.name for metric in metrics[1:]))
+        for name, metrics in panels().items()
+        if name not in LINES and metrics[0].of == "step" and metrics[0].report
+    }
+    return LINES | further
 
 
 def smoothing(num_steps: int) -> float:

@@ -14,24 +14,18 @@ from sft.guards.base import Finding
 from sft.report.guards_table import lines
 from sft.report.guards_table import table as guards_table
 from sft.runs.events import VERDICT_LEVELS
+from sft.runs.metrics import METRICS
 from sft.terminal.console import Console, duration, sparkline
 from sft.texts.safe import printable
 
-TRAINED = ("loss", "accuracy", "perplexity", "learning_rate", "epoch", "train_flos")
-HELD_OUT = (
-    "val_loss",
-    "val_accuracy",
-    "val_perplexity",
-    "usage_loss",
-    "usage_accuracy",
-    "usage_perplexity",
-    "test_loss",
-    "test_accuracy",
-    "test_perplexity",
-    "retain_loss",
-)
 _BY_SOURCE = "val_loss_by_source"
-_SIGNS = {True: ("yes", "green"), False: ("no", "yellow"), None: ("not measured", "dim")}
+# The shape and style of each status; the shape is for who does not see the colour.
+_STATUS = {
+    "good": ("✓", "green"),
+    "neutral": ("·", ""),
+    "warning": ("▲", "yellow"),
+    "unknown": ("○", "dim"),
+}
 
 
 def show_ending(summary: Mapping[str, Any], losses: Sequence[float], show: Console) -> None:
@@ -40,11 +34,13 @@ def show_ending(summary: Mapping[str, Any], losses: Sequence[float], show: Conso
     `losses` are those of all its steps. All of it fits 40 columns.
     """
     show.speak()
+    if summary["headline"]:
+        show.note(summary["headline"], level="warning")
     took = summary["last"].get("seconds")
     time = f" in {duration(took)}" if took is not None else ""
     show.table(_trained(summary, f"{summary['steps']:,} steps{time}  {sparkline(losses)}"))
     after = {**summary["best"], **summary["test"]}
-    if any(after.get(name) is not None for name in HELD_OUT):
+    if any(after.get(name) is not None for name in _names("evaluation")):
         show.table(_held_out(summary, after))
     _show_evidence(summary, show)
     if "val_loss" not in summary["best"]:
@@ -65,11 +61,16 @@ def show_ending(summary: Mapping[str, Any], losses: Sequence[float], show: Conso
     show.note(f"next:\n  sft chat {run}\n  sft eval {run} --data FILE\n  sft watch {run}")
 
 
+def _names(of: str) -> list[str]:
+    """The metrics of steps or of evaluations that have a row."""
+    return [metric.name for metric in METRICS.values() if metric.ending and metric.of == of]
+
+
 def _trained(summary: Mapping[str, Any], title: str) -> Table:
     """The first and the last record of a step."""
     table = _figures(title, "first step", "last step")
     first, last = summary["first"], summary["last"]
-    for name in TRAINED:
+    for name in _names("step"):
         table.add_row(name, _figure(first.get(name)), _figure(last.get(name)))
     return table
 
@@ -78,7 +79,7 @@ def _held_out(summary: Mapping[str, Any], after: Mapping[str, Any]) -> Table:
     """The base model and the chosen step, on rows that were not trained on."""
     base = summary["base"]
     table = _figures("held-out rows", "base model", f"step {summary['best_step']:,}")
-    for name in HELD_OUT:
+    for name in _names("evaluation"):
         if after.get(name) is not None:
             table.add_row(name, _figure(base.get(name)), _figure(after[name]))
     for source, loss in (after.get(_BY_SOURCE) or {}).items():
@@ -101,27 +102,29 @@ def _figure(value: float | None) -> str:
 
 
 def _show_evidence(summary: Mapping[str, Any], show: Console) -> None:
-    """The signs of a good run, the verdict of each guard, and what to do about alarms."""
-    if summary["signs"]:
-        show.table(_signs(summary["signs"]))
+    """What to watch, the verdict of each guard, and what to do about alarms."""
+    if summary["indicators"]:
+        show.table(_indicators(summary["indicators"]))
     if not summary["guards"]:
         show.note("guards: off, nothing was measured", level="warning")
         return
     findings = [Finding.from_record(record) for record in summary["guards"]]
-    show.table(guards_table(findings, width=show.width))
+    show.table(guards_table(findings, width=show.width, praise=not summary["headline"]))
     for text, verdict in lines(findings):
         show.note(text, level=VERDICT_LEVELS.get(verdict, "info"))
     if summary["eval_share"] is not None:
         show.note(f"measuring took {summary['eval_share']:.1%} of the training time")
 
 
-def _signs(signs: Sequence[Mapping[str, Any]]) -> Table:
+def _indicators(indicators: Sequence[Mapping[str, Any]]) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     table.title, table.title_justify = Text("\nwhat to watch"), "left"
+    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_column(overflow="fold")
-    for sign in signs:
-        word, style = _SIGNS[sign["held"]]
-        said = Text(printable(sign["name"])).append(f"\n{printable(sign['figure'])}", style="dim")
-        table.add_row(Text(f" {word}", style=style), said)
+    for indicator in indicators:
+        glyph, style = _STATUS[indicator["status"]]
+        text = Text(printable(indicator["message"]))
+        if indicator["evidence"]:
+            text.append(f"\n{printable(indicator['evidence'])}", style="dim")
+        table.add_row(Text(f" {glyph}", style=style), text)
     return table

@@ -25,7 +25,6 @@ SECTIONS = (
     ("again", "Do it again"),
     ("missing", "Not measured"),
 )
-_CURVES = ("perplexity", "accuracy", "learning_rate", "grad_norm", "tokens_per_second")
 
 
 def render(facts: Mapping[str, Any]) -> str:
@@ -40,7 +39,7 @@ def render(facts: Mapping[str, Any]) -> str:
     values = {
         "facts": shown,
         "pictures": drawn,
-        "small_curves": [name for name in _CURVES if name in drawn],
+        "small_curves": [n for n in _lines(shown) if n in drawn and n != "loss"],
         "curve_titles": {name: line["title"] for name, line in _lines(shown).items()},
         "lengths_beyond": beyond_axis(lengths) if lengths else False,
         "chosen_settings": [row for row in settings if row["source"] != "default"],

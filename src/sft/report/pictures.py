@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sft.report.claims import SHORT
+from sft.runs.metrics import METRICS
 from sft.texts.numbers import interval_text, signed
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _EVALS = {  # colour, marker, line
 _NAMES = {"val": "validation", "usage": "usage", "train_probe": "training rows, same few"}
 WIDE, NARROW, SMALL = 920, 350, 450  # px
 _LENGTH_MARKS = ("median", "95 %")
-_LOG = ("loss", "perplexity", "grad_norm")  # where the highest is many times the lowest:
+# A logarithmic axis where the highest is so many times the lowest.
 _LOG_FROM = 25
 
 
@@ -270,7 +271,7 @@ def _scale(axes: Axes, name: str, line: Mapping[str, Any]) -> None:
     values = [*line["y"], *(y for points in line["evaluations"].values() for y in points["y"])]
     positive = [value for value in values if value > 0]
     spans = len(positive) == len(values) and max(values) > _LOG_FROM * min(values)
-    if spans and name in _LOG:
+    if spans and (name == "loss" or (name in METRICS and METRICS[name].axis == "log")):
         axes.set_yscale("log")
     _plain_ticks(axes.yaxis)
     _plain_ticks(axes.xaxis, whole=True)

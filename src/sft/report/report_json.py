@@ -17,7 +17,7 @@ from sft.report.data_section import data_section
 from sft.report.incidents import incidents, training_seconds
 from sft.report.samples import samples
 from sft.report.settings import reproduction, setting_rows, without_keys
-from sft.report.verdicts import other_signals, sign_rows, verdict_rows
+from sft.report.verdicts import indicator_rows, other_signals, verdict_rows
 from sft.runs.files import number, plain, whole
 from sft.runs.run_records import PROBES, RunRecords
 from sft.runs.settings import data_paths
@@ -42,7 +42,7 @@ def report_json(records: RunRecords) -> dict[str, Any]:
         "answer": made("the answer", lambda r: _answer(answer(r))),
         "verdicts": made("the verdicts", verdict_rows) or [],
         "signals": made("the other signals", other_signals) or [],
-        "signs": made("what to watch", sign_rows) or [],
+        "indicators": made("what to watch", indicator_rows) or [],
         "evaluations": made("the evaluations", _evals) or [],
         "curves": made("the curves", curve_facts) or {},
         "samples": made("the samples", samples),
@@ -139,9 +139,9 @@ def not_measured(records: RunRecords, found: dict[str, Any]) -> list[str]:
         if row["verdict"] in ("not_measured", "insufficient")
     ]
     missing += [
-        f"{sign['name'].capitalize()}: {sign['figure']}"
-        for sign in found["signs"]
-        if sign["held"] is None
+        f"{row['message']}{': ' if row['evidence'] else ''}{row['evidence']}"
+        for row in found["indicators"]
+        if row["status"] == "unknown"
     ]
     if not (found["samples"] or {}).get("rows"):
         missing.append("Samples: no answers were written down at the base and after training.")

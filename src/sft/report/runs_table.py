@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.errors import ConfigError, did_you_mean
-from sft.guards.base import GLYPHS, STYLES
+from sft.guards.base import GLYPHS
+from sft.report.guards_table import STYLES
 from sft.runs.index import RunRow, list_runs
 from sft.terminal.console import duration
 from sft.texts.safe import printable

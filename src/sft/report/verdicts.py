@@ -1,4 +1,4 @@
-"""The verdicts of the guards and the signs of a good run, as the report shows them."""
+"""The verdicts of the guards and what to watch, as the report shows them."""
 
 from __future__ import annotations
 
@@ -101,34 +101,32 @@ def _usable(found: Sequence[Record]) -> list[Finding]:
 _TEXTS = ("guard", "signal", "message", "unit", "remedy")
 
 
-def sign_rows(records: RunRecords) -> list[dict[str, Any]]:
+_STATUS = {
+    "good": ("good", "good"),
+    "neutral": ("neutral", "info"),
+    "warning": ("watch", "warning"),
+    "unknown": ("not known", "info"),
+}
+
+
+def indicator_rows(records: RunRecords) -> list[dict[str, Any]]:
     """What to watch: from the summary, else judged again from the records.
 
     Raises:
         SFTError, ValueError, KeyError: the records are not those of a run.
     """
-    held = {True: ("yes", "good"), False: ("no", "warning"), None: ("not measured", "info")}
-    found: list[Record] = objects(records.summary, "signs")
+    rows: list[Record] = objects(records.summary, "indicators")
     source = "summary.json"
-    if not found and records.evals:
-        from sft.guards.signs import signs
+    if not rows and records.evals:
+        from sft.guards.indicators import indicators
 
         source = "metrics.jsonl and scores.jsonl"
-        found = [asdict(sign) for sign in signs(history_of(records.run))]
-    rows = []
-    for sign in found:
-        value = sign.get("held")
-        called, kind = held[value if isinstance(value, bool) else None]
-        if value is False and "plateau" in str(sign.get("name")):
-            kind = "info"  # a reason to go on, not a fault
-        rows.append(
-            {
-                "name": str(sign.get("name", "")),
-                "held": value if isinstance(value, bool) else None,
-                "called": called,
-                "kind": kind,
-                "figure": str(sign.get("figure", "")),
-                "source": {"file": source, "where": "signs"},
-            }
-        )
-    return rows
+        rows = [asdict(indicator) for indicator in indicators(history_of(records.run))]
+    result = []
+    for row in rows:
+        status = str(row.get("status"))
+        called, kind = _STATUS.get(status, _STATUS["unknown"])
+        texts = {name: str(row.get(name) or "") for name in ("name", "message", "evidence")}
+        where = {"file": source, "where": "indicators"}
+        result.append({**texts, "status": status, "called": called, "kind": kind, "source": where})
+    return result

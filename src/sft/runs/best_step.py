@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sft.config import Config
+from sft.config.guard_section import actions
 from sft.errors import SFTError
 from sft.guards.base import Finding
 from sft.guards.early_stopping import StepRule
@@ -44,7 +45,7 @@ def rule_of(config: Config | Record) -> StepRule:
         choose=str(section(values, "checkpoint").get("choose", "best")),
         # With `blend: auto` the budget is kept by blending, not by choosing an earlier evaluation.
         budget=None if blended else number(guards.get("forgetting_budget")),
-        actions={name: value for name, value in guards.items() if isinstance(value, str)},
+        actions=actions(guards),
     )
 
 

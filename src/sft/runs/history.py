@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sft.config import Config, load_config, read_config, with_values
+from sft.config.guard_section import GUARD_GROUP
+from sft.config.plugins import load_named
 from sft.errors import ConfigError, DataError
 from sft.guards.base import Finding, GuardSettings
 from sft.guards.history import History, history
-from sft.guards.judge import judge
+from sft.guards.judge import Guard, judge
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 
@@ -34,10 +36,7 @@ def settings_of(config: Config) -> GuardSettings:
 def history_of(run: RunDir, config: Config | None = None, num_steps: int | None = None) -> History:
     """Everything recorded in a run folder; `config` is its resolved one, read when not given."""
     saved = read_config(run.config) if config is None or num_steps is None else {}
-    if config is None:
-        if not isinstance(saved.get("config"), dict):
-            raise ConfigError(f"{run.config}: has no `config:`; it was not written by a run")
-        config = load_config(saved["config"])
+    config = config or _config_in(run, saved)
     steps = num_steps or int(saved.get("num_steps") or config.optim.max_steps or 1)
     planned = with_values(config, {"optim.max_steps": steps})
     return history(
@@ -47,6 +46,21 @@ def history_of(run: RunDir, config: Config | None = None, num_steps: int | None 
         read_records(run.samples),
         _preflight(run),
     )
+
+
+def config_of(run: RunDir) -> Config:
+    """The resolved config of a run.
+
+    Raises:
+        ConfigError: it is not there, or was not written by a run.
+    """
+    return _config_in(run, read_config(run.config))
+
+
+def _config_in(run: RunDir, saved: Mapping[str, Any]) -> Config:
+    if not isinstance(saved.get("config"), dict):
+        raise ConfigError(f"{run.config}: has no `config:`; it was not written by a run")
+    return load_config(saved["config"])
 
 
 def _preflight(run: RunDir) -> Mapping[str, Any]:
@@ -62,9 +76,33 @@ def _preflight(run: RunDir) -> Mapping[str, Any]:
     return found
 
 
-def replay(records: History) -> list[Finding]:
+def own_guards(config: Config) -> dict[str, Guard]:
+    """The user's own guards (`guards.custom`) by name; runs the files that are named there.
+
+    Raises:
+        ConfigError: one cannot be loaded, or cannot be called.
+    """
+    guards: dict[str, Guard] = {}
+    for custom in config.guards.custom:
+        loaded: Any = load_named(custom.guard, GUARD_GROUP, {})
+        try:
+            guards[custom.name] = loaded() if isinstance(loaded, type) else loaded
+        except TypeError as error:
+            raise ConfigError(
+                f"guards.custom: {custom.guard}: {error}; it is made without arguments"
+            ) from None
+        if not callable(guards[custom.name]):
+            raise ConfigError(
+                f"guards.custom: {custom.guard}: expected a function of a History, or a class "
+                f"with __call__, found {type(guards[custom.name]).__name__}"
+            )
+    return guards
+
+
+def replay(records: History, own: Mapping[str, Guard] | None = None) -> list[Finding]:
     """The findings after every evaluation, in order, from nothing but the records."""
-    return [finding for step in records.eval_steps for finding in judge(records.at(step))]
+    own = own or {}
+    return [finding for step in records.eval_steps for finding in judge(records.at(step), own)]
 
 
 def newest(findings: Sequence[Finding]) -> list[Finding]:

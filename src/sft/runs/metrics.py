@@ -27,8 +27,9 @@ class Metric:
 
     `panel` is the chart of page and report that it is drawn in, by the name of the chart's
     first metric: its own name for a chart of its own. `smooth`: the chart has a smoothed line too.
-    `ending`: it has a row in the table at the end of a run. `live` is its rank among what the
-    terminal shows while training, 1 what can be spared least, under `label`; 0: it is not shown.
+    `report`: the report draws the chart, too. `ending`: it has a row in the table at the end of a
+    run. `live` is its rank among what the terminal shows while training, 1 what can be spared
+    least, under `label`; 0: it is not shown.
 
     `derive` computes it from the other values of its record, None where they are not there. A
     metric without it is put into the record where it is measured.
@@ -45,6 +46,7 @@ class Metric:
     panel: str = ""
     axis: Axis = "values"
     smooth: bool = False
+    report: bool = True
     ending: bool = False
     live: int = 0
     label: str = ""
@@ -175,6 +177,7 @@ _TABLE = (
         watch="Past one pass rows are seen again: watch whether val_loss turns up while loss goes "
         "on falling.",
         panel="epoch",
+        report=False,
         axis="from_zero",
         ending=True,
         live=7,
@@ -188,6 +191,7 @@ _TABLE = (
         watch="It grows about in proportion to the tokens; use it to compare what two runs cost.",
         format="large",
         panel="train_flos",
+        report=False,
         axis="from_zero",
         ending=True,
     ),

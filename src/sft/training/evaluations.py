@@ -10,16 +10,16 @@ from typing import Any, Protocol
 
 from sft.config import Config
 from sft.data.mixing import by_source, source_names
-from sft.errors import DivergedError
+from sft.errors import ConfigError, DivergedError
 from sft.guards.base import Finding, describe
 from sft.guards.early_stopping import reason_to_stop
-from sft.guards.judge import GUARDS, judge
+from sft.guards.judge import FAILED, judge
 from sft.probes.evaluator import Evaluation, EvaluationStopped, Evaluator, answer_prompts
 from sft.probes.pack import choose
 from sft.probes.val_loss import sums_by_source
 from sft.runs.best_step import rule_of
 from sft.runs.events import VERDICT_LEVELS
-from sft.runs.history import history_of
+from sft.runs.history import history_of, own_guards
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore
 from sft.terminal.console import Console
@@ -33,9 +33,7 @@ SAMPLE_TOKENS = 24
 
 def may_restore(config: Config) -> bool:
     """Can a guard of this run ask for the best weights?"""
-    guards = config.guards
-    actions = [getattr(guards, name, "warn") for name in GUARDS]
-    return guards.enabled and "restore_best" in actions
+    return config.guards.enabled and "restore_best" in config.guards.actions().values()
 
 
 class Subject(Protocol):
@@ -80,6 +78,8 @@ class Evaluations:
         self._show = show
         self._stop = stop
         self._told: set[tuple[str, str]] = set()
+        self._actions = setup.config.guards.actions()
+        self._own_guards = own_guards(setup.config) if setup.config.guards.enabled else {}
 
     def take(self) -> None:
         """Measure, record, judge, act.
@@ -198,7 +198,11 @@ class Evaluations:
         setup = self._setup
         if not setup.config.guards.enabled:
             return []
-        return judge(history_of(self._run, setup.config, setup.num_steps))
+        findings = judge(history_of(self._run, setup.config, setup.num_steps), self._own_guards)
+        broken = [f"{f.guard}: {f.message}" for f in findings if f.signal == FAILED]
+        if broken and not setup.counters.step:  # later it is recorded: it must not end a training
+            raise ConfigError(f"guards.custom: {'; '.join(broken)}")
+        return findings
 
     def _decide(self, findings: Sequence[Finding]) -> None:
         """Does the run end here, and which weights may it hand back?"""
@@ -214,7 +218,7 @@ class Evaluations:
     def _tell(self, finding: Finding) -> None:
         """Show what is new: a verdict is told once, until it changes."""
         key = (f"{finding.guard}.{finding.signal}", finding.verdict)
-        action = getattr(self._setup.config.guards, finding.guard, "warn")
+        action = self._actions.get(finding.guard, "warn")
         if finding.verdict in ("watch", "alarm") and key not in self._told and action != "off":
             self._told.add(key)
             if finding.primary or finding.verdict == "alarm":

@@ -18,7 +18,7 @@ from sft.config.differences import differences
 from sft.disk import write_json
 from sft.errors import CheckpointError
 from sft.guards.base import verdicts
-from sft.guards.signs import signs
+from sft.guards.indicators import indicators, learned_nothing
 from sft.model.save import save_model, verify_model
 from sft.report.final_summary import show_ending
 from sft.runs.best_step import rule_of
@@ -41,7 +41,8 @@ class RunSummary:
     `first` and `last` are the first and the last training record; `base` and `best` the evaluation
     before training and the evaluation whose weights are in `model_dir` (empty without validation);
     `test` is what the chosen weights score on rows that decided nothing. `guards` has the verdict
-    of each guard, `signs` what to watch, and `eval_share` the share of time that evaluations took.
+    of each guard, `indicators` what to watch, `headline` what outweighs all of it (a run that
+    learned nothing), and `eval_share` the share of time that evaluations took.
     """
 
     run_dir: str
@@ -56,7 +57,8 @@ class RunSummary:
     best: dict[str, Any]
     test: dict[str, Any] = field(default_factory=dict)
     guards: list[dict[str, Any]] = field(default_factory=list)
-    signs: list[dict[str, Any]] = field(default_factory=list)
+    indicators: list[dict[str, Any]] = field(default_factory=list)
+    headline: str = ""
     eval_share: float | None = None
 
 
@@ -224,15 +226,16 @@ def _score_test(
 
 
 def _evidence(setup: Setup, run: RunDir) -> dict[str, Any]:
-    """What guards and signs say of the whole run, and what measuring it took."""
+    """What guards and indicators say of the whole run, and what measuring it took."""
     counters = setup.state.counters
     share = counters.eval_seconds / max(counters.eval_seconds + counters.seconds, 1e-9)
-    if not setup.config.guards.enabled:
-        return {"eval_share": share}
     records = history_of(run, setup.config, setup.num_steps)
+    if not setup.config.guards.enabled:
+        return {"eval_share": share, "headline": learned_nothing(records)}
     return {
         "guards": [finding.record() for finding in verdicts(newest(read_findings(run))).values()],
-        "signs": [asdict(sign) for sign in signs(records)],
+        "indicators": [asdict(indicator) for indicator in indicators(records)],
+        "headline": learned_nothing(records),
         "eval_share": share,
     }
 

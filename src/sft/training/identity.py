@@ -5,16 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sft.config import dump_yaml, parse_yaml
+from sft.config import Config, dump_yaml, parse_yaml
 from sft.config.differences import differences
+from sft.config.guard_section import GUARD_GROUP
+from sft.config.optim_section import NAMED
+from sft.config.plugins import fingerprint_of
 from sft.disk import write_text
 from sft.errors import CheckpointError, ConfigError
+from sft.runs.history import own_guards
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
 
 # What changes no result: where the folder is, who tokenises, what is kept where, who is told.
 _IGNORED: Mapping[str, tuple[str, ...]] = {"run": ("dir",), "data": ("workers", "cache")}
 _IGNORED_SECTIONS = ("trackers", "alerts")
+
+
+def own_code(config: Config) -> dict[str, str]:
+    """What changes when code of the user's does that a setting names: SHA-256 by file.
+
+    Of an entry point it is the package and its version, by name.
+    """
+    own_guards(config)  # a wrong name is refused here, before anything is written
+    named: list[tuple[str, str, Mapping[str, object]]]
+    named = [(guard.guard, GUARD_GROUP, {}) for guard in config.guards.custom]
+    values = config.model_dump(include={"optim"})
+    for setting, (group, table) in NAMED.items():
+        section, _, key = setting.partition(".")
+        named.append((values[section][key], group, table))
+    marks = {spec: fingerprint_of(spec, group, table) for spec, group, table in named}
+    return {
+        spec.rpartition(":")[0] or spec: mark for spec, mark in marks.items() if mark is not None
+    }
 
 
 def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:

@@ -45,7 +45,7 @@ from sft.remedies.own_texts import replay_texts, retain_penalty
 from sft.remedies.replay import mixed
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
-from sft.training.identity import same_run
+from sft.training.identity import own_code, same_run
 from sft.training.interrupt import StopFlag
 from sft.training.optimizers import build_optimizer
 from sft.training.state import Counters, TrainState, seed_everything
@@ -338,7 +338,7 @@ def identity(
         "fingerprint": {
             "train": data_fingerprint(tokens.data.train),
             "val": data_fingerprint(tokens.data.val),
-            "files": {**tokens.data.files, **tokens.held_out.files},
+            "files": {**tokens.data.files, **tokens.held_out.files, **own_code(resolver.config)},
             "usage": data_fingerprint(tokens.held_out.usage),
             "test": data_fingerprint(tokens.held_out.test),
             "template": tokens.template.facts.sha256,

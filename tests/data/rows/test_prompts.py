@@ -169,5 +169,5 @@ def test_a_row_that_is_neither_is_named_with_its_line(source, row, problem):
 
 
 def test_a_format_that_is_not_known(source):
-    with pytest.raises(ConfigError, match="unknown format 'mesages'"):
+    with pytest.raises(ConfigError, match="'mesages' is not one of"):
         read(source({"prompt": "hi"}, format="mesages"))

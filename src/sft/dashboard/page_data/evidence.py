@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sft.errors import SFTError
-from sft.guards.answers import in_a_loop
+from sft.guards.completions import in_a_loop
 from sft.guards.history import row_loss, usable_rows
 from sft.guards.statistics import robust_z
 from sft.runs.best_step import best_step

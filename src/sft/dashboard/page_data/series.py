@@ -6,19 +6,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sft.dashboard.page_data.query import between, choice, decimal
+from sft.runs.metrics import METRICS
 from sft.runs.run_dir import RunDir
 from sft.runs.series import AXES, MAX_SMOOTH, Axis, eval_names, series_of
 
-MAIN = (
-    "loss",
-    "accuracy",
-    "perplexity",
-    "learning_rate",
-    "epoch",
-    "train_flos",
-    "grad_norm",
-    "tokens_per_second",
-)
 _MOST_NAMES = 64
 
 
@@ -38,7 +29,8 @@ def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     smooth = between(query, "smooth", 0.0, 0.0, MAX_SMOOTH)
     of_steps, of_evals = set(found.names("steps")), eval_names(found)
     asked = [name for name in query.get("names", "").split(",") if name][:_MOST_NAMES]
-    lines = asked or [name for name in MAIN if name in of_steps]
+    charts = [name for name, metric in METRICS.items() if metric.panel == name]
+    lines = asked or [name for name in charts if name in of_steps]
     points = [name for name in of_evals if name in asked or not asked]
     return {
         "x": x,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sft.dashboard.cursor import Cursor, line_end
-from sft.dashboard.page_data.live_signs import signs_of
+from sft.dashboard.page_data.live_indicators import indicators_of
 from sft.errors import SFTError
 from sft.runs.best_step import best_step
 from sft.runs.evaluations import evals_and_offset, objective_of
@@ -33,10 +33,15 @@ MARKS = (
 )
 _MOST_MARKS = 2000
 _MOST_EVALS = 1000  # the first one, which is of the base model, and the newest
-_TABLE = {
-    metric.name: {"unit": metric.unit, "meaning": metric.meaning, "watch": metric.watch}
-    for metric in METRICS.values()
-}
+_SHOWN = ("unit", "meaning", "watch", "of", "format", "panel", "axis", "smooth", "better")
+
+
+def metric_table() -> dict[str, dict[str, Any]]:
+    """What the page needs to know of each metric to show it."""
+    return {
+        name: {field: getattr(metric, field) for field in _SHOWN}
+        for name, metric in METRICS.items()
+    }
 
 
 def snapshot(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
@@ -69,8 +74,8 @@ def snapshot(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
         if len(evals) <= _MOST_EVALS
         else [evals[0], *evals[1 - _MOST_EVALS :]],
         "marks": marks,
-        "metrics": _TABLE,
-        "signs": signs_of(run),
+        "metrics": metric_table(),
+        "indicators": indicators_of(run),
         "verdicts": verdict_records(run),
         "best_step": best_step(run, evals).step,
         "objective": objective_of(evals),

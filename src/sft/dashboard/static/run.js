@@ -4,7 +4,7 @@ import { loadPlotly } from "./charts.js";
 import { fill, h, setText } from "./dom.js";
 import { RunCharts } from "./run_charts.js";
 import { MarkButtons } from "./run_marks.js";
-import { showFacts, showGuards, showNotice, showSigns } from "./run_side.js";
+import { showFacts, showGuards, showNotice, showIndicators } from "./run_side.js";
 import { savePicture, saveTable } from "./save.js";
 
 export async function show(root, context) {
@@ -13,7 +13,7 @@ export async function show(root, context) {
   const showSnapshot = () => {
     showFacts(parts.facts, context.snapshot);
     showGuards(parts.guards, context.snapshot);
-    showSigns(parts.signs, context.snapshot);
+    showIndicators(parts.indicators, context.snapshot);
     showMeaning(parts.meaning, context.snapshot);
     showNotice(parts.notice, context.snapshot, context.signal);
   };
@@ -43,7 +43,7 @@ function build(root) {
     notice: h("div", { hidden: true }),
     facts: h("dl", { class: "facts", id: "facts" }),
     guards: h("div", { class: "guards", id: "guards" }),
-    signs: h("section", { class: "card", id: "signs", "aria-labelledby": "signs-title" }),
+    indicators: h("section", { class: "card", id: "indicators", "aria-labelledby": "indicators-title" }),
     controls: h("div", { class: "controls", id: "controls" }),
     marks: h("div", { class: "controls", role: "group", "aria-label": "Marks on the chart" }),
     legend: h("div", { class: "legend" }),
@@ -61,7 +61,7 @@ function build(root) {
     h("section", { class: "card big", "aria-labelledby": "loss-title" },
       head, parts.legend, parts.big, foot));
   const grid = h("div", { class: "run-grid" },
-    h("div", null, parts.empty, parts.body), parts.signs);
+    h("div", null, parts.empty, parts.body), parts.indicators);
   fill(root, parts.notice, parts.facts, parts.guards, grid, parts.small);
   return parts;
 }

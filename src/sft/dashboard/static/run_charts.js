@@ -6,7 +6,7 @@ import { loading, missing } from "./parts.js";
 import { Cursor, nearest } from "./pointer.js";
 import { Legend } from "./run_legend.js";
 import { MARK_GROUPS, shownMarks } from "./run_marks.js";
-import { CURVES, lineOf, panelLines, PANELS, pointsOf, X_TITLES } from "./run_panels.js";
+import { CURVES, lineOf, panelLines, panelsOf, pointsOf, X_TITLES } from "./run_panels.js";
 import { RunSeries } from "./series.js";
 import { SmallCharts } from "./run_small.js";
 
@@ -194,7 +194,7 @@ export class RunCharts {
 
   /** All that is on the screen, for the file of numbers. */
   shown() {
-    const panels = PANELS.filter((panel) => !panel.evaluation).map((panel) => ({ name: panel.name, points: this.data.series[panel.name] }));
+    const panels = panelsOf(this.context.snapshot.metrics).filter((panel) => !panel.evaluation).map((panel) => ({ name: panel.name, points: this.data.series[panel.name] }));
     const big = this.shownCurves().map(({ curve, points }) => ({
       name: curve.of === "smooth" ? `${curve.name}_smoothed` : curve.name,
       points: curve.of === "smooth" ? { ...points, step: this.stepsOf(points.x) } : points,

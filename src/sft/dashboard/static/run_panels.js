@@ -15,17 +15,21 @@ export const CURVES = [
   evaluation("drift", "usage_drift_loss", "usage drift", { colour: 6, dash: "longdashdot", symbol: "cross", on: false }),
 ];
 
-// Small charts: a metric of steps, and the evaluation metric that belongs to it.
-export const PANELS = [
-  { name: "perplexity", val: "val_perplexity", noisy: true, y: { log: true } },
-  { name: "accuracy", val: "val_accuracy", noisy: true, y: { share: true } },
-  { name: "learning_rate", y: { zero: true } },
-  { name: "grad_norm", noisy: true, y: { log: true } },
-  { name: "epoch", y: { zero: true } },
-  { name: "train_flos", y: { zero: true, large: true } },
-  { name: "tokens_per_second", noisy: true, y: { zero: true, large: true } },
-  { name: "retain_kl", evaluation: true, y: { zero: true } },
-];
+const AXES = { log: { log: true }, share: { share: true }, from_zero: { zero: true }, values: {} };
+
+/** Small charts, one for each metric that is declared with a chart of its own; `val` is drawn with it. */
+export function panelsOf(metrics) {
+  return Object.entries(metrics)
+    .filter(([name, { panel }]) => panel === name && name !== "loss")
+    .map(([name, { of, axis, smooth, format }]) => ({
+      name,
+      format,
+      evaluation: of === "evaluation",
+      val: metrics[`val_${name}`]?.panel === name ? `val_${name}` : undefined,
+      noisy: smooth,
+      y: { ...AXES[axis], large: format === "large" || format === "count" },
+    }));
+}
 
 export const X_TITLES = { step: "step", tokens: "tokens", time: "time in steps" };
 

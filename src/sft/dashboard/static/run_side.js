@@ -1,4 +1,4 @@
-// Beside the curves: figures, what to do when a run does not run, verdicts of the guards, signs.
+// Beside the curves: figures, what to do when a run does not run, verdicts of the guards, what to watch.
 
 import { get, runPath } from "./api.js";
 import { fill, h } from "./dom.js";
@@ -129,22 +129,23 @@ function guardCard(run, finding) {
 
 // ------------------------------------------------------------------- what to watch
 
-const SEEN = {
-  true: ["check", "good", "yes"],
-  false: ["cross", "warning", "no"],
-  null: ["ring", "quiet", "not measured"],
+const STATUS = {
+  good: ["check", "good", "good"],
+  neutral: ["ring", "quiet", "neutral"],
+  warning: ["triangle", "warning", "watch"],
+  unknown: ["ring", "quiet", "not known"],
 };
 
-/** "What to watch", with the figure that says why. */
-export function showSigns(node, snapshot) {
-  const items = snapshot.signs.map((sign) => {
-    const [shape, tone, word] = SEEN[String(sign.held)] ?? SEEN.null;
-    return h("li", { data: { held: String(sign.held) } },
+/** "What to watch", each with its evidence. */
+export function showIndicators(node, snapshot) {
+  const items = snapshot.indicators.map(({ status, message, evidence }) => {
+    const [shape, tone, word] = STATUS[status] ?? STATUS.unknown;
+    return h("li", { data: { status } },
       h("span", { class: `sign-glyph ${tone}` }, glyph(shape), h("span", { class: "hidden-label" }, `${word}: `)),
       h("div", null,
-        h("div", { class: "sign-head" }, h("span", null, sign.name), h("span", { class: `small ${tone}` }, word)),
-        h("p", { class: "quiet small" }, sign.figure)));
+        h("div", { class: "sign-head" }, h("span", null, message), h("span", { class: `small ${tone}` }, word)),
+        h("p", { class: "quiet small" }, evidence)));
   });
   const empty = missing("Not measured yet.", "The first figures come with the first steps and evaluations.");
-  fill(node, h("h2", { id: "signs-title" }, "What to watch"), items.length ? h("ul", { class: "signs" }, items) : empty);
+  fill(node, h("h2", { id: "indicators-title" }, "What to watch"), items.length ? h("ul", { class: "indicators" }, items) : empty);
 }

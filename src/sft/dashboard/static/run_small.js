@@ -3,14 +3,14 @@
 import { createChart } from "./charts.js";
 import { fill, h, setText } from "./dom.js";
 import { count, number, percent, short, words } from "./format.js";
-import { panelLines, PANELS } from "./run_panels.js";
+import { panelLines, panelsOf } from "./run_panels.js";
 
-const FORMATS = { accuracy: (v) => percent(v), train_flos: short, tokens_per_second: count, epoch: (v) => number(v, 3) };
+const FORMATS = { number: (v) => number(v), percent: (v) => percent(v), large: short, count };
 
 export class SmallCharts {
   constructor(node, charts) {
     this.charts = charts;
-    this.panels = PANELS.map((panel) => this.panel(panel));
+    this.panels = panelsOf(charts.context.snapshot.metrics).map((panel) => this.panel(panel));
     fill(node, this.panels.map((panel) => panel.card));
   }
 
@@ -61,7 +61,7 @@ export class SmallCharts {
   }
 
   text(spec) {
-    const format = FORMATS[spec.name] ?? number;
+    const format = FORMATS[spec.format] ?? number;
     if (spec.evaluation) return format(this.charts.evalValue(spec.name)?.y);
     const here = format(this.charts.value(spec.name)?.y);
     const evaluation = spec.val && this.charts.evalValue(spec.val);

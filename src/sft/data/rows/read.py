@@ -9,7 +9,8 @@ from typing import Literal
 
 from sft.config import SourceConfig
 from sft.data.rows.conversation import Conversation
-from sft.data.rows.formats import FORMATS, check_config, detect, parse
+from sft.data.rows.formats import check_config, detect, format_named, parse
+from sft.data.rows.formats.own import code_of
 from sft.data.rows.problems import BadRow, BadRows, RowError, listing
 from sft.data.rows.sources import Row, read_rows
 from sft.errors import ConfigError, DataError, did_you_mean
@@ -44,8 +45,9 @@ class Tally:
     def add(self, row: Row, source: SourceConfig, name: str) -> None:
         """Count a row that was parsed as one of the format `name`."""
         self.formats[name] += 1
-        if len(self.unread) < _MAX_COLUMNS:
-            known = FORMATS[name].reads() | set(source.columns.values())
+        shape = format_named(name)
+        if len(self.unread) < _MAX_COLUMNS and not shape.reads_all:
+            known = shape.reads() | set(source.columns.values())
             empty: tuple[object, ...] = (None, "", [], {})
             others = (column for column in row.values if column not in known)
             self.unread.update(column for column in others if row.values[column] not in empty)
@@ -89,6 +91,7 @@ def read_source(
     `report`, `files` and `tally` are filled on the way.
     """
     name = "" if source.format == "auto" else source.format
+    files |= code_of(name)
     columns = _Columns(source)
     stranger: DataError | None = None
     num_strangers = 0

@@ -1,6 +1,7 @@
 """From the columns of a row to a `Conversation`: `FORMATS`, recognising them, and parsing.
 
-To add a format: write `matches` and `parse` in a file of its own, and add a line to `FORMATS`.
+To add a format: write `matches` and `parse` in a file of its own, and add a line to `FORMATS`. A
+user's own, `path.py:function`, is given the whole row.
 Every chat may have the columns `system` or `system_prompt` (a text), and `tools` or `functions`
 (a list, or its JSON text).
 """
@@ -12,13 +13,16 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sft.config import SourceConfig
+from sft.config.plugins import check_named
 from sft.data.rows.conversation import Conversation, Kind, Message
 from sft.data.rows.formats import alpaca, messages, pairs, preference, sharegpt, text, tokens
 from sft.data.rows.formats.content import refuse_media
 from sft.data.rows.formats.messages import optional_text
+from sft.data.rows.formats.own import GROUP, own_parser
 from sft.data.rows.json_rows import loads
 from sft.data.rows.problems import RowError, describe, listing
 from sft.data.rows.sources import Row
@@ -31,7 +35,7 @@ class Format:
     """One shape of rows. `optional` columns are read where a row has them.
 
     A `pair` is of a prompt and its answer, in this order. What is not `recognised` is used only
-    where a source names it.
+    where a source names it. One that `reads_all` may read any column.
     """
 
     columns: tuple[str, ...]
@@ -41,6 +45,7 @@ class Format:
     kind: Kind = "chat"
     recognised: bool = True
     pair: bool = False
+    reads_all: bool = False
 
     def reads(self) -> set[str]:
         """All columns that it may read."""
@@ -95,11 +100,13 @@ COLUMNS = tuple(
 
 def check_config(source: SourceConfig) -> None:
     """Raise `ConfigError` when `source.format` or a name in `source.columns` is not known."""
-    if source.format != "auto" and source.format not in FORMATS:
-        raise ConfigError(
-            f"{source.path}: format: unknown format {source.format!r}."
-            f"{did_you_mean(source.format, FORMATS)} Known: auto, {', '.join(FORMATS)}."
-        )
+    try:
+        check_named(source.format, GROUP, {"auto": None, **FORMATS})
+    except ConfigError as error:
+        raise ConfigError(f"{source.path}: format: {error}") from None
+    if source.format != "auto":
+        format_named.cache_clear()  # the file may have changed since
+        format_named(source.format)
     for column in source.columns:
         if column not in COLUMNS:
             raise ConfigError(
@@ -107,6 +114,16 @@ def check_config(source: SourceConfig) -> None:
                 f"{did_you_mean(column, COLUMNS)} "
                 f"A column map goes from our name to the file's: one of {', '.join(COLUMNS)}."
             )
+
+
+@lru_cache
+def format_named(name: str) -> Format:
+    """The format of `FORMATS`, or the user's own that `name` stands for.
+
+    Raises:
+        ConfigError: the user's own cannot be loaded.
+    """
+    return FORMATS.get(name) or Format((), lambda _: True, own_parser(name), reads_all=True)
 
 
 def map_columns(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -176,7 +193,7 @@ def parse(row: Row, source: SourceConfig, name: str, index: int = 0) -> Conversa
     `index` is the position of `source` in the configuration.
     """
     values = map_columns(row.values, source.columns)
-    shape = FORMATS[name]
+    shape = format_named(name)
     if not shape.matches(values):
         raise RowError(
             f"not of the format {name}, which has {', '.join(shape.columns)}; "

@@ -1,5 +1,4 @@
-"""How answers look in writing: those the model gives (`samples.jsonl`) and those it learns
-from.
+"""How answers look: those the model writes (`samples.jsonl`) and those it learns from.
 
 Evidence for the guard `format_collapse`. Openers are those of `sft.texts.openers`: a single word is
 shared by a fifth of ordinary answers, an opener by 2-4 % (docs/guards.md).
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sft.guards.base import Finding, Verdict
+from sft.guards.evaluations import not_measured
 from sft.guards.history import History
 from sft.guards.statistics import mcnemar, wilson
 from sft.guards.thresholds import (
@@ -40,32 +40,30 @@ def in_a_loop(text: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The answers to the same prompts: now, by the base model, and the references (or none)."""
+class Samples:
+    """Completions of the same prompts, now and by the base model, with the responses (or none)."""
 
     now: list[Mapping[str, Any]]
     base: list[Mapping[str, Any]]
 
     @property
-    def answers(self) -> list[str]:
+    def completions(self) -> list[str]:
         """What the model writes now."""
         return [str(sample["answer"]) for sample in self.now]
 
     @property
-    def base_answers(self) -> list[str]:
+    def base_completions(self) -> list[str]:
         """What the base model wrote."""
         return [str(sample["answer"]) for sample in self.base]
 
     @property
-    def references(self) -> list[str]:
+    def responses(self) -> list[str]:
         """The reference answers that exist."""
         return [str(sample["reference"]) for sample in self.now if sample.get("reference")]
 
 
-def written(history: History) -> Written | None:
-    """Answers of the newest evaluation to prompts that the base model answered too; None if
-    none.
-    """
+def samples_of(history: History) -> Samples | None:
+    """The newest completions of prompts that the base model completed too; None if none."""
     for probe in ("usage", "val", "usage_drift"):
         mine = [sample for sample in history.samples if sample["probe"] == probe]
         steps = {int(sample["step"]) for sample in mine}
@@ -74,40 +72,38 @@ def written(history: History) -> Written | None:
         base = {sample["id"]: sample for sample in mine if sample["step"] == 0}
         now = [s for s in mine if s["step"] == max(steps) and s["id"] in base]
         if now:
-            return Written(now, [base[sample["id"]] for sample in now])
+            return Samples(now, [base[sample["id"]] for sample in now])
     return None
 
 
 def most_open_with(history: History) -> str:
-    """A sentence that quotes the shared opener; empty when none is shared by half the answers."""
-    found = written(history)
-    if found is None:
+    """A sentence that quotes the shared opener; empty when none is shared by half of them."""
+    samples = samples_of(history)
+    if samples is None:
         return ""
-    shared, count = top_opener(found.answers)
-    n = len(found.now)
+    shared, count = top_opener(samples.completions)
+    n = len(samples.now)
     return f' {count} of {n} sampled answers open with "{shared}".' if 2 * count >= n else ""
 
 
-def written_answers(history: History, step: int) -> Finding:
+def sampled_openers(history: History, step: int) -> Finding:
     """Signal `generation`: are sampled answers alike, more than the base model's and references?"""
-    found = written(history)
-    if found is None:
+    samples = samples_of(history)
+    if samples is None:
         why = "no answers were sampled before and after training (`eval.samples`)"
-        return Finding(
-            GUARD, "generation", "not_measured", step, f"Not measured: {why}.", primary=False
-        )
-    shared, count = top_opener(found.answers)
-    n = len(found.now)
+        return not_measured(GUARD, "generation", step, why)
+    shared, count = top_opener(samples.completions)
+    n = len(samples.now)
     low, high = wilson(count, n)
-    verdict = _written_verdict(found, shared, low)
+    verdict = _sampled_verdict(samples, shared, low)
     return Finding(
         GUARD,
         "generation",
         verdict,
         step,
         f'{count} of {n} sampled answers open with "{shared}"; the most frequent opener of the '
-        f"base model has {top_opener(found.base_answers)[1]}{_of_references(found)}. "
-        + _style(found),
+        f"base model has {top_opener(samples.base_completions)[1]}{_of_responses(samples)}. "
+        + _style(samples),
         statistic=count / n,
         threshold=OPENER_SHARE_ALARM,
         interval=(low, high),
@@ -117,22 +113,19 @@ def written_answers(history: History, step: int) -> Finding:
     )
 
 
-def _written_verdict(found: Written, shared: str, low: float) -> Verdict:
-    if len(found.now) < MIN_EXAMPLES:
+def _sampled_verdict(samples: Samples, shared: str, low: float) -> Verdict:
+    if len(samples.now) < MIN_EXAMPLES:
         return "insufficient"
-    new = _change([opener(a) == shared for a in found.answers], found.base_answers, shared)
-    references = found.references
-    common = wilson(top_opener(references)[1], len(references))[1] if references else 0.0
-    if low > max(common, OPENER_SHARE_ALARM) and new < WRITTEN_P and references:
+    now, base = samples.completions, samples.base_completions
+    new = _more(*([opener(text) == shared for text in texts] for texts in (now, base)))
+    responses = samples.responses
+    common = wilson(top_opener(responses)[1], len(responses))[1] if responses else 0.0
+    if low > max(common, OPENER_SHARE_ALARM) and new < WRITTEN_P and responses:
         return "alarm"
     if low > max(common, OPENER_SHARE_WATCH) and new < WATCH_LEVEL:
         return "watch"
-    loops = [[in_a_loop(text) for text in texts] for texts in (found.answers, found.base_answers)]
-    return "watch" if _more(*loops) < WATCH_LEVEL else "pass"
-
-
-def _change(has: Sequence[bool], base: Sequence[str], shared: str) -> float:
-    return _more(has, [opener(text) == shared for text in base])
+    more_loops = _more([in_a_loop(text) for text in now], [in_a_loop(text) for text in base])
+    return "watch" if more_loops < WATCH_LEVEL else "pass"
 
 
 def _more(now: Sequence[bool], base: Sequence[bool]) -> float:
@@ -142,19 +135,19 @@ def _more(now: Sequence[bool], base: Sequence[bool]) -> float:
     return mcnemar(lost, gained) if gained > lost else 1.0
 
 
-def _of_references(found: Written) -> str:
-    texts = found.references
+def _of_responses(samples: Samples) -> str:
+    texts = samples.responses
     return f", that of the references {top_opener(texts)[1]} of {len(texts)}" if texts else ""
 
 
-def _style(found: Written) -> str:
+def _style(samples: Samples) -> str:
     """Further figures, now against the base model."""
-    now, base = found.answers, found.base_answers
+    now, base = samples.completions, samples.base_completions
     figures = [
         ("distinct word pairs", _compared(distinct_pairs, now, base)),
         ("compression", _compared(compression_ratio, now, base)),
         ("words", f"{_mean_words(now):.0f} ({_mean_words(base):.0f})"),
-        ("ended by themselves", f"{_stopped(found.now)} ({_stopped(found.base)})"),
+        ("ended by themselves", f"{_stopped(samples.now)} ({_stopped(samples.base)})"),
         ("in a loop", f"{sum(map(in_a_loop, now))} ({sum(map(in_a_loop, base))})"),
     ]
     return "Now (base model): " + ", ".join(f"{name} {value}" for name, value in figures) + "."
@@ -183,8 +176,7 @@ def preflight_openers(history: History, step: int) -> Finding:
     """Signal `openers`: the share of training answers that open with the same three words."""
     answers = history.preflight.get("answers")
     if not answers or not answers.get("n"):
-        text = "Not measured: the training answers were not examined."
-        return Finding(GUARD, "openers", "not_measured", step, text, primary=False)
+        return not_measured(GUARD, "openers", step, "the training answers were not examined")
     n, k = int(answers["n"]), int(answers["opener_count"])
     low, high = wilson(k, n)
     verdict, note = _preflight_verdict(answers.get("reference"), low, n)

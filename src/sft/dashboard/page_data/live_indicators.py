@@ -13,7 +13,7 @@ import numpy as np
 from sft.config import load_config
 from sft.errors import SFTError
 from sft.guards.history import History, history
-from sft.guards.signs import signs
+from sft.guards.indicators import Indicator, indicators
 from sft.runs.evaluations import evals_of
 from sft.runs.files import Kept, identity, json_object, section, stamp
 from sft.runs.history import settings_of
@@ -24,18 +24,18 @@ from sft.runs.state import run_state, summary_of
 
 _LEAST_AGE = 2.0  # seconds; and at most a twentieth of the time goes into judging
 _TIMES_COST = 20.0
-_COLUMNS = ("step", "loss", "learning_rate", "epoch")  # all that signs read of step records
+_COLUMNS = ("step", "loss", "learning_rate", "epoch")  # all that indicators read of step records
 
 
-class _Signs:
-    """The signs of one run, computed anew when its records changed and enough time has passed."""
+class _Judged:
+    """The indicators of a run, computed anew when its records changed and enough time passed."""
 
     def __init__(self, run: RunDir) -> None:
         self._run = run
         self._lock = threading.Lock()
         self._stamps: tuple[Any, ...] = ()
         self._ready = 0.0  # when it may be computed again
-        self._held: list[dict[str, Any]] = []
+        self._indicators: list[dict[str, Any]] = []
 
     def now(self) -> list[dict[str, Any]]:
         run = self._run
@@ -43,28 +43,28 @@ class _Signs:
             stamps = tuple(stamp(path) for path in (run.config, run.metrics, run.scores))
             if stamps != self._stamps and time.monotonic() >= self._ready:
                 began = time.monotonic()
-                self._held = [asdict(sign) for sign in _judge(run)]
+                self._indicators = [asdict(indicator) for indicator in _judge(run)]
                 self._stamps = stamps
                 ended = time.monotonic()
                 self._ready = ended + max(_LEAST_AGE, _TIMES_COST * (ended - began))
-            return self._held
+            return self._indicators
 
 
 _HELD = Kept(64)
 
 
-def signs_of(run: RunDir) -> list[dict[str, Any]]:
-    """`[{name, held, figure}]`: those of the summary once there is one; empty when not told."""
-    final = summary_of(run).get("signs")
+def indicators_of(run: RunDir) -> list[dict[str, Any]]:
+    """`[{name, status, message, evidence}]`: of the summary once there is one; may be empty."""
+    final = summary_of(run).get("indicators")
     if isinstance(final, list):
-        return [sign for sign in final if isinstance(sign, dict)]
-    kept: _Signs = _HELD.get(run.path, lambda: _Signs(run))
+        return [indicator for indicator in final if isinstance(indicator, dict)]
+    kept: _Judged = _HELD.get(run.path, lambda: _Judged(run))
     return kept.now()
 
 
-def _judge(run: RunDir) -> list[Any]:
+def _judge(run: RunDir) -> list[Indicator]:
     try:
-        return signs(live_history(run))
+        return indicators(live_history(run))
     except (SFTError, TypeError, ValueError, KeyError):  # records of another shape
         return []
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from scipy import stats
 
-from sft.guards.evaluations import alarm_level, holds, no_change_yet
+from sft.guards.evaluations import alarm_level, lasts, no_change_yet
 from sft.guards.history import History, Table
 from sft.guards.statistics import Paired, paired, ratio_interval
 from sft.guards.thresholds import MIN_EXAMPLES, TRANSFER_RATIO
@@ -23,7 +23,7 @@ Outcome = Literal["not judgeable", "pending", "profits", "fails", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class TransferRatio:
     """The ratio after one evaluation. `bound` is its upper end at the corrected level of an alarm.
 
     `t` is how many standard errors usage lies behind the smallest profit that is accepted.
@@ -55,45 +55,49 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Judgement:
     """The newest evaluation together with the one before."""
 
     outcome: Outcome
-    now: Transfer | None = None
+    now: TransferRatio | None = None
     alarm: bool = False
     why: str = ""
 
 
-def judge_transfer(history: History) -> Judged:
+def judge_transfer(history: History) -> Judgement:
     """Judge the ratio at the newest evaluation that scored both probes."""
     val, usage = history.table("val"), history.table("usage")
     if usage is None:
-        return Judged("not judgeable", why="usage prompts with reference answers were not scored")
+        return Judgement(
+            "not judgeable", why="usage prompts with reference answers were not scored"
+        )
     why = no_change_yet(usage, "`usage` was not scored") or no_change_yet(val, "there is no `val`")
     if why or val is None:
-        return Judged("pending", why=why or "")
+        return Judgement("pending", why=why or "")
     steps = [step for step in usage.steps if step in set(val.steps) and step > 0]
     if not steps:
-        return Judged("pending", why="`val` and `usage` were not scored at the same evaluation")
-    now = transfer_at(val, usage, steps[-1], history)
-    before = transfer_at(val, usage, steps[-2], history) if len(steps) > 1 else None
+        return Judgement("pending", why="`val` and `usage` were not scored at the same evaluation")
+    now = ratio_at(val, usage, steps[-1], history)
+    before = ratio_at(val, usage, steps[-2], history) if len(steps) > 1 else None
     if min(now.val.n, now.usage.n) < MIN_EXAMPLES:
         few = f"{now.val.n} rows of `val` and {now.usage.n} of `usage` are too few to judge"
-        return Judged("pending", now, why=few)
+        return Judgement("pending", now, why=few)
     if not now.improved:
-        return Judged("pending", now, why="loss on `val` has not improved enough to compare with")
-    alarm = holds(now.fails, before is not None and before.fails, now.t)
-    return Judged(_outcome(now, before, alarm), now, alarm)
+        return Judgement(
+            "pending", now, why="loss on `val` has not improved enough to compare with"
+        )
+    alarm = lasts(now.fails, before is not None and before.fails, now.t)
+    return Judgement(_outcome(now, before, alarm), now, alarm)
 
 
-def _outcome(now: Transfer, before: Transfer | None, alarm: bool) -> Outcome:
+def _outcome(now: TransferRatio, before: TransferRatio | None, alarm: bool) -> Outcome:
     if now.interval[0] > TRANSFER_RATIO:
         return "profits"
     lags_on = now.lags and before is not None and before.lags
     return "fails" if alarm or lags_on else "undecided"
 
 
-def transfer_at(val: Table, usage: Table, step: int, history: History) -> Transfer:
+def ratio_at(val: Table, usage: Table, step: int, history: History) -> TransferRatio:
     """The transfer ratio after the evaluation at `step`, which both tables hold."""
     on_val = val.loss[val.steps.index(step)] - val.loss[0]
     on_usage = usage.loss[usage.steps.index(step)] - usage.loss[0]
@@ -102,7 +106,7 @@ def transfer_at(val: Table, usage: Table, step: int, history: History) -> Transf
     bound = ratio_interval(on_usage, on_val, 1 - 2 * alarm_level(history))[2]
     behind = u.mean - TRANSFER_RATIO * v.mean
     error = math.hypot(u.se, TRANSFER_RATIO * v.se)
-    return Transfer(
+    return TransferRatio(
         val=v,
         usage=u,
         ratio=ratio,
