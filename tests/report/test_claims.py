@@ -25,7 +25,7 @@ def test_the_change_of_each_row_with_its_interval(tmp_path):
     assert (loss.before, loss.after) == pytest.approx((2.0, 2.0 + sum(FALL) / NUM_VAL))
     assert (loss.n, loss.verdict) == (NUM_VAL, "better")
     assert loss.p == pytest.approx(1 / 2**NUM_VAL)  # of 4,096 patterns of signs, this one alone
-    assert 0 < loss.least_seen < 0.05
+    assert 0 < loss.mde < 0.05
     assert "scores.jsonl" in [source.file for source in loss.sources]
     assert found["val_accuracy"].value == pytest.approx(0.3)
     assert (found["val_perplexity"].before, found["val_perplexity"].after) == (7.389, 2.718)
@@ -63,7 +63,7 @@ def test_worse_and_the_same_are_called_so(tmp_path, fall, title, kind):
     assert (found.title, found.kind) == (title, kind)
     if kind == "info":
         assert "within what chance does (one of 0." in found.sentences[0]
-        assert "would have been seen four times in five" in found.sentences[0]
+        assert "would be detected four times in five" in found.sentences[0]
 
 
 def test_seven_rows_are_too_few_to_tell(tmp_path):
@@ -73,7 +73,7 @@ def test_seven_rows_are_too_few_to_tell(tmp_path):
     found = told(run)
     assert found.title == "Too few held-out rows to tell whether it is better"
     assert found.claims[0].verdict == "too few rows to tell"
-    assert found.claims[0].least_seen is None
+    assert found.claims[0].mde is None
 
 
 def _below(line, number):

@@ -61,21 +61,21 @@ def test_a_small_gain_is_seen_among_rows_that_differ_much(run):
     interval = stats.ttest_rel(after, BASE).confidence_interval(0.95)
     assert found.interval == pytest.approx((interval.low, interval.high), rel=1e-9)
     assert found.loss_a == pytest.approx(sum(BASE) / 40)
-    assert 0.015 < found.least_seen < 0.035
+    assert 0.015 < found.mde < 0.035
     back = compare(b, a)
     assert back.verdict == "worse" and back.difference == -found.difference
-    assert back.p_worse == found.p_better and back.least_seen == found.least_seen
+    assert back.p_worse == found.p_better and back.mde == found.mde
     assert stats.ttest_ind(after, BASE).pvalue > 0.5  # what is seen without pairing
 
 
-def test_a_difference_below_the_least_seen_is_none(run):
+def test_a_difference_below_the_mde_is_none(run):
     after = [loss + value for loss, value in zip(BASE, noise(40, 0.2, 3), strict=True)]
     found = compare(run("a", BASE), run("b", after))
-    assert found.verdict == "no difference seen" and abs(found.difference) < found.least_seen
-    assert f"{found.least_seen:.4f} would have been seen four times in five" in sentence(found)
+    assert found.verdict == "no difference seen" and abs(found.difference) < found.mde
+    assert f"{found.mde:.4f} would be detected four times in five" in sentence(found)
 
 
-def test_the_least_seen_is_seen_four_times_in_five(run):
+def test_the_mde_is_seen_four_times_in_five(run):
     """And an effect of nothing is hardly ever called one."""
     names, effect, calls = iter(range(9999)), None, {0.0: 0, 1.0: 0}
     for seed in range(50):
@@ -84,7 +84,7 @@ def test_the_least_seen_is_seen_four_times_in_five(run):
             shift = 0.0 if size == 0 else -(effect or 0.05)
             after = [x + v + shift for x, v in zip(BASE, values, strict=True)]
             found = compare(run(f"a{next(names)}", BASE), run(f"b{next(names)}", after))
-            effect = effect or found.least_seen
+            effect = effect or found.mde
             calls[size] += found.verdict != "no difference seen"
     assert calls[0.0] <= 8 and 30 <= calls[1.0] <= 49
 

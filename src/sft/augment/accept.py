@@ -124,7 +124,7 @@ def _record(acceptance: Acceptance, files: Files) -> None:
         "interval": list(result.interval),
         "p_one_sided": result.p_better,
         "level": LEVEL,
-        "mde": result.least_seen,
+        "mde": result.mde,
         "step_plain": result.step_a,
         "step_augmented": result.step_b,
         "runs": [str(acceptance.plain), str(acceptance.augmented)],

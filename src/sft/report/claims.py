@@ -41,7 +41,7 @@ class Claim:
 
     `value` is a change in `unit`, from `before` to `after`, of which `interval` covers the true
     value in 95 of 100 cases. `p` is the chance, one-sided, of so large a change towards `verdict`
-    if there were none. `least_seen` is the change that would have been called one four times in
+    if there were none. `mde` is the change that would have been called one four times in
     five; None where none ever would, or where nothing was tested.
     """
 
@@ -54,7 +54,7 @@ class Claim:
     n: int
     interval: tuple[float, float] | None = None
     p: float | None = None
-    least_seen: float | None = None
+    mde: float | None = None
     before: float | None = None
     after: float | None = None
     budget: float | None = None
@@ -150,7 +150,7 @@ def _loss_claim(probe: str, rows: Sequence[_Pair], step: int) -> Claim:
         n=len(rows),
         interval=_interval(test),
         p=p,
-        least_seen=_least(test),
+        mde=_least(test),
         before=_mean(before),
         after=_mean(after),
         sources=(_scores_source(probe, step, "nll"),),
@@ -175,7 +175,7 @@ def _accuracy_claim(probe: str, rows: Sequence[_Pair], step: int) -> Claim:
         n=len(delta),
         interval=_interval(test),
         p=p,
-        least_seen=_least(test),
+        mde=_least(test),
         before=_mean(before),
         after=_mean(after),
         sources=(_scores_source(probe, step, "correct"),),
@@ -213,7 +213,7 @@ def _retain_claim(rows: Sequence[_Pair], step: int, budget: float | None) -> Cla
         n=len(rows),
         interval=_interval(test),
         p=test.p,
-        least_seen=_least(test),
+        mde=_least(test),
         before=_mean(before),
         after=_mean(after),
         budget=budget,

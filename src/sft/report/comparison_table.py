@@ -67,9 +67,9 @@ def sentence(found: Comparison) -> str:
     if found.interval == (0.0, 0.0):
         return "no difference: every row has the same loss in both"
     least = (
-        "with so few rows none could have been seen"
-        if found.least_seen is None
-        else f"a difference of {found.least_seen:.4f} would have been seen four times in five"
+        "with so few rows none could be detected"
+        if found.mde is None
+        else f"a difference of {found.mde:.4f} would be detected four times in five"
     )
     if found.verdict == "no difference seen":
         return f"no difference seen (p = {min(found.p_better, found.p_worse):.2g}; {least})"

@@ -160,10 +160,9 @@ def _lay(claim: Claim, unsure: Claim | None, probe: str) -> str:
         )
     if claim.verdict == "no difference seen":
         least = (
-            "no difference could have been seen with so few rows"
-            if claim.least_seen is None
-            else f"one of {figure(claim.least_seen)} nats per token would have been seen four "
-            "times in five"
+            "no difference could be detected with so few rows"
+            if claim.mde is None
+            else f"one of {figure(claim.mde)} nats per token would be detected four times in five"
         )
         return (
             f"{where} the loss changed by {signed(claim.value)} nats per token, which is within "

@@ -36,7 +36,7 @@ class Comparison:
 
     Losses and differences are means over rows of nats per token; below 0, B is better.
     `interval` covers the true difference in 95 of 100 cases. `p_better` is the one-sided chance
-    of so large a gain of B if there were none, `p_worse` the same of a loss. `least_seen` is the
+    of so large a gain of B if there were none, `p_worse` the same of a loss. `mde` is the
     difference that would have been called one four times in five (None: none ever).
     """
 
@@ -52,7 +52,7 @@ class Comparison:
     interval: tuple[float, float]
     p_better: float
     p_worse: float
-    least_seen: float | None
+    mde: float | None
     verdict: Verdict
     notes: list[str] = field(default_factory=list)
 
@@ -102,7 +102,7 @@ def compare(run_a: str | Path, run_b: str | Path, probe: str = "val") -> Compari
         interval=worse.interval,
         p_better=better.p,
         p_worse=worse.p,
-        least_seen=mde if mde < float("inf") else None,
+        mde=mde if mde < float("inf") else None,
         verdict=_verdict(better.p, worse.p),
         notes=_notes(a, b, probe, len(names)),
     )

@@ -167,7 +167,7 @@ function legend({ series, limits }) {
   const has = (name) => series.some((one) => one.name === name);
   return [
     item("line", "measured"), series.some((one) => one.low) && item("band", "95 %"),
-    (limits.length > 0 || has("threshold")) && item("limit", "threshold"), has(SEEN) && item("seen", "would be seen"),
+    (limits.length > 0 || has("threshold")) && item("limit", "threshold"), has(SEEN) && item("seen", "detectable"),
   ];
 }
 
@@ -179,7 +179,7 @@ function noChart(word) {
   return why;
 }
 
-/** The figures of the last evaluation, and what could have been seen. */
+/** The figures of the last evaluation, and what could be detected. */
 function factList(name, signal) {
   const point = lastPoint(signal);
   const pair = (term, value) => value !== "" && value !== null && h("div", null, h("dt", null, term), h("dd", null, value));
@@ -189,7 +189,7 @@ function factList(name, signal) {
     pair("95 % interval", interval(point.low, point.high, signal.unit)),
     pair("threshold", point.threshold === null || point.threshold === undefined ? "" : figure(point.threshold, signal.unit)),
     judged && h("div", { class: "wide" }, h("dt", null, "this signal"), h("dd", null, verdictBadge(point.verdict))),
-    sight(name, point, signal.unit) && h("div", { class: "wide" }, h("dt", null, "what would be seen"), h("dd", null, sight(name, point, signal.unit))),
+    sight(name, point, signal.unit) && h("div", { class: "wide" }, h("dt", null, "minimum detectable effect"), h("dd", null, sight(name, point, signal.unit))),
   ];
 }
 

@@ -68,10 +68,10 @@ export function detectable(name, point) {
   return how === "fall" ? point.threshold - point.mde : point.threshold + point.mde;
 }
 
-/** What could have been seen, as a sentence; empty where it is not known. */
+/** What could be detected, as a sentence; empty where it is not known. */
 export function sight(name, point, unit) {
   if (point?.mde === null || point?.mde === undefined) return "";
-  const often = "would have been seen 4 times in 5";
+  const often = "would be detected 4 times in 5";
   const value = detectable(name, point);
   const amount = (size) => `${figure(size, unit).replace(/^\+/, "")} ${unitText(unit)}`.trim();
   if (value === null) return COUNTED[name] ? "" : `An effect of ${amount(point.mde)} ${often}.`;
@@ -95,7 +95,7 @@ export function firstSignal(guard, verdict, signals) {
 }
 
 /** Name of the line of `detectable` in a chart. */
-export const SEEN = "smallest value that would be seen";
+export const SEEN = "minimum detectable value";
 
 /** Options of charts.js for one signal: the statistic, its band, the threshold, what can be seen. */
 export function chartOptions(name, signal) {
