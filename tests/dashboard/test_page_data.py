@@ -7,7 +7,7 @@ import pytest
 
 from sft.config import dump_yaml
 from sft.dashboard.page_data import PAGE_DATA, compare
-from sft.dashboard.page_data.series import MAIN
+from sft.dashboard.page_data.series import main_metrics
 from sft.errors import ConfigError
 from sft.runs.events import EventLog
 from sft.runs.metrics import METRICS
@@ -60,7 +60,7 @@ def test_snapshot(run, trained):
     assert {"evaluation", "checkpoint", "finished"} <= {mark["kind"] for mark in found["marks"]}
     assert found["attempts"] == 1
     assert found["metrics"].keys() == METRICS.keys()
-    assert all(found["metrics"][name]["watch"] for name in MAIN)
+    assert all(found["metrics"][name]["watch"] for name in main_metrics())
     files = (run.metrics, run.events, run.findings, run.samples)
     assert found["cursor"] == "-".join(str(path.stat().st_size) for path in files)
 

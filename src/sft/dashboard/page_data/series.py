@@ -6,11 +6,17 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from sft.dashboard.page_data.query import between, choice, decimal
-from sft.runs.metrics import METRICS
+from sft.runs.metrics import panels
 from sft.runs.run_dir import RunDir
 from sft.runs.series import AXES, MAX_SMOOTH, Axis, eval_names, series_of
 
 _MOST_NAMES = 64
+
+
+def main_metrics() -> list[str]:
+    """The metrics of steps that have a chart of their own."""
+    charts = panels().values()
+    return [metrics[0].name for metrics in charts if metrics[0].of == "step"]
 
 
 def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
@@ -29,8 +35,7 @@ def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     smooth = between(query, "smooth", 0.0, 0.0, MAX_SMOOTH)
     of_steps, of_evals = set(found.names("steps")), eval_names(found)
     asked = [name for name in query.get("names", "").split(",") if name][:_MOST_NAMES]
-    charts = [name for name, metric in METRICS.items() if metric.panel == name]
-    lines = asked or [name for name in charts if name in of_steps]
+    lines = asked or [name for name in main_metrics() if name in of_steps]
     points = [name for name in of_evals if name in asked or not asked]
     return {
         "x": x,
