@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sft.guards.completions import in_a_loop
 
 from pilot_runs import changes, only, pilot, told, with_openings
+from sft.guards.completions import in_a_loop
 from sft.guards.format_collapse import format_collapse
 
 STILL = (0.0, 0.01)
