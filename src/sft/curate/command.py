@@ -36,7 +36,7 @@ def curate(data: Sequence[str], config: str | None, columns: Sequence[str], **fl
     """Write the rows of DATA that are worth training on into a new file.
 
     Every row that is dropped or edited stands in FILE.ledger.jsonl, with the reason. For data of
-    any size: interrupted, the same command goes on where it was. Steps run in the order above.
+    any size: interrupted, the same command keeps what is finished. Steps run in the order above.
     """
     from rich.console import Console as RichConsole
 
@@ -55,9 +55,9 @@ def curate(data: Sequence[str], config: str | None, columns: Sequence[str], **fl
         "drop": [name.strip() for name in checks.split(",")] if checks else None,
         "decontaminate": list(flags.pop("decontaminate")) or None,
     }
-    wishes = load_curate_config({**flags, **switches, **given}, config)
-    with Console() as show:
-        summary = run(wishes, show.progress, show.note)
+    options = load_curate_config({**flags, **switches, **given}, config)
+    with Console() as console:
+        summary = run(options, console.progress, console.note)
     RichConsole(highlight=False).print(render(summary))
     for sentence in sentences(summary):
         click.echo(printable(sentence))
