@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, Field
 from sft.disk import write_json
 from sft.runs.jsonl import Tail, each_record
 from sft.runs.run_dir import RunDir
+from sft.runs.state import seconds_of
 from sft.trackers.base import numbers
 
 BATCH = 500  # records handed over at once, so that memory is bounded
@@ -136,8 +136,8 @@ def _read(path: Path) -> _Saved:
 def _first_moment(run: RunDir) -> float:
     """When the first attempt began; of an old run, when its config was written."""
     for event in each_record(run.events):
-        with suppress(KeyError, TypeError, ValueError):
-            return datetime.fromisoformat(event["time"]).timestamp()
+        if (moment := seconds_of(event)) is not None:
+            return moment
     for path in (run.config, run.metrics):
         with suppress(OSError):
             return path.stat().st_mtime

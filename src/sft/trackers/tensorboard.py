@@ -13,8 +13,6 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from tensorboard.compat.proto.event_pb2 import Event
@@ -25,6 +23,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from sft.runs.run_dir import RunDir
+from sft.runs.state import seconds_of
 from sft.trackers.base import Tracker, summary_values
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+.!|~$&-])")
@@ -74,7 +73,7 @@ class TensorBoard(Tracker):
             step = event.get("step")
             at = step if isinstance(step, int) else self._step
             text = _plain(str(event.get("text", "")))
-            self._write([_text(f"events/{kind}", text, at, _seconds(event.get("time")))])
+            self._write([_text(f"events/{kind}", text, at, seconds_of(dict(event)))])
 
     def finish(self, status: str, summary: Mapping[str, Any] | None) -> None:
         """The summary as text."""
@@ -116,9 +115,3 @@ def _text(tag: str, text: str, step: int = 0, wall_time: float | None = None) ->
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is."""
     return _MARKDOWN.sub(r"\\\1", text).replace("\n", " ")
-
-
-def _seconds(moment: Any) -> float | None:
-    with suppress(TypeError, ValueError):
-        return datetime.fromisoformat(moment).timestamp()
-    return None
