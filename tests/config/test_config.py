@@ -16,6 +16,7 @@ from sft.config import (
     read_run_options,
     with_values,
 )
+from sft.config.load import RENAMED
 from sft.errors import ConfigError
 
 
@@ -162,6 +163,15 @@ def test_all_problems_are_reported_at_once():
         ("modle: unknown key.", "Did you mean 'model'?"),
     ):
         assert [line for line in found if line.startswith(start) and inside in line], start
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_key_gives_the_new_name(old, new):
+    assert problems({old: {"every": 3, "budget": 0.2}}) == [
+        f"{old}: {old} is called {new} now: {new}.every, {new}.budget"
+    ]
+    with pytest.raises(ConfigError, match="looks is called eval now: eval.every"):
+        load_config({}, {"looks.every": 3})
 
 
 @pytest.mark.parametrize(

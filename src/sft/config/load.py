@@ -13,6 +13,9 @@ from sft.config.schema import Config
 from sft.config.yaml_text import parse_yaml
 from sft.errors import ConfigError, did_you_mean
 
+# Sections and keys (`section.key`) of earlier versions -> their names now.
+RENAMED = {"looks": "eval"}
+
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read a YAML (or JSON) configuration file into a plain dictionary."""
@@ -50,6 +53,12 @@ def load_config(
 
     `origins` says where `values` and `overrides` come from, for `Config.sources`.
     """
+    return _build(values, overrides, _sources(values, overrides, origins))
+
+
+def _build(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | None, sources: Mapping[str, str]
+) -> Config:
     tree = {k: dict(v) if isinstance(v, Mapping) else v for k, v in values.items()}
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
@@ -60,7 +69,7 @@ def load_config(
             raise ConfigError(f"{section}: expected keys, found {part!r:.60}")
         part[name] = value
     try:
-        return Config.model_validate(tree).from_sources(_sources(values, overrides, origins))
+        return Config.from_sources(tree, sources)
     except ValidationError as error:
         # A value that may be of two types has a problem with each: one line for both.
         problems: dict[str, list[str]] = {}
@@ -72,7 +81,7 @@ def load_config(
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy with dotted keys replaced, such as `{"optim.learning_rate": 1e-4}`."""
-    return load_config(config.model_dump(mode="json"), values).from_sources(config.sources)
+    return _build(config.model_dump(mode="json"), values, config.sources)
 
 
 def _sources(
@@ -95,6 +104,8 @@ def _explain(problem: dict[str, Any]) -> tuple[str, str]:
         del parts[2]  # pydantic's name of the type that was tried
     where = ".".join(parts)
     if problem["type"] == "extra_forbidden":
+        if where in RENAMED:
+            return f"{where}: ", _renamed(where, problem.get("input"))
         known = _known_keys(parts[:-1])
         hint = did_you_mean(parts[-1], known)
         return f"{where}: ", f"unknown key.{hint} Known: {', '.join(known)}."
@@ -106,6 +117,13 @@ def _explain(problem: dict[str, Any]) -> tuple[str, str]:
         else (f" (found {found!r:.60})")
     )
     return (f"{where}: ", message + shown) if where else ("", message)
+
+
+def _renamed(old: str, value: Any) -> str:
+    """`looks is called eval now: eval.every`, with the keys that were given in it."""
+    new = RENAMED[old]
+    keys = [f"{new}.{key}" for key in value] if isinstance(value, Mapping) else []
+    return f"{old} is called {new} now" + (f": {', '.join(keys)}" if keys else "")
 
 
 def _known_keys(parts: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ A value of `"auto"` is decided when the run starts and is written, with the reas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -171,7 +171,9 @@ class Config(Section):
         """Where each key that the user gave comes from: `file`, `flag` or `python`."""
         return self._sources
 
-    def from_sources(self, sources: Mapping[str, str]) -> Config:
-        """Itself, with the sources of its keys noted."""
-        self._sources = dict(sources)
-        return self
+    @classmethod
+    def from_sources(cls, values: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
+        """A config of `values`, which notes where each key that was given comes from."""
+        config = cls.model_validate(values)
+        config._sources = dict(sources)
+        return config

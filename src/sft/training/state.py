@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from sft.training.optimizer_state import load_optimizer, numbers_of, tensors_of
+
 
 class Stateful(Protocol):
     """What the batches offer."""
@@ -53,18 +55,14 @@ class TrainState:
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """Named tensors by file: model, optimizer, rng."""
         model = {name: p.detach() for name, p in self.parameters.items()}
-        optimizer = {
-            f"{name}.{key}": value
-            for name, parameter in self.parameters.items()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-            if isinstance(value, torch.Tensor)
-        }
+        optimizer = tensors_of(self.optimizer, self.parameters)
         return {"model": model, "optimizer": optimizer, "rng": _rng_tensors()}
 
     def json(self) -> dict[str, Any]:
         """The rest, as JSON."""
         return {
             "counters": asdict(self.counters),
+            "optimizer": numbers_of(self.optimizer, self.parameters),
             "batches": self.batches.state_dict(),
             "python_rng": _python_rng(),
         }
@@ -72,17 +70,8 @@ class TrainState:
     def load(self, tensors: dict[str, dict[str, torch.Tensor]], rest: dict[str, Any]) -> None:
         """Continue from what `tensors` and `json` returned."""
         self.load_model(tensors["model"])
-        for name, parameter in self.parameters.items():
-            prefix = f"{name}."
-            saved = {
-                key.removeprefix(prefix): value
-                for key, value in tensors["optimizer"].items()
-                if key.startswith(prefix) and "." not in key.removeprefix(prefix)
-            }
-            if saved:
-                self.optimizer.state[parameter] = {
-                    key: value.to(parameter.device) for key, value in saved.items()
-                }
+        numbers = rest.get("optimizer", {})  # which checkpoints of 1.x do not have
+        load_optimizer(self.optimizer, self.parameters, tensors["optimizer"], numbers)
         known = {f.name for f in fields(Counters)}
         counters = {key: value for key, value in rest["counters"].items() if key in known}
         counters["evals"] = [(int(step), float(loss)) for step, loss in counters["evals"]]
