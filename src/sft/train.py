@@ -124,7 +124,7 @@ class Loop:
         counters, num_steps = self._state.counters, self._setup.num_steps
         every = int(self._config.eval.every)
         if counters.last_eval != counters.step and due(counters.step, every, num_steps):
-            self._evals.take()
+            self._evals.run(self._setup.batches.epoch)
         over = counters.step == num_steps or counters.stopped is not None
         is_best = self._best_step() == counters.step
         if counters.step and (
@@ -137,10 +137,10 @@ class Loop:
         setup, state = self._setup, self._state
         counters, optim = state.counters, self._config.optim
         step = counters.step + 1
-        rate = float(optim.learning_rate) * lr_multiplier(
+        learning_rate = float(optim.learning_rate) * lr_multiplier(
             step,
             setup.num_steps,
-            schedule=optim.schedule,
+            schedule=setup.schedule,
             warmup_steps=int(optim.warmup_steps),
             decay_fraction=optim.decay_fraction,
             min_lr_ratio=optim.min_lr_ratio,
@@ -159,7 +159,7 @@ class Loop:
                 state.parameters,
                 batches,
                 step=step,
-                learning_rate=rate,
+                learning_rate=learning_rate,
                 max_grad_norm=optim.max_grad_norm,
                 penalty=setup.penalty,
                 stop_requested=self._stop.requested,
@@ -174,18 +174,18 @@ class Loop:
         counters.num_tokens += result.num_tokens
         counters.num_trained_tokens += result.num_trained_tokens
         counters.train_flos += setup.shape.train_flos(e.num_tokens for e in examples)
-        record = self._record(result, rate, seconds)
+        record = self._record(result, learning_rate, seconds)
         self._stores["metrics"].append(record)
         self._show.step(record)
 
-    def _record(self, result: StepResult, rate: float, seconds: float) -> dict[str, Any]:
+    def _record(self, result: StepResult, learning_rate: float, seconds: float) -> dict[str, Any]:
         counters = self._state.counters
         sources = by_source(self._sources, result.by_source)
         record = {
             "step": counters.step,
             "loss": result.loss,
             "accuracy": result.accuracy,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "epoch": self._setup.batches.epoch,
             "train_flos": counters.train_flos,
             "grad_norm": result.grad_norm,

@@ -9,7 +9,7 @@ from sft.check.rehearsal import longest_batch, rehearse
 from sft.data.rows.conversation import Origin
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.terminal.console import Console
-from sft.training.setup import prepare_data
+from sft.training.tokens import prepare_data
 from trained import Outcome, make_world
 
 

@@ -13,7 +13,7 @@ from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.model.forward import Forward
 from sft.probes.val_loss import Score, score_examples
 from sft.terminal.console import Console
-from sft.training.setup import prepare_data
+from sft.training.tokens import prepare_data
 from trained import make_world
 
 

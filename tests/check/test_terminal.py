@@ -14,7 +14,7 @@ from sft.check.terminal import MASKED, PARTLY, TRAINED, token_text
 from sft.check.views import row_view
 from sft.cli import main
 from sft.terminal.console import Console
-from sft.training.setup import prepare_data
+from sft.training.tokens import prepare_data
 from trained import NUM_ROWS, Outcome, make_world
 
 

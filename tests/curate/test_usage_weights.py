@@ -12,7 +12,8 @@ from sft.curate.usage_weights import effective_rows, importance
 from sft.data.rows.read import read_conversations
 from sft.errors import ConfigError, DataError
 from sft.terminal.console import Console
-from sft.training.setup import build_batches, prepare_data
+from sft.training.setup import build_batches
+from sft.training.tokens import prepare_data
 from trained import make_world
 
 

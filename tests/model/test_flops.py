@@ -77,15 +77,6 @@ def test_full_training(kind, tied):
 
 @both
 @every_kind
-def test_scoring(kind, tied):
-    model = build(kind, tied)
-    shape = model_shape(model)
-    formula = full_square(shape, shape.scoring_flos([LENGTH] * ROWS), 4)
-    assert formula == pytest.approx(counted(model, backward=False), rel=1e-6)
-
-
-@both
-@every_kind
 def test_lora_training(kind, tied):
     """The formula has an input gradient for every matrix; the first layer's need none.
 
@@ -197,4 +188,3 @@ def test_sequences_add_up_and_the_window_saves():
     assert windowed.train_flos([8]) == shape.train_flos([8])
     saved = 12 * 2 * 32 * (math.comb(31, 2) - (36 + 22 * 8))
     assert shape.train_flos([30]) - windowed.train_flos([30]) == saved
-    assert shape.train_flos([30]) == 3 * shape.scoring_flos([30])

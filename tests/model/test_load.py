@@ -22,6 +22,7 @@ from sft.model.load import (
     load_model,
     load_tokenizer,
     model_folder,
+    set_stop_ids,
     stop_ids,
     weights_dtype,
 )
@@ -261,6 +262,9 @@ def test_the_trained_stop_comes_first_and_is_saved(own, trained, expected, tmp_p
     model, tokenizer = tiny.model(), tiny.tokenizer()  # </s> is 2
     model.generation_config.eos_token_id = own
     assert stop_ids(model, tokenizer, trained) == expected
+    assert model.generation_config.eos_token_id == own  # asking changes nothing
+    set_stop_ids(model, tokenizer, expected)
+    assert stop_ids(model, tokenizer, trained) == expected
     model.save_pretrained(tmp_path)
     saved = GenerationConfig.from_pretrained(tmp_path)
     assert saved.eos_token_id == (expected if len(expected) > 1 else expected[0])
@@ -272,6 +276,7 @@ def test_a_tokenizer_without_end_and_padding():
     tokenizer.eos_token = tokenizer.pad_token = None
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = None
     assert stop_ids(model, tokenizer, 9) == [9]
+    set_stop_ids(model, tokenizer, [9])
     assert model.generation_config.eos_token_id == model.generation_config.pad_token_id == 9
 
 
@@ -279,7 +284,7 @@ def test_generation_stops_at_the_trained_id():
     model, tokenizer = tiny.model().eval(), tiny.tokenizer()
     prompt = torch.tensor([[5, 9, 30]])
     free = model.generate(prompt, max_new_tokens=6, do_sample=False, eos_token_id=None)[0, 3:]
-    stop_ids(model, tokenizer, int(free[2]))
+    set_stop_ids(model, tokenizer, stop_ids(model, tokenizer, int(free[2])))
     stopped = model.generate(prompt, max_new_tokens=6, do_sample=False)[0, 3:]
     assert stopped.tolist() == free[: free.tolist().index(int(free[2])) + 1].tolist()
 

@@ -13,7 +13,6 @@ from sft.errors import ConfigError, DataError
 from sft.model.forward import Forward
 from sft.probes.retention import (
     TEXT_TOKENS,
-    load_retain,
     load_texts,
     opening_ids,
     sampled,
@@ -156,11 +155,11 @@ def test_rows_that_are_not_there(tmp_path, tokenizer, template):
 
 def test_a_probe_is_kept_in_the_run_folder(tmp_path, tokenizer, template, text):
     run = RunDir(tmp_path)
-    assert load_retain(run) == []
+    assert load_texts(run.retain) == []
     made = sampled(tiny.model("llama"), template, tokenizer, 3, seed=0, name="self", num_tokens=8)
     made += user_texts(config(text), template, tokenizer, 2)
     save_texts(run.retain, made)
-    loaded = load_retain(run)
+    loaded = load_texts(run.retain)
     assert len(loaded) == len(made) == 5
     for a, b in zip(made, loaded, strict=True):
         assert (a.id, a.origin, a.num_bytes, a.source) == (b.id, b.origin, b.num_bytes, b.source)

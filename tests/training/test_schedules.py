@@ -9,13 +9,14 @@ import pytest
 
 from sft.config.optim_section import SCHEDULES
 from sft.errors import ConfigError
-from sft.training.schedules import lr_multiplier
+from sft.training.schedules import lr_multiplier, schedule_named
 
 
 def curve(schedule: str, num_steps: int = 100, warmup_steps: int = 10, **more) -> list[float]:
     """The shares of steps 1 to `num_steps`; index 0 is step 1."""
+    named = schedule_named(schedule)
     return [
-        lr_multiplier(step, num_steps, schedule=schedule, warmup_steps=warmup_steps, **more)
+        lr_multiplier(step, num_steps, schedule=named, warmup_steps=warmup_steps, **more)
         for step in range(1, num_steps + 1)
     ]
 
@@ -47,7 +48,9 @@ def test_first_step_end_of_warmup_and_last_step(schedule):
 def test_no_update_has_rate_zero_and_none_exceeds_the_peak(schedule, warmup_steps, num_steps):
     steps = {1, 2, num_steps // 2, num_steps - 1, num_steps} & set(range(1, num_steps + 1))
     for step in steps:
-        share = lr_multiplier(step, num_steps, schedule=schedule, warmup_steps=warmup_steps)
+        share = lr_multiplier(
+            step, num_steps, schedule=schedule_named(schedule), warmup_steps=warmup_steps
+        )
         assert 0 < share <= 1
 
 
@@ -79,7 +82,7 @@ def test_the_least_rate_lifts_the_end_and_not_the_warmup(schedule):
 
 def test_cosine_and_linear_are_half_way_in_the_middle():
     for schedule in ("cosine", "linear"):
-        middle = lr_multiplier(56, 100, schedule=schedule, warmup_steps=10)
+        middle = lr_multiplier(56, 100, schedule=schedule_named(schedule), warmup_steps=10)
         assert middle == pytest.approx(0.5)
     early = [curve(name)[30] for name in ("cosine", "linear")]
     assert early[0] > early[1]
@@ -96,7 +99,7 @@ def test_wsd_is_flat_and_then_falls_in_a_line(decay_fraction):
 
 def test_an_unknown_schedule_is_an_error():
     with pytest.raises(ConfigError, match="'triangle' is not one of"):
-        lr_multiplier(5, 10, schedule="triangle", warmup_steps=0)
+        schedule_named("triangle")
 
 
 def test_a_schedule_of_the_users_own(tmp_path):

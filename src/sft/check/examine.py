@@ -27,7 +27,8 @@ from sft.errors import ConfigError, did_you_mean
 from sft.runs.account import account_lines
 from sft.terminal.console import Console
 from sft.texts.near_duplicates import effective_size
-from sft.training.setup import Tokens, build_batches, prepare_data
+from sft.training.setup import build_batches
+from sft.training.tokens import Tokens, prepare_data
 
 NUM_PLACES = 3  # of a line of the account
 # Rows on the page besides those that findings name.

@@ -18,8 +18,10 @@ from sft.terminal.console import Console, duration
 from sft.training.finish import run_folder
 from sft.training.interrupt import StopFlag
 from sft.training.optimizers import build_optimizer
-from sft.training.setup import Tokens, build_forward, load_checked, needed_bytes, resolve_dtype
+from sft.training.parts import build_forward
+from sft.training.setup import load_checked, needed_bytes, resolve_dtype
 from sft.training.step import train_step
+from sft.training.tokens import Tokens
 
 
 def rehearse(tokens: Tokens, num_steps: int, console: Console) -> dict[str, str]:

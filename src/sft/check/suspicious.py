@@ -14,7 +14,9 @@ from sft.guards.statistics import robust_z
 from sft.probes.val_loss import Score, score_examples
 from sft.terminal.console import Console
 from sft.training.interrupt import StopFlag
-from sft.training.setup import Tokens, build_forward, load_checked, resolve_dtype
+from sft.training.parts import build_forward
+from sft.training.setup import load_checked, resolve_dtype
+from sft.training.tokens import Tokens
 
 # Mean nats per token below which nothing is left to learn from a row.
 EASY = 0.1

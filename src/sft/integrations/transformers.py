@@ -31,11 +31,12 @@ from sft.integrations.trainer import (
     tokenizer_of,
 )
 from sft.integrations.unchanged import unchanged
-from sft.integrations.watch import Plan, Watch, Watched, build
+from sft.integrations.watch import Plan, Watch, build
 from sft.runs.run_dir import RunDir
 from sft.runs.store import open_stores
 from sft.terminal.console import Console
 from sft.training.attempt import begin
+from sft.training.parts import Parts
 
 # The template of plain prompts and completions, as TRL joins them: with nothing in between.
 JOINED = (
@@ -214,7 +215,7 @@ class _AboveBars:
         return sys.stderr.fileno()
 
 
-def _tell(watched: Watched, train_loader: Any, eval_loader: Any, show: Console) -> None:
+def _tell(watched: Parts, train_loader: Any, eval_loader: Any, show: Console) -> None:
     """What is not measured, or not as it is trained."""
     data = watched.tokens.data
     for note in data.notes:

@@ -14,20 +14,15 @@ from transformers import PreTrainedModel
 
 from sft.config import Config, with_values
 from sft.config.resolve import Resolver
-from sft.data.account import account
 from sft.data.dataset import load_data
 from sft.data.held_out import load_held_out
-from sft.data.shown_examples import shown_examples
 from sft.data.template.chat_template import ChatTemplate
-from sft.disk import write_json
 from sft.errors import ConfigError, DivergedError
 from sft.guards.early_stopping import best_eval
 from sft.integrations.unchanged import unchanged
 from sft.model import load
-from sft.model.forward import Forward
 from sft.model.self_check import check_layout
-from sft.probes.build import ProbeSource, build_probes
-from sft.probes.evaluator import Evaluator
+from sft.probes.retention import BaseTexts
 from sft.report.guards_table import lines, table
 from sft.runs.events import VERDICT_LEVELS
 from sft.runs.history import newest, read_findings
@@ -37,10 +32,10 @@ from sft.runs.store import RecordStore, end_of_step, read_records
 from sft.terminal.console import Console
 from sft.training.attempt import report
 from sft.training.evaluations import Evaluations, may_restore
-from sft.training.identity import same_run, saved_identity
+from sft.training.identity import identity, saved_identity
 from sft.training.interrupt import StopFlag
-from sft.training.setup import Tokens, examine, identity, objective_of
-from sft.training.state import Counters
+from sft.training.parts import Parts, build_parts, write_start
+from sft.training.tokens import Tokens
 
 # Names in a trainer's log, and ours. The last two are TRL's.
 _LOGGED = {
@@ -67,61 +62,37 @@ class Plan:
     visits: Callable[[int], int]
 
 
-@dataclass
-class Watched:
-    """What is evaluated (`sft.training.evaluations.Subject`), and the examples it is trained on."""
-
-    config: Config
-    model: PreTrainedModel
-    tokenizer: Any
-    tokens: Tokens
-    stop_ids: list[int]
-    evaluator: Evaluator
-    objective: str | None
-    num_steps: int
-    counters: Counters
-    epoch: float = 0.0
-
-
 def build(
     config: Config, run: RunDir, model: PreTrainedModel, tokenizer: Any, plan: Plan, show: Console
-) -> Watched:
-    """All parts, with the files that a run folder begins with. Run it inside `unchanged`.
+) -> Parts:
+    """All parts, and the files that a run folder begins with. Run it inside `unchanged`.
 
     Raises:
         SFTError: data, template, model or run folder cannot be used.
     """
-    tokens = _tokens(config, model, tokenizer, plan)
+    tokens, texts = _tokens(config, model, tokenizer, plan), BaseTexts(run)
     resolver, data = tokens.resolver, tokens.data
+    base = _base(run, model, plan)
     device = next(model.parameters()).device
     check = check_layout(model, data.train, device, plan.dtype, resolver.config.model.attention)
     resolver.fill("model.attention", check.layout, check.reason)
-    same_run(run, identity(resolver, tokens, _base(run, model, plan), plan.num_steps), show)
-    source = ProbeSource(resolver.config, data, tokens.held_out, tokens.template, tokenizer)
-    if not run.preflight.is_file():
-        write_json(run.preflight, examine(source, plan.visits(len(data.split.train)), show))
-    probes = build_probes(source, model, run, plan.num_steps)
-    write_json(run.account, account(data))
-    longest = int(resolver.config.data.max_seq_len)
-    write_json(run.examples, shown_examples(data.train, data.val, tokenizer, longest))
-    objective = objective_of(probes)
-    if may_restore(resolver.config) and objective is None:
+    parts = build_parts(
+        tokens,
+        model,
+        plan.dtype,
+        texts,
+        show,
+        num_steps=plan.num_steps,
+        visits=plan.visits(len(data.split.train)),
+    )
+    if may_restore(parts.config) and parts.objective is None:
         raise ConfigError(
             "restore_best: which weights are best is measured on `val`, or on `usage` rows with "
             "answers; give the callback one of them"
         )
-    forward = Forward(model, layout=check.layout, dtype=plan.dtype)
-    return Watched(
-        config=resolver.config,
-        model=model,
-        tokenizer=tokenizer,
-        tokens=tokens,
-        stop_ids=load.stop_ids(model, tokenizer, *tokens.template.facts.stop_ids),
-        evaluator=Evaluator(forward, probes, config.batch.micro_batch_tokens),
-        objective=objective,
-        num_steps=plan.num_steps,
-        counters=Counters(step=plan.step),
-    )
+    parts.counters.step = plan.step
+    write_start(run, parts, identity(tokens, base, plan.num_steps), texts, show)
+    return parts
 
 
 def _tokens(config: Config, model: PreTrainedModel, tokenizer: Any, plan: Plan) -> Tokens:
@@ -157,7 +128,7 @@ class Watch:
     """Evaluates `watched`, and writes down what its trainer logs."""
 
     def __init__(
-        self, watched: Watched, run: RunDir, stores: Mapping[str, RecordStore], show: Console
+        self, watched: Parts, run: RunDir, stores: Mapping[str, RecordStore], show: Console
     ) -> None:
         self._watched = watched
         self._run = run
@@ -212,10 +183,10 @@ class Watch:
             DivergedError: the base model is broken.
         """
         watched, counters = self._watched, self._watched.counters
-        counters.step, watched.epoch = step, epoch
+        counters.step = step
         try:
             with unchanged(watched.model):
-                self._evals.take()
+                self._evals.run(epoch)
         except DivergedError as error:
             if not step:
                 raise

@@ -1,4 +1,4 @@
-"""Model FLOPs of training and of scoring, without padding and without recomputation.
+"""Model FLOPs of training, without padding and without recomputation.
 
     N  parameters that take part in matrix products, the head included even when it is tied to
        the embedding; embedding look-ups and norms excluded
@@ -6,7 +6,6 @@
     a  num_heads * head_dim, summed over layers; s the mean attended length of a token
 
     full      (6 N + 12 a s) T          adapter   (4 (N - n) + 6 n + 12 a s) T
-    scoring   (2 N +  4 a s) T
 
 A multiplication and an addition count as two. T is the number of real tokens. Attention is
 causal, so a sequence of l tokens attends l (l + 1) / 2 times, fewer under a sliding window.
@@ -39,11 +38,6 @@ class ModelShape:
         lengths = list(lengths)
         linear = 4 * self.num_matmul + 2 * self.num_trained
         return float(linear * sum(lengths) + 12 * self._attention(lengths))
-
-    def scoring_flos(self, lengths: Iterable[int]) -> float:
-        """Forward only."""
-        lengths = list(lengths)
-        return float(2 * self.num_matmul * sum(lengths) + 4 * self._attention(lengths))
 
     def _attention(self, lengths: Iterable[int]) -> int:
         return sum(

@@ -152,18 +152,20 @@ def load_model(
 def stop_ids(model: PreTrainedModel, tokenizer: Any, *trained: int) -> list[int]:
     """Ids generation must stop on: the trained ones, the model's own, and the tokenizer's.
 
-    In this order. `trained` end an answer and, where that differs, a tool call. Sets
-    `generation_config` so that the saved model stops by itself.
+    In this order. `trained` end an answer and, where that differs, a tool call.
     """
     ids = list(trained)
     for given in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
         ids += given if isinstance(given, list) else [] if given is None else [given]
-    ids = list(dict.fromkeys(ids))
+    return list(dict.fromkeys(ids))
+
+
+def set_stop_ids(model: PreTrainedModel, tokenizer: Any, ids: list[int]) -> None:
+    """Write `ids` into `generation_config`, so that the saved model stops by itself."""
     model.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
     if model.generation_config.pad_token_id is None:
         pad = tokenizer.pad_token_id
         model.generation_config.pad_token_id = ids[0] if pad is None else pad
-    return ids
 
 
 def load_config(config: ModelConfig, folder: str) -> Any:

@@ -18,9 +18,8 @@ from sft.data.tokenize import Example, continuation, tokenize
 from sft.model.load import stop_ids
 from sft.probes.generate import generate
 from sft.probes.pack import Probe, Sizes, choose, choose_sizes, val_probe
-from sft.probes.retention import load_texts, sampled, save_texts, user_texts
+from sft.probes.retention import BaseTexts, sampled, user_texts
 from sft.probes.self_samples import seed_for
-from sft.runs.run_dir import RunDir
 
 # Tokens of the base model's answer that `usage_drift` is scored on.
 DRIFT_TOKENS = 32
@@ -38,20 +37,23 @@ class ProbeSource:
 
 
 def build_probes(
-    source: ProbeSource, model: PreTrainedModel, run: RunDir, num_steps: int
+    source: ProbeSource, model: PreTrainedModel, texts: BaseTexts, num_steps: int
 ) -> list[Probe]:
-    """All probes. `model` must still be the base model, unless the run folder has its texts."""
+    """All probes. `model` must still be the base model, unless `texts` has its own."""
     config, val = source.config, source.data.val
     if not config.guards.enabled:
         return [Probe("val", val, openings=False), Probe("test", source.held_out.test)]
     sizes = probe_sizes(config, source.data, source.held_out, num_steps)
     train = _answers(source)
+    files = texts.run
+    drift = texts.get(files.drift, lambda: _drift(source, model, sizes.drift))
+    retain = texts.get(files.retain, lambda: _retain(source, model, sizes.retain))
     return [
         Probe("train_probe", choose(train, sizes.train_probe, "train_probe")),
         val_probe(train, val, sizes.val),
         Probe("usage", choose(source.held_out.usage, sizes.usage, "usage")),
-        Probe("usage_drift", _drift(source, model, run, sizes.drift)),
-        Probe("retain", _retain(source, model, run, sizes.retain)),
+        Probe("usage_drift", drift),
+        Probe("retain", retain),
         Probe("test", source.held_out.test),
     ]
 
@@ -84,10 +86,8 @@ def probe_sizes(config: Config, data: DataSet, held_out: HeldOut, num_steps: int
     )
 
 
-def _retain(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -> list[Example]:
+def _retain(source: ProbeSource, model: PreTrainedModel, num: int) -> list[Example]:
     """Half of it texts of the user's, if there are any; the rest sampled from the base model."""
-    if saved := load_texts(run.retain):
-        return saved
     config = source.config
     own = user_texts(config.data, source.template, source.tokenizer, num // 2)
     samples = sampled(
@@ -98,17 +98,14 @@ def _retain(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) 
         seed=seed_for(config.run.seed, "retain"),
         name="self",
     )
-    save_texts(run.retain, [*samples, *own])
     return [*samples, *own]
 
 
-def _drift(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -> list[Example]:
+def _drift(source: ProbeSource, model: PreTrainedModel, num: int) -> list[Example]:
     """Prompts without an answer, each with the base model's own."""
     unanswered = source.held_out.unanswered
     if not unanswered:
         return []
-    if saved := load_texts(run.drift):
-        return saved
     names = list(unanswered)
     names = [names[i * len(names) // num] for i in range(num)]  # evenly spaced: files are sorted
     stops = stop_ids(model, source.tokenizer, *source.template.facts.stop_ids)
@@ -127,5 +124,4 @@ def _drift(source: ProbeSource, model: PreTrainedModel, run: RunDir, num: int) -
             size = len(source.tokenizer.decode(answer.ids).encode())
             origin = Origin(file, int(line))
             examples.append(continuation(name, origin, unanswered[name], ids, size))
-    save_texts(run.drift, examples)
     return examples

@@ -7,7 +7,7 @@ unbiased estimate of KL(base || now) over whole sequences.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sft.data.rows.problems import BadRows
 from sft.data.rows.read import read_conversations
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, continuation, tokenize
-from sft.disk import write_text
+from sft.disk import remove_path, write_text
 from sft.errors import DataError
 from sft.probes.self_samples import self_samples
 from sft.runs.run_dir import RunDir
@@ -145,9 +145,31 @@ def load_texts(path: Path) -> list[Example]:
     return [_example(row) for row in read_records(path)]
 
 
-def load_retain(run: RunDir) -> list[Example]:
-    """The `retain` probe of a run; none when it has none."""
-    return load_texts(run.retain)
+class BaseTexts:
+    """Texts that the base model wrote for a run: those in its folder, else written now.
+
+    A run that goes on cannot have them written again. What an attempt left that failed before the
+    run had a `config.yaml` may be of other data, and is not used.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self._new: dict[Path, list[Example]] = {}
+
+    def get(self, path: Path, generate: Callable[[], list[Example]]) -> list[Example]:
+        """The texts of the file `path`, or those that `generate` gives, kept for `write`."""
+        if self.run.config.exists() and (saved := load_texts(path)):
+            return saved
+        self._new[path] = generate()
+        return self._new[path]
+
+    def write(self) -> None:
+        """Write what was generated; of a new run, nothing else of this kind stays."""
+        if not self.run.config.exists():
+            for path in (self.run.preflight, self.run.retain, self.run.replay, self.run.drift):
+                remove_path(path)
+        for path, examples in self._new.items():
+            save_texts(path, examples)
 
 
 def _example(row: Mapping[str, Any]) -> Example:

@@ -11,11 +11,10 @@ from transformers import PreTrainedModel
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.probes.build import ProbeSource
-from sft.probes.retention import load_texts, sampled, save_texts
+from sft.probes.retention import BaseTexts, sampled
 from sft.probes.self_samples import seed_for
 from sft.remedies.anchor import Anchor
 from sft.remedies.replay import replay_examples
-from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
 
 # At most so many for replay, of so many tokens; and for `retain_kl`.
@@ -24,29 +23,26 @@ NUM_ANCHORS = 32
 
 
 def replay_texts(
-    source: ProbeSource, model: PreTrainedModel, run: RunDir, show: Console
+    source: ProbeSource, model: PreTrainedModel, texts: BaseTexts, show: Console
 ) -> list[Example]:
-    """Texts for `data.replay`, from the run folder when they are there already.
-
-    Else `model`, which must still be the base model, writes them.
-    """
+    """Texts for `data.replay`; `model` must be the base model still, unless `texts` has them."""
     share = source.config.data.replay
     if not share:
         return []
-    if saved := load_texts(run.replay):
-        return saved
-    show.progress("writing texts for replay")
-    texts = replay_examples(
-        model,
-        source.template,
-        source.tokenizer,
-        min(MOST_REPLAY, math.ceil(len(source.data.train) * share)),
-        max_tokens=REPLAY_TOKENS,
-        seed=source.config.run.seed,
-        source=len(source.config.data.train),
-    )
-    save_texts(run.replay, texts)
-    return texts
+
+    def generate() -> list[Example]:
+        show.progress("writing texts for replay")
+        return replay_examples(
+            model,
+            source.template,
+            source.tokenizer,
+            min(MOST_REPLAY, math.ceil(len(source.data.train) * share)),
+            max_tokens=REPLAY_TOKENS,
+            seed=source.config.run.seed,
+            source=len(source.config.data.train),
+        )
+
+    return texts.get(texts.run.replay, generate)
 
 
 def retain_penalty(source: ProbeSource, forward: Forward) -> Callable[[int], torch.Tensor] | None:

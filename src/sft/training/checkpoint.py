@@ -115,14 +115,9 @@ def find_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), folder / match[0]) for match in matches)
 
 
-def verify_checkpoint(path: Path) -> None:
-    """Raise `CheckpointError` unless every byte is as it was saved."""
-    _verify(path)
-
-
 def load_checkpoint(path: Path) -> Checkpoint:
     """Verify a checkpoint and read it."""
-    manifest = _verify(path)
+    manifest = verify_checkpoint(path)
     try:
         # Cloned: the tensors of `load_file` are a view of the file, and would keep its disk
         # space in use after the checkpoint is deleted.
@@ -296,7 +291,8 @@ def _remove(path: Path) -> None:
     remove_path(doomed)
 
 
-def _verify(path: Path) -> _Manifest:
+def verify_checkpoint(path: Path) -> _Manifest:
+    """Its manifest; raises `CheckpointError` unless every byte is as it was saved."""
     try:
         manifest = _read_manifest(path)
         for name, saved in manifest.files.items():

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from sft.config import Config
 from sft.data.mixing import by_source, source_names
@@ -14,7 +14,7 @@ from sft.errors import ConfigError, DivergedError
 from sft.guards.base import Finding, describe
 from sft.guards.early_stopping import reason_to_stop
 from sft.guards.judge import FAILED, judge
-from sft.probes.evaluator import Evaluation, EvaluationStopped, Evaluator, answer_prompts
+from sft.probes.evaluator import Evaluation, EvaluationStopped, answer_prompts
 from sft.probes.pack import choose
 from sft.probes.val_loss import sums_by_source
 from sft.runs.best_step import rule_of
@@ -24,7 +24,7 @@ from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore
 from sft.terminal.console import Console
 from sft.training.interrupt import StopFlag
-from sft.training.state import Counters
+from sft.training.parts import Parts
 from sft.training.step import StopRequested
 
 # Tokens of a sampled answer: enough for its opening, its form, and whether it repeats itself.
@@ -36,29 +36,6 @@ def may_restore(config: Config) -> bool:
     return config.guards.enabled and "restore_best" in config.guards.actions().values()
 
 
-class Subject(Protocol):
-    """What evaluations are taken at: a `Setup`, or the run of another trainer."""
-
-    @property
-    def config(self) -> Config: ...  # noqa: D102
-    @property
-    def model(self) -> Any: ...  # noqa: D102
-    @property
-    def tokenizer(self) -> Any: ...  # noqa: D102
-    @property
-    def stop_ids(self) -> list[int]: ...  # noqa: D102
-    @property
-    def evaluator(self) -> Evaluator: ...  # noqa: D102
-    @property
-    def objective(self) -> str | None: ...  # noqa: D102
-    @property
-    def num_steps(self) -> int: ...  # noqa: D102
-    @property
-    def counters(self) -> Counters: ...  # noqa: D102
-    @property
-    def epoch(self) -> float: ...  # noqa: D102
-
-
 class Evaluations:
     """Takes evaluations and keeps their records. `stores` are metrics, scores, samples and
     findings.
@@ -66,37 +43,37 @@ class Evaluations:
 
     def __init__(
         self,
-        setup: Subject,
+        parts: Parts,
         run: RunDir,
         stores: Mapping[str, RecordStore],
         show: Console,
         stop: StopFlag,
     ) -> None:
-        self._setup = setup
+        self._parts = parts
         self._run = run
         self._stores = stores
         self._show = show
         self._stop = stop
         self._told: set[tuple[str, str]] = set()
-        self._actions = setup.config.guards.actions()
-        self._own_guards = own_guards(setup.config) if setup.config.guards.enabled else {}
+        self._actions = parts.config.guards.actions()
+        self._own_guards = own_guards(parts.config) if parts.config.guards.enabled else {}
 
-    def take(self) -> None:
-        """Measure, record, judge, act.
+    def run(self, epoch: float) -> None:
+        """Measure, record, judge, act. `epoch` is the number of passes over the data so far.
 
         Raises:
             StopRequested: the user asked to stop; the evaluation is taken again after resuming.
             DivergedError: the weights are broken.
         """
-        counters, setup = self._setup.counters, self._setup
+        counters, parts = self._parts.counters, self._parts
         counters.last_eval = counters.step
-        names = [probe.name for probe in setup.evaluator.probes if probe.examples]
+        names = [probe.name for probe in parts.evaluator.probes if probe.examples]
         if counters.step:
             names = [name for name in names if name != "test"]
         if not names:
             return
         try:
-            evaluation = setup.evaluator.evaluate(
+            evaluation = parts.evaluator.evaluate(
                 at_base=counters.step == 0,
                 progress=self._show.progress,
                 probes=names,
@@ -106,12 +83,12 @@ class Evaluations:
             counters.last_eval = -1
             raise StopRequested from None
         counters.eval_seconds += evaluation.seconds
-        self._record(evaluation)
-        sampled = counters.step in (0, self._middle(), setup.num_steps)
+        self._record(evaluation, epoch)
+        sampled = counters.step in (0, self._middle(), parts.num_steps)
         if sampled:
             self._answer()
         if counters.step == 0:
-            setup.evaluator.save_base(self._run.base_logits)
+            parts.evaluator.save_base(self._run.base_logits)
         findings = self._judge()
         self._decide(findings)
         if counters.stopped is not None and not sampled:
@@ -126,38 +103,38 @@ class Evaluations:
 
     def _middle(self) -> int:
         """The step of the evaluation in the middle of the run."""
-        every = int(self._setup.config.eval.every)
-        return every * max(1, round(self._setup.num_steps / every / 2))
+        every = int(self._parts.config.eval.every)
+        return every * max(1, round(self._parts.num_steps / every / 2))
 
     def _answer(self) -> None:
         """Answer the fixed prompts and record what came out."""
-        setup, step = self._setup, self._setup.counters.step
-        wanted = setup.config.eval.samples if setup.config.guards.enabled else 0
+        parts, step = self._parts, self._parts.counters.step
+        wanted = parts.config.eval.samples if parts.config.guards.enabled else 0
         if not wanted:
             return
-        found = setup.evaluator.answers(
+        found = parts.evaluator.answers(
             lambda probe: answer_prompts(
-                setup.model,
-                setup.tokenizer,
+                parts.model,
+                parts.tokenizer,
                 choose(probe.examples, wanted, "samples"),
                 step=step,
                 probe=probe.name,
-                stop_ids=setup.stop_ids,
+                stop_ids=parts.stop_ids,
                 max_new_tokens=SAMPLE_TOKENS,
             ),
             self._show.progress,
         )
-        setup.counters.eval_seconds += found.seconds
+        parts.counters.eval_seconds += found.seconds
         for sample in found.samples:
             self._stores["samples"].append(sample)
 
-    def _record(self, evaluation: Evaluation) -> None:
+    def _record(self, evaluation: Evaluation, epoch: float) -> None:
         """Append what was found to the records.
 
         Raises:
             DivergedError: a loss is not finite.
         """
-        counters = self._setup.counters
+        counters = self._parts.counters
         for probe, scores in evaluation.scores.items():
             for score in scores:
                 self._stores["scores"].append(score.record(counters.step, probe))
@@ -165,14 +142,14 @@ class Evaluations:
         sources = self._val_by_source(evaluation)
         record: dict[str, Any] = {
             "step": counters.step,
-            "epoch": self._setup.epoch,
+            "epoch": epoch,
             **metrics,
             **({"val_loss_by_source": sources} if sources else {}),
             "eval_seconds": evaluation.seconds,
         }
         self._stores["metrics"].append(record)
         self._show.evaluate(record)
-        objective = self._setup.objective
+        objective = self._parts.objective
         if objective is None:
             return
         loss = record[objective]
@@ -186,33 +163,33 @@ class Evaluations:
 
     def _val_by_source(self, evaluation: Evaluation) -> dict[str, float]:
         """The validation loss of each source; empty where there are not several."""
-        data = self._setup.config.data
+        data = self._parts.config.data
         names = source_names(data.val or data.train)
         if len(names) < 2 or "val" not in evaluation.scores:
             return {}
-        val = next(probe for probe in self._setup.evaluator.probes if probe.name == "val")
+        val = next(probe for probe in self._parts.evaluator.probes if probe.name == "val")
         return by_source(names, sums_by_source(evaluation.scores["val"], val.examples))
 
     def _judge(self) -> list[Finding]:
         """What the guards say of all that is recorded; nothing when they are off."""
-        setup = self._setup
-        if not setup.config.guards.enabled:
+        parts = self._parts
+        if not parts.config.guards.enabled:
             return []
-        findings = judge(history_of(self._run, setup.config, setup.num_steps), self._own_guards)
+        findings = judge(history_of(self._run, parts.config, parts.num_steps), self._own_guards)
         broken = [f"{f.guard}: {f.message}" for f in findings if f.signal == FAILED]
-        if broken and not setup.counters.step:  # later it is recorded: it must not end a training
+        if broken and not parts.counters.step:  # later it is recorded: it must not end a training
             raise ConfigError(f"guards.custom: {'; '.join(broken)}")
         return findings
 
     def _decide(self, findings: Sequence[Finding]) -> None:
         """Does the run end here, and which weights may it hand back?"""
-        setup, counters = self._setup, self._setup.counters
-        rule = rule_of(setup.config)
+        parts, counters = self._parts, self._parts.counters
+        rule = rule_of(parts.config)
         if rule.over_budget(findings):
             counters.over_budget.append(counters.step)
         for finding, action in rule.requests(findings):
             self._act(finding, action)
-        if setup.config.eval.early_stopping == "stop" and counters.stopped is None:
+        if parts.config.eval.early_stopping == "stop" and counters.stopped is None:
             self._stop_on_plateau()
 
     def _tell(self, finding: Finding) -> None:
@@ -232,18 +209,18 @@ class Evaluations:
                 )
 
     def _act(self, finding: Finding, action: str) -> None:
-        counters = self._setup.counters
+        counters = self._parts.counters
         counters.restore_best = counters.restore_best or action == "restore_best"
         counters.keep_last = action == "stop" and not counters.restore_best
-        if counters.step < self._setup.num_steps:
+        if counters.step < self._parts.num_steps:
             counters.stopped = f"{finding.guard.replace('_', ' ')}: {finding.message}"
 
     def _stop_on_plateau(self) -> None:
-        counters, evals = self._setup.counters, self._setup.config.eval
-        if counters.step < self._setup.num_steps:
+        counters, evals = self._parts.counters, self._parts.config.eval
+        if counters.step < self._parts.num_steps:
             counters.stopped = reason_to_stop(
                 counters.evals,
                 margin=evals.margin,
                 patience=evals.patience,
-                name=self._setup.objective or "",
+                name=self._parts.objective or "",
             )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from typing import Any
+
+import torch
+import transformers
 
 from sft.config import Config, dump_yaml, parse_yaml
 from sft.config.differences import differences
 from sft.config.guard_section import GUARD_GROUP
 from sft.config.optim_section import NAMED
 from sft.config.plugins import fingerprint_of
+from sft.data.tokenize import fingerprint as data_fingerprint
 from sft.disk import write_text
 from sft.errors import CheckpointError, ConfigError
 from sft.runs.history import own_guards
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
+from sft.training.tokens import Tokens
 
 # What changes no result: where the folder is, who tokenises, what is kept where, who is told.
 _IGNORED: Mapping[str, tuple[str, ...]] = {"run": ("dir",), "data": ("workers", "cache")}
@@ -39,14 +45,19 @@ def own_code(config: Config) -> dict[str, str]:
     }
 
 
-def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
-    """Write the identity of a new run; compare with it when the run exists.
+def write_identity(run: RunDir, now: Mapping[str, Any]) -> None:
+    """`config.yaml` of a new run."""
+    if not run.config.exists():
+        write_text(run.config, dump_yaml(dict(now)))
+
+
+def check_same_run(run: RunDir, now: Mapping[str, Any], show: Console) -> None:
+    """Compare with the identity of the run in the folder, if there is one.
 
     Raises:
-        CheckpointError: config, data, template or model are not those of the run.
+        CheckpointError: config, data, template, model or code are not those of the run.
     """
     if not run.config.exists():
-        write_text(run.config, dump_yaml(now))
         return
     saved = saved_identity(run)
     changed = [
@@ -62,6 +73,37 @@ def same_run(run: RunDir, now: dict[str, Any], show: Console) -> None:
         )
     for line in differences(saved.get("versions", {}), now["versions"]):
         show.note(f"note: {line}; the result may differ in the last digits", level="warning")
+
+
+def identity(tokens: Tokens, base_fingerprint: str, num_steps: int) -> dict[str, Any]:
+    """What must not change when a run is continued, and what explains it."""
+    resolver = tokens.resolver
+    return {
+        "config": resolver.config.model_dump(mode="json"),
+        "reasons": resolver.reasons,
+        "sources": dict(resolver.config.sources),
+        "num_steps": num_steps,
+        "fingerprint": {
+            "train": data_fingerprint(tokens.data.train),
+            "val": data_fingerprint(tokens.data.val),
+            "files": {**tokens.data.files, **tokens.held_out.files, **own_code(resolver.config)},
+            "usage": data_fingerprint(tokens.held_out.usage),
+            "test": data_fingerprint(tokens.held_out.test),
+            "template": tokens.template.facts.sha256,
+            "model": base_fingerprint,
+        },
+        "template": {
+            "source": tokens.tokenizer.template_source,
+            "stop_token": tokens.template.facts.stop_token,
+            "tools_by": tokens.template.facts.tools_by,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "transformers": transformers.__version__,
+            "threads": torch.get_num_threads(),
+        },
+    }
 
 
 def saved_identity(run: RunDir) -> dict[str, Any]:

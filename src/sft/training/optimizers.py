@@ -11,6 +11,7 @@ from sft.config import OptimConfig
 from sft.config.optim_section import NAMED
 from sft.config.plugins import load_named
 from sft.errors import ConfigError
+from sft.training.optimizer_state import check_optimizer
 
 Groups = list[dict[str, Any]]
 
@@ -58,3 +59,16 @@ def build_optimizer(
             "torch.optim.Optimizer"
         )
     return optimizer
+
+
+def build_checked_optimizer(
+    parameters: Mapping[str, torch.nn.Parameter], config: OptimConfig
+) -> torch.optim.Optimizer:
+    """The optimizer of a run, once it is known that all its state can be saved.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    rate = float(config.learning_rate)
+    check_optimizer(lambda some: build_optimizer(some, config, rate), parameters, config.name)
+    return build_optimizer(parameters, config, rate)

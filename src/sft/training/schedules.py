@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -35,7 +34,6 @@ def warmup_stable_decay(progress: float, decay_fraction: float) -> float:
     return min(1.0, (1 - progress) / decay_fraction)
 
 
-@functools.cache  # a file of the user's is read once in a process, not at each step
 def schedule_named(spec: str) -> Schedule:
     """The schedule that `optim.schedule` names.
 
@@ -56,7 +54,7 @@ def lr_multiplier(
     step: int,
     num_steps: int,
     *,
-    schedule: str,
+    schedule: Schedule,
     warmup_steps: int,
     decay_fraction: float = 0.2,
     min_lr_ratio: float = 0.0,
@@ -69,5 +67,5 @@ def lr_multiplier(
         return step / warmup_steps
     # The last step still moves: progress reaches 1 one step after the end.
     progress = (step - 1 - warmup_steps) / max(1, num_steps - warmup_steps)
-    shape = schedule_named(schedule)(min(progress, 1.0), decay_fraction)
+    shape = schedule(min(progress, 1.0), decay_fraction)
     return min_lr_ratio + (1 - min_lr_ratio) * shape

@@ -46,11 +46,12 @@ class TrainState:
         parameters: Mapping[str, torch.nn.Parameter],
         optimizer: torch.optim.Optimizer,
         batches: Stateful,
+        counters: Counters | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.optimizer = optimizer
         self.batches = batches
-        self.counters = Counters()
+        self.counters = counters or Counters()
 
     def tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         """Named tensors by file: model, optimizer, rng."""
@@ -75,7 +76,8 @@ class TrainState:
         known = {f.name for f in fields(Counters)}
         counters = {key: value for key, value in rest["counters"].items() if key in known}
         counters["evals"] = [(int(step), float(loss)) for step, loss in counters["evals"]]
-        self.counters = Counters(**counters)
+        for name, value in counters.items():
+            setattr(self.counters, name, value)
         self.batches.load_state_dict(rest["batches"])
         _set_rng(tensors["rng"], rest["python_rng"])
 
