@@ -15,6 +15,7 @@ from sft.data.tokenize import Example
 from sft.model import forward as forward_module
 from sft.model.attention import FLAT
 from sft.model.forward import Forward
+from tolerance import assert_rounded, rounded, terms
 
 SMALL = {
     "hidden_size": 32,
@@ -66,9 +67,9 @@ def test_heads_that_are_not_just_a_matrix(kind):
     gradients = {name: p.grad for name, p in model.named_parameters()}
     model.zero_grad()
     flat = Forward(model)
-    torch.testing.assert_close(flat.scores(BATCH)[0], wanted, rtol=1e-4, atol=1e-5)
+    assert_rounded(flat.scores(BATCH)[0], wanted, terms(model))
     sums = flat.loss(BATCH)
-    assert float(sums.nll) == pytest.approx(float(wanted.sum()), rel=1e-5)
+    assert float(sums.nll) == rounded(float(wanted.sum()), terms(model))
     sums.objective.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad - gradients[name]).norm() <= 1e-4 * gradients[name].norm() + 1e-5
