@@ -85,8 +85,9 @@ def build_parts(
     source, config = tokens.probe_source(), tokens.resolver.config
     stops = stop_ids(model, source.tokenizer, *tokens.template.facts.stop_ids)
     set_stop_ids(model, source.tokenizer, stops)
-    needs_preflight = config.guards.enabled and not texts.run.preflight.is_file()
-    examined = examine(source, visits, show) if needs_preflight else None
+    run = texts.run
+    written = run.config.exists() and run.preflight.is_file()
+    examined = examine(source, visits, show) if config.guards.enabled and not written else None
     show.progress("building the probes")
     probes = build_probes(source, model, texts, num_steps)
     forward = build_forward(config, model, dtype)
