@@ -93,6 +93,13 @@ def test_a_run_that_learned_nothing_says_so():
     assert "on training rows (" in said and "on held-out rows (" in said
 
 
+def test_a_tiny_change_of_every_row_is_nothing():
+    rows = np.linspace(1, 3, 32)
+    same = np.array([rows, rows - 1e-4, rows - 2e-4])
+    assert learned_nothing(run(same, same))
+    assert learned_nothing(run(same - [[0], [0.01], [0.02]], same)) == ""
+
+
 @pytest.mark.parametrize(
     ("val", "train"),
     [(FALL, FLAT), (FLAT, FALL), ([2.0, 2.1, 2.3], FLAT), (FALL, FALL), (FLAT, [2.0])],

@@ -1,4 +1,4 @@
-"""What a guard says: `Finding`, its verdicts, and what guards may be told (`GuardSettings`).
+"""What a guard says: `Finding`, its verdicts, and the settings that guards know.
 
 A guard is a pure function from a `History` to findings: no torch, no files. To add one, see
 docs/extending.md.
@@ -36,7 +36,7 @@ class Finding:
 
     `statistic` is compared with `threshold`, both in `unit`; `interval` is a 95 % confidence
     interval of the statistic, from `n` independent examples; `mde` is the minimum detectable
-    effect in the same unit: the smallest true effect that would be found four times in five.
+    effect in the same unit: the smallest true effect that would be detected four times in five.
     `primary` signals decide the guard's verdict, the others are evidence; one that does not `act`
     is a fact of the data, which stopping the run would not change. `explains` names
     further signals (`guard.signal`) that the same cause accounts for.

@@ -142,7 +142,7 @@ def _opener(history: History, probe: str, table: Table, step: int) -> Finding:
         return not_measured(GUARD, "opener", step, NEVER, primary=True)
     before = last > 1 and opening(table, last - 1).collapsed
     verdict, judgement = _opener_verdict(now, before, probe)
-    found = verdict in ("watch", "alarm")
+    notable = verdict in ("watch", "alarm")
     low, high = now.mass.interval
     values = figures(now.mass)
     values["interval"] = values["interval"] and (max(low, 0.0), min(high, 1.0))
@@ -154,10 +154,10 @@ def _opener(history: History, probe: str, table: Table, step: int) -> Finding:
         f"{judgement} The likeliest first token of answers to `{probe}` prompts has probability "
         f"{now.mass.mean:.2f}; {now.share:.0%} of the references share a first token. Prompt and "
         f"first token share {now.info:.2f} nats of information ({now.base_info:.2f} in the base "
-        f"model).{most_open_with(history) if found else ''}",
+        f"model).{most_open_with(history) if notable else ''}",
         threshold=min(now.required, 1.0),
         unit="probability",
-        remedy=REMEDY if found else "",
+        remedy=REMEDY if notable else "",
         **values,
     )
 

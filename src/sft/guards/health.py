@@ -24,7 +24,7 @@ _SIDE = 4  # records on either side that a spike is compared with
 _LOCAL = 10  # records on either side that give the local noise
 _SPIKE_SHARE = 0.2  # a spike exceeds its neighbours by a fifth at least
 _DIVERGED = 0.5  # nats per token above the start
-_HARDLY = 0.25  # of the margin: a fall this small is as good as none
+HARDLY = 0.25  # of the margin: a fall this small is as good as none
 
 _MORE = "Raise optim.learning_rate, or optim.epochs"
 _finding = partial(Finding, "health")
@@ -132,7 +132,7 @@ def _probe_fell(history: History, table: Table, step: int) -> Finding:
     fall = paired(table.loss[0] - table.loss[-1], 0.0, alarm_level(history))
     if fall.n < 2:
         return _too_short("learning", step, fall.n, 2)
-    tiny = _HARDLY * history.settings.margin
+    tiny = HARDLY * history.settings.margin
     low, high = fall.interval
     verdict: Verdict = "pass"
     by = f"by {figure(fall.mean)} {UNIT} ({interval_of(fall)})"

@@ -139,12 +139,12 @@ def usable_rows(
     scores: Iterable[Mapping[str, Any]], probe: str
 ) -> dict[int, dict[str, Mapping[str, Any]]]:
     """The scores of `probe` that have a `row_loss`, by step and id."""
-    found: dict[int, dict[str, Mapping[str, Any]]] = {}
+    usable: dict[int, dict[str, Mapping[str, Any]]] = {}
     for score in scores:
         step = _number(score.get("step"))
         if score.get("probe") == probe and step is not None and row_loss(score) is not None:
-            found.setdefault(int(step), {})[str(score.get("id"))] = score
-    return found
+            usable.setdefault(int(step), {})[str(score.get("id"))] = score
+    return usable
 
 
 def _number(value: Any) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sft.guards.base import Finding
 from sft.guards.evaluations import UNIT, interval_of
+from sft.guards.health import HARDLY
 from sft.guards.history import Array, History
 from sft.guards.overfitting import overfitting
 from sft.guards.statistics import paired, theil_sen
@@ -63,14 +64,20 @@ def learned_nothing(history: History) -> str:
 
 
 def _unchanged(history: History, probe: str) -> str:
-    """The change of loss of `probe` where it cannot be told from 0 and is small; else empty."""
+    """The change of loss of `probe` where it is as good as none; else empty.
+
+    It cannot be told from 0 and is small, or is surely tiny: a learning rate that is far too low
+    moves every row by the same next to nothing.
+    """
     table = history.table(probe)
     if table is None or len(table.steps) < 2:
         return ""
     change = paired(table.loss[-1] - table.loss[0])
     low, high = change.interval
-    small = abs(change.mean) <= history.settings.margin
-    if change.n < MIN_EXAMPLES or not low <= 0 <= high or not small:
+    margin = history.settings.margin
+    no_change = low <= 0 <= high and abs(change.mean) <= margin
+    tiny = max(-low, high) <= HARDLY * margin
+    if change.n < MIN_EXAMPLES or not (no_change or tiny):
         return ""
     return f"{signed(change.mean)} {UNIT}, {interval_of(change)}"
 
