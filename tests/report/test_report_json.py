@@ -230,7 +230,9 @@ def test_a_failed_run_says_so_first(tmp_path):
 def test_an_end_counts_while_the_run_is_still_held(tmp_path):
     run = unfinished_run(tmp_path / "mine", steps=4)
     with RunDir.open(run.path):
-        append(run.events, *events(("interrupted", "Ctrl-C", {}))[len(EVENTS) :])
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        (end,) = events(("interrupted", "Ctrl-C", {}))[len(EVENTS) :]
+        append(run.events, {**end, "time": now})  # of the attempt that holds the run
         title = told(run)["answer"]["title"]
     assert title == "Not finished: the run was interrupted after step 4 of 12"
 

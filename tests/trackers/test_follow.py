@@ -1,7 +1,10 @@
 """Trackers follow the files of a run: nothing lost, nothing twice, and training never waits."""
 
 import json
+import os
+import socket
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -260,7 +263,9 @@ def test_a_run_without_events_or_config_is_sent_too(tmp_path, service):
     write_steps(run, 1, 4)
     assert send(run, "tensorboard", load_config({})) == 6
     assert service.ends == [("interrupted", None)]
-    run.lock.write_text("{}")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": now}
+    run.lock.write_text(json.dumps(holder))
     write_steps(run, 5, 5)
     assert send(run, "tensorboard", load_config({})) == 1
     assert service.ends[1] == ("running", None)
@@ -311,7 +316,7 @@ def test_numbers_of_a_record():
 
 def test_texts_of_an_event_and_a_summary_are_short_and_harmless():
     event = printable_event({"kind": "note", "text": "\ud800\x07" + "x" * 5000, "step": 1})
-    assert event["text"].startswith("?�x")
+    assert event["text"].startswith("��x")
     assert len(event["text"]) == 2000
     assert summary_values(
         {"stopped": "\x1b]0;x", "guards": [{"guard": "g", "verdict": "alarm"}]}
