@@ -18,6 +18,7 @@ from sft.curate.preflight import preflight
 from sft.data.account import DataSet, account
 from sft.data.mixing import Share
 from sft.data.shown_examples import shown_examples
+from sft.data.template.chat_template import ChatTemplate
 from sft.disk import write_json
 from sft.model.forward import Forward
 from sft.model.load import set_stop_ids, stop_ids
@@ -61,6 +62,11 @@ class Parts:
     def tokenizer(self) -> Any:
         """The tokenizer, with the chat template."""
         return self.tokens.tokenizer.tokenizer
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The chat template that the examples are written with."""
+        return self.tokens.template
 
     @property
     def data(self) -> DataSet:
