@@ -8,7 +8,7 @@ import { NONE, count, number, words } from "./format.js";
 import { failure, loading, missing, scrollBox } from "./parts.js";
 import { forest } from "./paired.js";
 import { Cursor, nearest } from "./pointer.js";
-import { MOST, RunTable } from "./run_table.js";
+import { MOST, RunTable, lineKey } from "./run_table.js";
 import { head, num, rowName } from "./tables.js";
 import { valueText, wholeText } from "./values.js";
 
@@ -61,7 +61,7 @@ class Screen {
     this.allSettings = false;
     this.asked = 0;
     colours.keep(this.picked);
-    this.table = new RunTable(context.runs, this.picked, colours, (ids) => this.pick(ids));
+    this.table = new RunTable(context.runs, { picked: this.picked, colours, sort: { key: "best_val_loss", down: false }, onPick: (ids) => this.pick(ids) });
     this.detail = h("div", { class: "compared" });
     this.later = settled(() => this.load(), 250);
     fill(root,
@@ -102,7 +102,7 @@ class Screen {
   /** Name of a run with the key of its line. */
   name(id) {
     const slot = this.picked.indexOf(id);
-    return h("span", { class: "run-name" }, slot >= 0 && h("i", { class: `line-key c${colours.of(id)} d${slot}`, "aria-hidden": "true" }), this.row(id)?.name ?? id);
+    return h("span", { class: "run-name" }, slot >= 0 && lineKey(colours.of(id), `d${slot}`), this.row(id)?.name ?? id);
   }
 
   async load() {

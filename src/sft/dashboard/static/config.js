@@ -1,10 +1,10 @@
 // The screen "Config": each setting, where its value comes from, and how to run this again.
 
 import { get, runPath } from "./api.js";
-import { copyButton, ofAll, problems, searchBox, switches } from "./controls.js";
+import { ofAll, problems, searchBox, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { NONE, clock, count, words } from "./format.js";
-import { command, loading, missing } from "./parts.js";
+import { command, copyButton, loading, missing } from "./parts.js";
 import { marked } from "./prose.js";
 import { pairList } from "./tables.js";
 import { valueText, wholeText } from "./values.js";

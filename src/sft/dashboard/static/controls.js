@@ -108,22 +108,6 @@ export function ofAll(found, all, noun) {
   return found ? `${count(found)} of ${count(all)} ${noun}` : "Nothing matches.";
 }
 
-/** A button that copies `text()`; tells what it did. */
-export function copyButton(label, text, announce) {
-  const button = h("button", { type: "button", class: "copy" }, label);
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text());
-      button.textContent = "Copied";
-    } catch {
-      button.textContent = "Not allowed here";
-    }
-    announce?.(button.textContent);
-    setTimeout(() => { button.textContent = label; }, 2000);
-  });
-  return button;
-}
-
 /** Files that could not be read, as the server tells them; nothing where there are none. */
 export function problems(list) {
   if (!list?.length) return null;

@@ -1,11 +1,11 @@
 // The screen "Data": what became of each row, how long rows are, what the model sees of them.
 
-import { get, runPath } from "./api.js";
 import { createChart } from "./charts.js";
-import { fold, growing, problems, settled } from "./controls.js";
+import { fold, growing, problems } from "./controls.js";
 import { fill, h } from "./dom.js";
 import { count, number, percent, words } from "./format.js";
-import { failure, loading, missing, scrollBox } from "./parts.js";
+import { LoadedScreen, isPlain } from "./loaded.js";
+import { missing, scrollBox } from "./parts.js";
 import { sentence } from "./prose.js";
 import { head, num, pairList, rowName } from "./tables.js";
 import { TokenViews } from "./tokens.js";
@@ -19,15 +19,9 @@ const STATUSES = {
   dropped: "left out",
   bad: "could not be read",
 };
-const WAIT = 500; // milliseconds before what was missing is asked for again
 const FEW = 12; // ids shown at once
 
-export async function show(root, context) {
-  fill(root, loading("Reading the account of the data …"));
-  const screen = new Screen(root, context);
-  await screen.load();
-  return screen;
-}
+export const show = (root, context) => Screen.show(root, context, "Reading the account of the data …");
 
 /** What of an answer is there already, as text. */
 const present = (answer) => [answer.account, answer.lengths, answer.preflight, answer.views?.length].map(Boolean).join();
@@ -49,24 +43,18 @@ export function uncoveredGroups(usage) {
   return [...groups].map(([label, items]) => ({ label, items })).sort((a, b) => b.items.length - a.items.length);
 }
 
-class Screen {
+class Screen extends LoadedScreen {
   constructor(root, context) {
-    this.root = root;
-    this.context = context;
+    super(root, context);
     this.charts = [];
-    this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
   }
 
   async load() {
-    const answer = await get(runPath(this.context.run, "data"), this.context.signal);
+    const answer = await this.ask("data");
     // Redrawn only for something new, so that readers keep their place.
     if (this.answer && present(this.answer) === present(answer)) return;
     this.answer = answer;
     this.draw(this.root, this.context, answer);
-  }
-
-  fail(error) {
-    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
   }
 
   draw(root, context, answer) {
@@ -111,7 +99,7 @@ class Screen {
   }
 
   close() {
-    this.again.stop();
+    super.close();
     this.closeCharts();
   }
 
@@ -120,8 +108,7 @@ class Screen {
   }
 
   key(event) {
-    const typing = event.target.closest?.("input, select, textarea");
-    if (!this.views || typing || event.ctrlKey || event.metaKey || event.altKey || !"[]".includes(event.key)) return false;
+    if (!this.views || !isPlain(event) || !"[]".includes(event.key)) return false;
     this.views.turn(event.key === "[" ? -1 : 1);
     return true;
   }

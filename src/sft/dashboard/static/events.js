@@ -1,10 +1,10 @@
 // The screen "Events": what happened in the run, attempt by attempt, and what its terminal said.
 
-import { get, runPath } from "./api.js";
-import { choice, copyButton, fold, ofAll, searchBox, settled, switches } from "./controls.js";
+import { choice, fold, ofAll, searchBox, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { count, words } from "./format.js";
-import { LEVELS, MARKS, failure, glyph, loading, missing } from "./parts.js";
+import { LoadedScreen, isPlain } from "./loaded.js";
+import { LEVELS, MARKS, copyButton, glyph, missing } from "./parts.js";
 import { marked } from "./prose.js";
 import { pairList } from "./tables.js";
 
@@ -13,12 +13,7 @@ const NEAR = 24; // pixels from the end that count as the end
 const OWN = new Set(["time", "kind", "level", "step", "text"]); // columns; the rest is folded
 const SHAPES = { started: "play", phase: "dots", note: "disc", ...Object.fromEntries(Object.entries(MARKS).map(([kind, mark]) => [kind, mark[0]])) };
 
-export async function show(root, context) {
-  const screen = new Screen(root, context);
-  fill(root, loading("Reading the events …"));
-  await screen.load();
-  return screen;
-}
+export const show = (root, context) => Screen.show(root, context, "Reading the events …");
 
 /** Whether `event` is of the levels and kind, and holds `query`. */
 export function matches(event, { levels, kind, query }) {
@@ -50,33 +45,23 @@ export function moment(time) {
   return [day, `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`];
 }
 
-class Screen {
+class Screen extends LoadedScreen {
   constructor(root, context) {
-    this.root = root;
-    this.context = context;
+    super(root, context);
     this.filter = { levels: new Set(), kind: "", query: "" };
     this.follows = true;
     this.most = AT_ONCE; // events that are drawn
     this.number = 0; // events that match
     this.waiting = 0; // events that came while paused
-    this.again = settled(() => this.load().catch((error) => this.fail(error)), 300);
   }
 
   async load() {
-    const answer = await get(runPath(this.context.run, "events", { limit: 2000 }), this.context.signal);
+    const answer = await this.ask("events", { limit: 2000 });
     this.events = answer.events;
     this.left = Math.max(0, answer.total - answer.events.length);
     this.seen = new Set(this.events.map(lineOf));
     this.frame();
     this.redraw();
-  }
-
-  fail(error) {
-    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
-  }
-
-  close() {
-    this.again.stop();
   }
 
   update(message) {
@@ -115,7 +100,7 @@ class Screen {
         searchBox("Search events", (query) => { this.filter.query = query; this.redraw(); }, this.filter.query),
         switches("Levels shown", Object.keys(LEVELS).map(level), this.filter.levels, () => this.redraw()),
         this.kinds, this.button,
-        copyButton("Copy what is shown", () => this.shown().map(lineOf).join("\n"), this.context.announce),
+        copyButton("Copy what is shown", () => this.shown().map(lineOf).join("\n"), { announce: this.context.announce }),
         this.told),
       this.left > 0 && h("p", { class: "small quiet" }, `The ${count(this.left)} oldest events are in events.jsonl only.`),
       this.box);
@@ -221,8 +206,7 @@ class Screen {
   }
 
   key(event) {
-    const typing = event.target.closest?.("input, select, textarea");
-    if (typing || event.ctrlKey || event.metaKey || event.altKey || event.key.toLowerCase() !== "f" || !this.button) return false;
+    if (!isPlain(event) || event.key.toLowerCase() !== "f" || !this.button) return false;
     this.follow(!this.follows);
     return true;
   }

@@ -1,11 +1,11 @@
 // The screen "Guards": what each guard says, how sure it is, and what to do about it.
 
-import { get, runPath } from "./api.js";
 import { createChart } from "./charts.js";
-import { fold, settled } from "./controls.js";
+import { fold } from "./controls.js";
 import { fill, h } from "./dom.js";
 import { count, number, words } from "./format.js";
-import { VERDICTS, command, failure, glyph, loading, missing, scrollBox, verdictBadge } from "./parts.js";
+import { LoadedScreen } from "./loaded.js";
+import { VERDICTS, command, glyph, missing, scrollBox, verdictBadge } from "./parts.js";
 import { commandsOf, sentence } from "./prose.js";
 import {
   GUARDS, SEEN, actionText, chartOptions, drawable, figure, firstSignal, guardNames, interval, lastPoint, sight, title, unitText,
@@ -14,35 +14,23 @@ import { head, num } from "./tables.js";
 
 const ORDER = ["alarm", "watch", "insufficient", "pass", "not_measured"]; // of the cards
 const ROW = /[./].*:\d+(#\d+)?$/; // an id that is a file and a line
-const WAIT = 400; // milliseconds after a finding: an evaluation writes many
 
-export async function show(root, context) {
-  const screen = new Screen(root, context);
-  fill(root, loading("Reading what the guards found …"));
-  await screen.load();
-  return screen;
-}
+export const show = (root, context) => Screen.show(root, context, "Reading what the guards found …");
 
-class Screen {
+class Screen extends LoadedScreen {
   constructor(root, context) {
-    this.root = root;
-    this.context = context;
+    super(root, context);
     this.charts = [];
     this.chosen = new Map(); // guard: name of the signal its chart shows
     this.opened = new Set(); // folds that are open
-    this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
   }
 
   async load() {
-    const answer = await get(runPath(this.context.run, "guards"), this.context.signal);
+    const answer = await this.ask("guards");
     this.close();
     const focused = document.activeElement?.id;
     this.draw(answer);
     if (focused && this.root.contains(document.getElementById(focused))) document.getElementById(focused).focus();
-  }
-
-  fail(error) {
-    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
   }
 
   update(message) {
@@ -51,7 +39,7 @@ class Screen {
   }
 
   close() {
-    this.again.stop();
+    super.close();
     for (const chart of this.charts) chart.close();
     this.charts = [];
   }
@@ -72,7 +60,7 @@ class Screen {
   card(guard, verdict, answer) {
     const word = verdict?.verdict ?? "not_measured";
     const findings = answer.findings.filter((finding) => finding.guard === guard);
-    const node = h("article", { class: `card verdict-card ${word}`, id: `guard-${guard}`, tabindex: -1, "aria-labelledby": `title-${guard}` },
+    const node = h("article", { class: `card verdict-card ${word} ${VERDICTS[word]?.[1] ?? "quiet"}`, id: `guard-${guard}`, tabindex: -1, "aria-labelledby": `title-${guard}` },
       h("header", null,
         h("h2", { id: `title-${guard}` }, title(guard)),
         verdictBadge(word),

@@ -99,21 +99,27 @@ export function failure(error, again) {
   );
 }
 
+/** A button that copies `text()` and says so; where that is not allowed, `selected` is selected. */
+export function copyButton(label, text, { announce, selected } = {}) {
+  const button = h("button", { type: "button", class: "copy" }, label);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text());
+      button.textContent = "Copied";
+    } catch {
+      if (selected) getSelection().selectAllChildren(selected);
+      button.textContent = selected ? "Selected" : "Not allowed here";
+    }
+    announce?.(button.textContent);
+    setTimeout(() => { button.textContent = label; }, 2000);
+  });
+  return button;
+}
+
 /** A command with a button that copies it. */
 export function command(text) {
   const code = h("code", null, text);
-  const button = h("button", { type: "button", class: "copy" }, "Copy");
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch {
-      getSelection().selectAllChildren(code);
-      button.textContent = "Selected";
-    }
-    setTimeout(() => { button.textContent = "Copy"; }, 2000);
-  });
-  return h("div", { class: "command" }, code, button);
+  return h("div", { class: "command" }, code, copyButton("Copy", () => text, { selected: code }));
 }
 
 /** A table that scrolls inside its own box; `label` is for screen readers. */

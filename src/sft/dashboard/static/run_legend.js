@@ -4,6 +4,9 @@ import { fill, h, setText, svg } from "./dom.js";
 import { count, duration, number, short } from "./format.js";
 import { CURVES, pointsOf } from "./run_panels.js";
 
+// Dashes of plotly by name, in small.
+const DASHES = { dash: "5 3", dot: "2 3", dashdot: "6 2 2 2", longdash: "9 4", longdashdot: "9 3 2 3" };
+
 export class Legend {
   constructor(node, toggle) {
     this.place = h("output", { id: "readout", class: "readout-place" });
@@ -44,8 +47,8 @@ export class Legend {
 
 /** The line of a curve in small. */
 function swatch({ colour, dash, opacity, of }) {
-  const evaluation = `swatch series-${colour} dash-${dash ?? "solid"}${opacity ? " thin" : ""}`;
-  return svg("svg", { class: evaluation, viewBox: "0 0 22 10", "aria-hidden": "true" },
+  const vars = { "--colour": `var(--series-${colour})`, "--dash": DASHES[dash] ?? "none" };
+  return svg("svg", { class: `swatch${opacity ? " thin" : ""}`, vars, viewBox: "0 0 22 10", "aria-hidden": "true" },
     svg("line", { x1: "0", y1: "5", x2: "22", y2: "5" }),
     of === "evaluations" && svg("circle", { cx: "11", cy: "5", r: "2.6" }));
 }

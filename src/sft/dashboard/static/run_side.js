@@ -3,7 +3,7 @@
 import { get, runPath } from "./api.js";
 import { fill, h } from "./dom.js";
 import { ago, count, duration, NONE, number, words } from "./format.js";
-import { command, glyph, missing, asSentence, verdictBadge } from "./parts.js";
+import { command, glyph, missing, asSentence, verdictBadge, VERDICTS } from "./parts.js";
 
 const ORDER = ["overfitting", "format_collapse", "distribution_mismatch", "forgetting", "health"];
 
@@ -122,7 +122,8 @@ export function showGuards(node, snapshot) {
 function guardCard(run, finding) {
   const { guard, verdict, message } = finding;
   const href = `#/run/${encodeURIComponent(run)}/guards`;
-  return h("a", { class: "guard", href, title: message, data: { guard, verdict } },
+  const tone = VERDICTS[verdict]?.[1] ?? "quiet";
+  return h("a", { class: `guard ${tone}`, href, title: message, data: { guard, verdict } },
     h("strong", null, words(guard)),
     h("span", { class: "guard-text" }, verdictBadge(verdict), message.replace(/^not measured: /i, "")));
 }

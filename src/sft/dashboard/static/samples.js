@@ -1,29 +1,23 @@
 // The screen "Samples": the same prompts answered by the base model, midway and now.
 
-import { get, runPath } from "./api.js";
-import { choice, growing, ofAll, searchBox, settled, tick } from "./controls.js";
+import { choice, growing, ofAll, searchBox, tick } from "./controls.js";
 import { diffWords } from "./diff.js";
 import { fill, h, setText } from "./dom.js";
 import { count } from "./format.js";
-import { failure, loading, missing } from "./parts.js";
+import { LoadedScreen } from "./loaded.js";
+import { missing } from "./parts.js";
 import { marked, plainPrompt, prompt, sentence, sharedEnds } from "./prose.js";
 
 const COLUMNS = ["base", "middle", "now"];
 const AGAINST = [["base", "the first column"], ["middle", "the second column"], ["reference", "the reference"], ["", "nothing"]];
 const AT_ONCE = 40; // rows drawn before "Show more"
-const WAIT = 400; // milliseconds after a sample: an evaluation writes one for each prompt
 
 const STOPS = {
   stop: ["ended by itself", ""],
   length: ["cut at the limit", "warning"],
 };
 
-export async function show(root, context) {
-  const screen = new Screen(root, context);
-  fill(root, loading("Reading the answers …"));
-  await screen.load();
-  return screen;
-}
+export const show = (root, context) => Screen.show(root, context, "Reading the answers …");
 
 /** The evaluations shown first: the base model, the one nearest to the middle, the last. */
 export function firstEvals(steps) {
@@ -46,21 +40,19 @@ export function matching(rows, query, probe) {
 /** `train.jsonl:3` of `data/train.jsonl:3`. */
 const shortId = (id) => id.slice(id.lastIndexOf("/") + 1);
 
-class Screen {
+class Screen extends LoadedScreen {
   constructor(root, context) {
-    this.root = root;
-    this.context = context;
+    super(root, context);
     this.query = "";
     this.probe = "";
     this.against = "base";
     this.isWhole = false; // prompts are shown with what all of them share
     this.evaluations = null; // {base, middle, now}: steps
     this.isLast = true; // "now" follows the newest evaluation
-    this.again = settled(() => this.load().catch((error) => this.fail(error)), WAIT);
   }
 
   async load() {
-    this.answer = await get(runPath(this.context.run, "samples"), this.context.signal);
+    this.answer = await this.ask("samples");
     const { steps, rows } = this.answer;
     if (!rows.length) {
       fill(this.root, h("h1", { class: "hidden-label" }, "Samples"), missing("No samples.",
@@ -80,17 +72,13 @@ class Screen {
     this.list.set(this.found());
   }
 
-  fail(error) {
-    if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
-  }
-
   update(message) {
     const isNews = message.kind === "records" && message.samples.length;
     if (isNews || (message.kind === "snapshot" && message.reset)) this.again();
   }
 
   close() {
-    this.again.stop();
+    super.close();
     this.dialog?.close();
   }
 
