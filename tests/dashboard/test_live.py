@@ -177,17 +177,17 @@ def test_a_run_that_goes_away_and_one_that_must_not_be_read(run, tmp_path):
     run.metrics.symlink_to(tmp_path / "outside.jsonl")
     assert feed.read(Cursor()) is None
     assert feed.poll(time.monotonic())
-    assert b"not served: metrics.jsonl leads out of the run folder" in feed.state
+    assert b"not served: metrics.jsonl leads out of the run folder" in feed.headline
 
 
 def test_what_a_run_is_doing_is_told_when_it_changes_and_now_and_then(run):
     feed = RunFeed(run)
-    assert feed.poll(0.0) and b'"interrupted"' in feed.state
+    assert feed.poll(0.0) and b'"interrupted"' in feed.headline
     assert not feed.poll(0.1) and not feed.poll(2.0)
     assert feed.poll(6.0)
     add(run.events, FINISHED)
-    assert feed.poll(6.1) and b'"interrupted"' in feed.state  # the files are looked at more often
-    assert feed.poll(7.5) and b'"finished"' in feed.state
+    assert feed.poll(6.1) and b'"interrupted"' in feed.headline  # the files are polled more often
+    assert feed.poll(7.5) and b'"finished"' in feed.headline
 
 
 def test_pages_in_step_share_one_reading(run, monkeypatch):
@@ -203,10 +203,10 @@ def test_pages_in_step_share_one_reading(run, monkeypatch):
 
 def test_the_list_is_told_when_it_changed(run):
     feed = RowsFeed(Folders([run.path.parent]))
-    assert feed.poll(0.0) and b'"name":"a"' in feed.rows
+    assert feed.poll(0.0) and b'"name":"a"' in feed.headline
     assert not feed.poll(0.5) and not feed.poll(2.0)
     add(run.metrics, step_record(4))
-    assert feed.poll(4.0) and b'"step":4' in feed.rows
+    assert feed.poll(4.0) and b'"step":4' in feed.headline
     assert not feed.poll(8.0) and feed.poll(10.0)  # said again, so that silence means a lost line
 
 
@@ -342,8 +342,8 @@ def test_pages_are_told_within_a_second_and_reset_and_of_the_end(run):
 
 
 def test_a_page_hears_something_although_nothing_happens(run, monkeypatch):
-    monkeypatch.setattr(live, "SAID_AGAIN", 0.0)
-    monkeypatch.setattr(live, "STATE_LOOK", 0.0)
+    monkeypatch.setattr(live, "REPEAT", 0.0)
+    monkeypatch.setattr(live, "STATE_POLL", 0.0)
 
     async def main():
         watcher = Watcher(Folders([run.path.parent]), print)

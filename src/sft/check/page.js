@@ -1,71 +1,23 @@
-"use strict";
-// Text of the data reaches the page through textContent and createTextNode only.
+// The rows of the page: search, filter, pages of ten. check/page.py puts dom.js, prose.js and
+// pieces.js of `sft watch` before it: text of the data reaches the page through text nodes only.
 (() => {
   const PER_PAGE = 10;
-  const WORDS = { trained: "trained", partly: "partly trained", masked: "shown only" };
   const rows = JSON.parse(document.getElementById("data").textContent).rows;
   const get = (id) => document.getElementById(id);
-
-  const make = (tag, name, text) => {
-    const element = document.createElement(tag);
-    if (name) element.className = name;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
-
-  // ------------------------------------------------------------ a row
-
-  // Line breaks and tabs are marked by the style sheet, so that copied text stays as it is.
-  const addText = (parent, text) => {
-    for (const part of text.split(/([\n\t])/)) {
-      if (part === "\n") parent.append(make("span", "nl"));
-      if (part === "\t") parent.append(make("span", "tab"));
-      if (part) parent.append(part);
-    }
-  };
-
-  const addFound = (parent, text, query) => {
-    const lower = text.toLowerCase();
-    // Lower case of some letters is longer: then places do not match, and nothing is marked.
-    if (!query || lower.length !== text.length) return addText(parent, text);
-    let from = 0;
-    for (let at = lower.indexOf(query); at >= 0; at = lower.indexOf(query, from)) {
-      addText(parent, text.slice(from, at));
-      const mark = make("mark");
-      addText(mark, text.slice(at, at + query.length));
-      parent.append(mark);
-      from = at + query.length;
-    }
-    addText(parent, text.slice(from));
-  };
+  const count = (number) => number.toLocaleString("en");
 
   const badge = (serving) => {
-    if (serving === null) return make("span", "served unknown", "serving: not measured");
-    if (serving) return make("span", "served differs", "served differently");
-    return make("span", "served", "same tokens when serving");
+    if (serving === null) return h("span", { class: "served unknown" }, "serving: not measured");
+    if (serving) return h("span", { class: "served differs" }, "served differently");
+    return h("span", { class: "served" }, "same tokens when serving");
   };
 
-  const draw = (row, query) => {
-    const card = make("article", "row");
-    const head = make("header");
-    const count = `${row.tokens.toLocaleString("en")} tokens, ${row.trained.toLocaleString("en")} trained`;
-    head.append(make("h3", "", row.id), make("span", "", count), badge(row.serving));
-    card.append(head);
-    if (row.serving) card.append(make("p", "reason", `When serving: ${row.serving}`));
-    if (row.named.length) card.append(make("p", "reason named", `Named by: ${row.named.join(", ")}`));
-    const text = make("div", "tokens");
-    text.tabIndex = 0;
-    text.setAttribute("role", "region");
-    text.setAttribute("aria-label", `Tokens of ${row.id}`);
-    for (const [piece, kind, special] of row.pieces) {
-      const span = make("span", special ? `t ${kind} special` : `t ${kind}`);
-      span.title = WORDS[kind];
-      addFound(span, piece, query);
-      text.append(span);
-    }
-    card.append(text);
-    return card;
-  };
+  const draw = (row, query) => h("article", { class: "row" },
+    h("header", null, h("h3", null, row.id),
+      h("span", null, `${count(row.tokens)} tokens, ${count(row.trained)} trained`), badge(row.serving)),
+    row.serving && h("p", { class: "reason" }, `When serving: ${row.serving}`),
+    row.named.length > 0 && h("p", { class: "reason named" }, `Named by: ${row.named.join(", ")}`),
+    h("div", { class: "tokens", tabindex: 0, role: "region", "aria-label": `Tokens of ${row.id}` }, row.pieces.map((one) => piece(one, query))));
 
   // ------------------------------------------------------------ search
 
@@ -88,7 +40,7 @@
     const text = get("query").value.trim().toLowerCase();
     get("list").replaceChildren(...found.slice(first, last).map((i) => draw(rows[i], text)));
     get("found").textContent = found.length
-      ? `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`
+      ? `${count(found.length)} of ${count(rows.length)} rows`
       : "No row of this page matches. Others: sft check … --row file:line, or --search TEXT";
     get("page").textContent = found.length ? `${first + 1} to ${last}` : "";
     get("previous").disabled = first === 0;

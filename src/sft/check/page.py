@@ -18,7 +18,7 @@ from sft.check.report import CheckReport, RowView
 from sft.curate.finding import SEVERITIES, DataFinding
 from sft.disk import write_text
 from sft.errors import ConfigError
-from sft.report.document import asset, document
+from sft.report.document import asset, document, one_script
 from sft.report.pictures import beyond_axis, lengths_pictures
 from sft.runs.account import STATUSES, AccountLine
 from sft.texts.safe import all_visible, as_json, visible
@@ -31,6 +31,7 @@ NUM_PLACES = 3  # of a topic
 MAX_TEXT = 2_000  # characters of a message or a quoted prompt
 
 TRAINED = ("used", "changed", "truncated")
+MODULES = ("dom", "prose", "pieces")  # of the page of sft watch, in the order of their imports
 SECTIONS = ("Findings", "Account", "Lengths", "Template", "Estimate", "Rows", "Diversity", "Usage",
             "Suspicious", "Notes")  # fmt: skip
 SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
@@ -71,7 +72,8 @@ def render_page(report: CheckReport) -> str:
         "max_items": MAX_ITEMS,
         "max_views": MAX_VIEWS,
     }
-    script = asset("sft.check", "page.js")
+    modules = [asset("sft.dashboard", f"static/{name}.js") for name in MODULES]
+    script = one_script([*modules, asset("sft.check", "page.js")])
     sections = [(name.lower(), name) for name in SECTIONS]
     return document("sft.check", values, sections=sections, max_text=MAX_TEXT, script=script)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sft.runs.run_dir import RunDir
 
@@ -13,8 +13,7 @@ _SHAPE = re.compile(r"\d{1,15}-\d{1,15}-\d{1,15}-\d{1,15}", re.ASCII)
 _BLOCK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """Bytes of whole lines that were read, of each file of records that is followed."""
 
     metrics: int = 0
@@ -23,7 +22,7 @@ class Cursor:
     samples: int = 0
 
     def __str__(self) -> str:
-        return "-".join(str(offset) for offset in astuple(self))
+        return "-".join(str(offset) for offset in self)
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -42,10 +41,7 @@ class Cursor:
 
         Not so when the files were cut back and have grown past the place with other lines.
         """
-        return all(
-            _is_line_end(path, offset)
-            for path, offset in zip(followed(run), astuple(self), strict=True)
-        )
+        return all(_is_line_end(*place) for place in zip(followed(run), self, strict=True))
 
 
 def followed(run: RunDir) -> tuple[Path, ...]:

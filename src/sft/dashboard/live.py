@@ -1,12 +1,12 @@
 """What is new in the runs, sent to pages as it is written: server-sent events.
 
-One thread looks at the sizes of the files of every run that somebody watches; however many pages
-there are, the files are looked at once, and what is new is read once for all that are up to date.
+One thread polls the sizes of the files of every run that somebody watches; however many pages there
+are, each file is polled once, and what is new is read once for all pages that are up to date.
 A page asks for the next message only when it has taken the last one, so a slow page holds one
 message, and reads on from its own place when it is ready.
 
 Each message carries as its id the place behind it (`cursor.Cursor`). A browser that reconnects
-says the last id it has heard, so nothing is lost and nothing comes twice, also over a restart of
+sends the last id it has heard, so nothing is lost and nothing comes twice, also over a restart of
 the server: it keeps nothing that the files do not hold.
 """
 
@@ -18,10 +18,11 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sft.dashboard.cursor import Cursor, followed
 from sft.dashboard.folders import Folders, refusal
@@ -33,12 +34,12 @@ from sft.runs.state import RunState, run_state
 T = TypeVar("T")
 Messages = AsyncGenerator[bytes, None]
 
-POLL = 0.2  # seconds between two looks at the sizes of the files
-STATE_LOOK = 1.0  # seconds between two looks at what a run is doing
-SAID_AGAIN = 5.0  # seconds after which it is told although it did not change
+POLL = 0.2  # seconds between two polls of the sizes of the files
+STATE_POLL = 1.0  # seconds between two polls of what a run is doing
+REPEAT = 5.0  # seconds after which a headline is sent although it did not change
 MOST_RECORDS = 500  # in a message
-_MOST_HELD = 8  # messages that are kept for other pages
-_ROWS_SHARE = 0.05  # of the time, at most, goes into looking at the list of runs
+_MOST_CHUNKS = 8  # messages that are kept for other pages
+_ROWS_SHARE = 0.05  # of the time, at most, goes into listing the runs
 _RETRY = b"retry: 1000\n\n"
 
 
@@ -50,61 +51,69 @@ class Chunk:
     message: bytes
 
 
-class Source(Protocol):
-    """Something that is watched: `poll` looks whether it changed, `listeners` are told."""
+class Feed:
+    """Something that pages watch: a headline that is replaced, and records that are added."""
 
-    listeners: set[asyncio.Event]
+    def __init__(self) -> None:
+        self.listeners: set[asyncio.Event] = set()
+        self.headline = b""  # the newest message about the whole,
+        self.number = 0  # and how many there were
+        self._sent_at = float("-inf")
 
     def poll(self, now: float) -> bool:
         """Did anything change? `now` is monotonic, in seconds."""
-        ...
-
-
-class RunFeed:
-    """What is new in one run, for all that listen to it."""
-
-    def __init__(self, run: RunDir) -> None:
-        self.run = run
-        self.listeners: set[asyncio.Event] = set()
-        self.state = b""  # the newest message about what the run is doing,
-        self.number = 0  # and how many there were
-        self._said: RunState | None = None
-        self._said_at = self._looked_at = float("-inf")
-        self._sizes: tuple[int, ...] = ()
-        self._held: OrderedDict[Cursor, Chunk] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def poll(self, now: float) -> bool:
-        """Look at the sizes of the files, and now and then at what the run is doing."""
-        sizes = tuple(_size(path) for path in followed(self.run))
-        changed = sizes != self._sizes
-        self._sizes = sizes
-        if now - self._looked_at >= STATE_LOOK:
-            self._looked_at = now
-            changed |= self._eval(now)
-        return changed
-
-    def _eval(self, now: float) -> bool:
-        """Say what the run is doing, when that changed or was not said for a while."""
-        reason = refusal(self.run.path)
-        state = _unknown(reason) if reason else run_state(self.run)
-        if state == self._said and now - self._said_at < SAID_AGAIN:
-            return False
-        self._said, self._said_at = state, now
-        self.state = message("state", plain(asdict(state)))
-        self.number += 1
-        return True
+        raise NotImplementedError
 
     def may_have(self, cursor: Cursor) -> bool:
         """Is there anything behind `cursor`? Told from the last `poll`, without reading."""
-        offsets = (cursor.metrics, cursor.events, cursor.findings, cursor.samples)
-        return offsets != self._sizes
+        return False
+
+    def read(self, cursor: Cursor) -> Chunk | None:
+        """What follows `cursor`; None when nothing does. Blocks; for any thread."""
+        return None
+
+    def _replace(self, event: str, value: Any, now: float) -> bool:
+        """Make `value` the headline, when it changed or was not sent for a while."""
+        headline = message(event, value)
+        if headline == self.headline and now - self._sent_at < REPEAT:
+            return False
+        self.headline, self._sent_at = headline, now
+        self.number += 1
+        return True
+
+
+class RunFeed(Feed):
+    """What is new in one run; its headline is what the run is doing."""
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
+        self._polled_at = float("-inf")
+        self._sizes: tuple[int, ...] = ()
+        self._chunks: OrderedDict[Cursor, Chunk] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def poll(self, now: float) -> bool:
+        """Compare the sizes of the files, and now and then what the run is doing."""
+        sizes = tuple(_size(path) for path in followed(self.run))
+        changed = sizes != self._sizes
+        self._sizes = sizes
+        if now - self._polled_at >= STATE_POLL:
+            self._polled_at = now
+            reason = refusal(self.run.path)
+            state = _unknown(reason) if reason else run_state(self.run)
+            changed |= self._replace("state", plain(asdict(state)), now)
+        return changed
+
+    def may_have(self, cursor: Cursor) -> bool:
+        """Is there anything behind `cursor`? Told from the last `poll`, without reading."""
+        return cursor != self._sizes
 
     def read(self, cursor: Cursor) -> Chunk | None:
         """What follows `cursor`; None when nothing does. Blocks; for any thread."""
         with self._lock:
-            if cursor in self._held:
-                return self._held[cursor]
+            if cursor in self._chunks:
+                return self._chunks[cursor]
             if refusal(self.run.path):
                 return None
             if not cursor.fits(self.run):
@@ -112,10 +121,7 @@ class RunFeed:
             return self._read(cursor)
 
     def _read(self, cursor: Cursor) -> Chunk | None:
-        offsets = (cursor.metrics, cursor.events, cursor.findings, cursor.samples)
-        tails = [
-            Tail(path, offset) for path, offset in zip(followed(self.run), offsets, strict=True)
-        ]
+        tails = [Tail(*place) for place in zip(followed(self.run), cursor, strict=True)]
         left, new = MOST_RECORDS, []
         for tail in tails:
             records = tail.read(left) if left > 0 else []
@@ -137,51 +143,45 @@ class RunFeed:
             "findings": findings,
             "samples": samples,
         }
-        told = message("records", parts, str(behind)) if any(parts.values()) else b""
-        chunk = self._held[cursor] = Chunk(behind, told)
-        while len(self._held) > _MOST_HELD:
-            self._held.popitem(last=False)
+        text = message("records", parts, str(behind)) if any(parts.values()) else b""
+        chunk = self._chunks[cursor] = Chunk(behind, text)
+        while len(self._chunks) > _MOST_CHUNKS:
+            self._chunks.popitem(last=False)
         return chunk
 
     def _reset(self, reason: str) -> Chunk:
         """The page has to forget its records, and load what there is now."""
-        self._held.clear()  # places that are none any more
+        self._chunks.clear()  # places that are none any more
         end = Cursor.at_end(self.run)
         return Chunk(end, message("reset", {"reason": reason, "cursor": str(end)}, str(end)))
 
 
-class RowsFeed:
-    """The list of all runs."""
+class RowsFeed(Feed):
+    """The list of all runs, which is all headline."""
 
     def __init__(self, folders: Folders) -> None:
+        super().__init__()
         self.folders = folders
-        self.listeners: set[asyncio.Event] = set()
-        self.rows = b""  # the newest message,
-        self.number = 0  # and how many there were
-        self._next = self._said_at = float("-inf")
+        self._next = float("-inf")
 
     def poll(self, now: float) -> bool:
-        """Look at all runs, once a second; less often where that takes long."""
+        """List all runs, once a second; less often where that takes long."""
         if now < self._next:
             return False
         began = time.monotonic()
-        rows = message("runs", {"runs": self.folders.rows()})
+        rows = self.folders.rows()
         took = time.monotonic() - began
         self._next = now + min(max(1.0, took / _ROWS_SHARE), 10.0)
-        if rows == self.rows and now - self._said_at < SAID_AGAIN:
-            return False
-        self.rows, self._said_at = rows, now
-        self.number += 1
-        return True
+        return self._replace("runs", {"runs": rows}, now)
 
 
 class Watcher:
-    """The thread that looks at everything that has listeners, and at nothing else."""
+    """The thread that polls everything that has listeners, and nothing else."""
 
     def __init__(self, folders: Folders, log: Callable[[str], None]) -> None:
         self._folders = folders
         self._log = log
-        self._feeds: dict[str, Any] = {}
+        self._feeds: dict[str, Feed] = {}
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -193,17 +193,23 @@ class Watcher:
         """Pages that are connected."""
         return len(self._streams)
 
-    async def run_messages(self, run: RunDir, cursor: Cursor) -> Messages:
+    def run_messages(self, run: RunDir, cursor: Cursor) -> Messages:
         """The messages of a page that watches one run, from `cursor` on, without end."""
-        feed: RunFeed = self._feed(str(run.path), lambda: RunFeed(run))
-        with _Listening(self, str(run.path), feed) as woken:
+        return self._messages(str(run.path), lambda: RunFeed(run), cursor)
+
+    def rows_messages(self) -> Messages:
+        """The messages of a page that watches the list of runs, without end."""
+        return self._messages("", lambda: RowsFeed(self._folders), Cursor())
+
+    async def _messages(self, name: str, make: Callable[[], Feed], cursor: Cursor) -> Messages:
+        with self._listening(name, make) as (feed, woken):
             yield _RETRY
-            said = 0
+            sent = 0
             while True:
                 woken.clear()
-                if feed.number != said:
-                    said = feed.number
-                    yield feed.state
+                if feed.number != sent:
+                    sent = feed.number
+                    yield feed.headline
                 chunk = None
                 if feed.may_have(cursor):
                     chunk = await self._threads.run(feed.read, cursor)
@@ -212,19 +218,6 @@ class Watcher:
                 else:
                     cursor = chunk.cursor
                     yield chunk.message
-
-    async def rows_messages(self) -> Messages:
-        """The messages of a page that watches the list of runs, without end."""
-        feed: RowsFeed = self._feed("", lambda: RowsFeed(self._folders))
-        with _Listening(self, "", feed) as woken:
-            yield _RETRY
-            said = 0
-            while True:
-                woken.clear()
-                if feed.number != said:
-                    said = feed.number
-                    yield feed.rows
-                await woken.wait()
 
     async def send(self, messages: Messages, write: Callable[[bytes], Any]) -> None:
         """Write all messages, until the page is gone, which cancels this, or `stop` is called."""
@@ -245,11 +238,11 @@ class Watcher:
         for task in list(self._streams):
             task.cancel()
 
-    def drop(self, name: str) -> None:
-        """Look at something no more."""
-        self._feeds = {key: feed for key, feed in self._feeds.items() if key != name}
-
-    def _feed(self, name: str, make: Callable[[], Any]) -> Any:
+    @contextmanager
+    def _listening(
+        self, name: str, make: Callable[[], Feed]
+    ) -> Iterator[tuple[Feed, asyncio.Event]]:
+        """One listener of the feed `name`, which is dropped when the last one leaves."""
         if name not in self._feeds:
             # A new dictionary: the thread may be going through the old one.
             self._feeds = {**self._feeds, name: make()}
@@ -257,7 +250,14 @@ class Watcher:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._work, name="watcher", daemon=True)
             self._thread.start()
-        return self._feeds[name]
+        feed, woken = self._feeds[name], asyncio.Event()
+        feed.listeners.add(woken)
+        try:
+            yield feed, woken
+        finally:
+            feed.listeners.discard(woken)
+            if not feed.listeners:
+                self._feeds = {key: other for key, other in self._feeds.items() if key != name}
 
     def _work(self) -> None:
         while not self._ended.wait(POLL):
@@ -265,28 +265,11 @@ class Watcher:
                 try:
                     changed = feed.poll(time.monotonic())
                 except Exception as error:  # one odd run must not silence the others
-                    self._log(f"looking for what is new: {type(error).__name__}: {error}")
+                    self._log(f"polling for what is new: {type(error).__name__}: {error}")
                     continue
                 if changed and self._loop is not None:
                     with suppress(RuntimeError):  # the loop has ended
                         self._loop.call_soon_threadsafe(_wake, feed)
-
-
-class _Listening:
-    """Being one of the listeners of a feed, which is dropped when the last one leaves."""
-
-    def __init__(self, watcher: Watcher, name: str, feed: Source) -> None:
-        self._watcher, self._name, self._feed = watcher, name, feed
-        self._woken = asyncio.Event()
-
-    def __enter__(self) -> asyncio.Event:
-        self._feed.listeners.add(self._woken)
-        return self._woken
-
-    def __exit__(self, *_error: object) -> None:
-        self._feed.listeners.discard(self._woken)
-        if not self._feed.listeners:
-            self._watcher.drop(self._name)
 
 
 class Threads:
@@ -301,29 +284,20 @@ class Threads:
 
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """What `function(*args)` returns or raises."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            future.set_running_or_notify_cancel()
+            try:
+                future.set_result(function(*args))
+            except StopIteration as error:  # which no future can carry
+                future.set_exception(RuntimeError(error))
+            except Exception as error:
+                future.set_exception(error)
+
         async with self._free:
-            loop = asyncio.get_running_loop()
-            done: asyncio.Future[tuple[Any, Exception | None]] = loop.create_future()
-
-            def finish(value: Any, error: Exception | None) -> None:
-                if not done.done():
-                    done.set_result((value, error))
-
-            def work() -> None:
-                value, failed = None, None
-                try:
-                    value = function(*args)
-                except Exception as error:
-                    failed = error
-                with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(finish, value, failed)
-
             threading.Thread(target=work, daemon=True).start()
-            value, error = await done
-        if error is not None:
-            raise error
-        result: T = value
-        return result
+            return await asyncio.wrap_future(future)
 
 
 def message(event: str, data: Any, cursor: str = "") -> bytes:
@@ -345,7 +319,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
-def _wake(feed: Source) -> None:
+def _wake(feed: Feed) -> None:
     for woken in feed.listeners:
         woken.set()
 

@@ -71,7 +71,7 @@ class Service:
                 Route("/api/runs", self._runs),
                 Route("/api/stream", self._rows_stream),
                 Route("/api/compare", self._compare),
-                Route("/api/runs/{id}", self._snapshot),
+                Route("/api/runs/{id}", self._view),
                 Route("/api/runs/{id}/stream", self._run_stream),
                 Route("/api/runs/{id}/{view}", self._view),
             ],
@@ -144,22 +144,16 @@ class Service:
 
         return await self._threads.run(answer)
 
-    async def _snapshot(self, request: Request) -> Response:
-        return await self._answer(request, "snapshot")
-
     async def _view(self, request: Request) -> Response:
-        view = request.path_params["view"]
-        if view not in VIEWS:
+        view = request.path_params.get("view", "snapshot")
+        if "view" in request.path_params and view not in VIEWS:
             return _error(404, "there is no such view")
-        return await self._answer(request, view)
-
-    async def _answer(self, request: Request, name: str) -> Response:
         query = dict(request.query_params)
 
         def answer(run: RunDir) -> Response:
             from sft.dashboard.page_data import PAGE_DATA
 
-            return _json(PAGE_DATA[name](run, query))
+            return _json(PAGE_DATA[view](run, query))
 
         return await self._about_run(request, answer)
 

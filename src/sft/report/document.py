@@ -7,6 +7,7 @@ its SHA-256 where there is one, pictures inside of the page, and no request to a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -60,3 +61,9 @@ def document(
 def asset(package: str, name: str) -> str:
     """The text of a file of a package."""
     return (resources.files(package) / name).read_text(encoding="utf-8")
+
+
+def one_script(modules: Sequence[str]) -> str:
+    """Modules as one classic script, those that others import before them."""
+    linked = re.compile(r"^import [^;]*;\n|^export (?=const|class|function)", re.MULTILINE)
+    return '"use strict";\n' + "\n".join(linked.sub("", text) for text in modules)

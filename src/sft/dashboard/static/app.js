@@ -88,6 +88,7 @@ async function route() {
   if (place !== at("main").dataset.place) scrollTo(0, 0);
   at("main").dataset.place = place;
   setText(at("announcer"), SCREENS[name][0]);
+  at("main").setAttribute("aria-label", SCREENS[name][0]);
   const root = h("div", { data: { screen: name } }, loading());
   fill(at("main"), root);
   try {

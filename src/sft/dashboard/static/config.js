@@ -64,7 +64,6 @@ class Screen {
     const offered = [...Object.keys(SOURCES), ...new Set(answer.rows.map((row) => row.source))].filter((source, i, all) => all.indexOf(source) === i && numbers(source));
     const button = (source) => [source, SOURCES[source]?.[0] ?? source, " ", h("span", { class: "num" }, count(numbers(source)))];
     fill(root,
-      h("h1", { class: "hidden-label" }, "Config"),
       problems(answer.problems),
       h("div", { class: "config-top" }, again(answer), made(answer)),
       h("section", { class: "part", "aria-labelledby": "settings-title" },

@@ -44,11 +44,6 @@ export function uncoveredGroups(usage) {
 }
 
 class Screen extends LoadedScreen {
-  constructor(root, context) {
-    super(root, context);
-    this.charts = [];
-  }
-
   async load() {
     const answer = await this.ask("data");
     // Redrawn only for something new, so that readers keep their place.
@@ -72,7 +67,6 @@ class Screen extends LoadedScreen {
     ];
     const jump = (name) => root.querySelector(`#data-${name}`).scrollIntoView({ block: "start" });
     fill(root,
-      h("h1", { class: "hidden-label" }, "Data"),
       problems(answer.problems),
       h("div", { class: "jumps", role: "group", "aria-label": "Parts of this screen" },
         parts.map(([name, title]) => h("button", { type: "button", on: { click: () => jump(name) } }, title))),
@@ -96,15 +90,6 @@ class Screen extends LoadedScreen {
     if (message.reset) this.answer = null;
     const missed = this.answer ? present(this.answer).includes("false") : true;
     if (missed) this.again();
-  }
-
-  close() {
-    super.close();
-    this.closeCharts();
-  }
-
-  closeCharts() {
-    for (const chart of this.charts.splice(0)) chart.close();
   }
 
   key(event) {

@@ -79,7 +79,7 @@ class Screen extends LoadedScreen {
 
   frame() {
     if (!this.events.length) {
-      fill(this.root, h("h1", { class: "hidden-label" }, "Events"), missing("No events.",
+      fill(this.root, missing("No events.",
         "Nothing has been written yet, or this run was made by a version that kept no events."));
       return;
     }
@@ -95,7 +95,6 @@ class Screen extends LoadedScreen {
     }, this.log);
     const level = (name) => [name, glyph(LEVELS[name][0]), ` ${LEVELS[name][2]}`];
     fill(this.root,
-      h("h1", { class: "hidden-label" }, "Events"),
       h("div", { class: "controls" },
         searchBox("Search events", (query) => { this.filter.query = query; this.redraw(); }, this.filter.query),
         switches("Levels shown", Object.keys(LEVELS).map(level), this.filter.levels, () => this.redraw()),

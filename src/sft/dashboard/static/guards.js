@@ -20,7 +20,6 @@ export const show = (root, context) => Screen.show(root, context, "Reading what 
 class Screen extends LoadedScreen {
   constructor(root, context) {
     super(root, context);
-    this.charts = [];
     this.chosen = new Map(); // guard: name of the signal its chart shows
     this.opened = new Set(); // folds that are open
   }
@@ -38,23 +37,17 @@ class Screen extends LoadedScreen {
     if (message.kind === "snapshot" && message.reset) this.again();
   }
 
-  close() {
-    super.close();
-    for (const chart of this.charts) chart.close();
-    this.charts = [];
-  }
-
   draw(answer) {
     const names = guardNames(answer);
     if (!names.length) {
       const why = "Guards judge after each evaluation; the first one is taken before the first step. Where `guards.enabled` is false they judge nothing.";
-      fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), missing("No verdicts yet.", sentence(why)));
+      fill(this.root, missing("No verdicts yet.", sentence(why)));
       return;
     }
     const verdicts = new Map(answer.verdicts.map((finding) => [finding.guard, finding]));
     const rank = (name) => ORDER.indexOf(verdicts.get(name)?.verdict ?? "not_measured");
     const cards = [...names].sort((a, b) => rank(a) - rank(b)).map((name) => this.card(name, verdicts.get(name), answer));
-    fill(this.root, h("h1", { class: "hidden-label" }, "Guards"), headline(answer, names, verdicts), h("div", { class: "guard-cards" }, cards), rules(answer.settings));
+    fill(this.root, headline(answer, names, verdicts), h("div", { class: "guard-cards" }, cards), rules(answer.settings));
   }
 
   card(guard, verdict, answer) {

@@ -10,6 +10,7 @@ export class LoadedScreen {
   constructor(root, context) {
     this.root = root;
     this.context = context;
+    this.charts = []; // closed with the screen
     this.again = settled(() => this.load().catch((error) => this.fail(error)), 400);
   }
 
@@ -29,8 +30,13 @@ export class LoadedScreen {
     if (error.name !== "AbortError") fill(this.root, failure(error, () => this.again()));
   }
 
+  closeCharts() {
+    for (const chart of this.charts.splice(0)) chart.close();
+  }
+
   close() {
     this.again.stop();
+    this.closeCharts();
   }
 }
 

@@ -55,7 +55,7 @@ class Screen extends LoadedScreen {
     this.answer = await this.ask("samples");
     const { steps, rows } = this.answer;
     if (!rows.length) {
-      fill(this.root, h("h1", { class: "hidden-label" }, "Samples"), missing("No samples.",
+      fill(this.root, missing("No samples.",
         sentence("Fixed prompts are answered at the first, the middle and the last evaluation, where `eval.samples` is above 0; none of these evaluations has been written yet.")));
       this.evaluations = null;
       return;
@@ -95,7 +95,6 @@ class Screen extends LoadedScreen {
     this.list = growing(h("div", { class: "samples" }), AT_ONCE, (row) => this.row(row), "prompts");
     const redraw = () => this.list.set(this.found());
     fill(this.root,
-      h("h1", { class: "hidden-label" }, "Samples"),
       h("div", { class: "controls" },
         searchBox("Search prompts and answers", (query) => { this.query = query; redraw(); }),
         probes.length > 1 && choice("probe", [["", "all"], ...probes.map((one) => [one, one])], "", (value) => { this.probe = value; redraw(); }),

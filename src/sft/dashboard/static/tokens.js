@@ -3,10 +3,9 @@
 import { choice, searchBox } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { count, percent } from "./format.js";
-import { hits } from "./prose.js";
+import { piece } from "./pieces.js";
 
 const PARTS = { train: "training", val: "validation" };
-const KINDS = { trained: "trained", partly: "trained with a lower weight", masked: "only shown" };
 
 /** Views whose id or text holds `query` (lower case), of `part` ("train", "val", or "" for all). */
 export function matchingViews(views, query, part) {
@@ -15,26 +14,6 @@ export function matchingViews(views, query, part) {
   const named = kept.filter((view) => view.id.toLowerCase() === query || view.id.toLowerCase().endsWith(`:${query}`));
   if (named.length) return named;
   return kept.filter((view) => view.id.toLowerCase().includes(query) || view.pieces.some(([text]) => text.toLowerCase().includes(query)));
-}
-
-// Line breaks and tabs are marked by the style sheet, so that copied text stays as it is.
-function written(text) {
-  return text.split(/([\n\t])/).filter(Boolean).map((part) => {
-    if (part === "\n") return [h("span", { class: "nl" }), "\n"];
-    return part === "\t" ? [h("span", { class: "tab" }), "\t"] : part;
-  });
-}
-
-function piece([text, kind, special], query) {
-  const children = [];
-  const props = { class: `t ${KINDS[kind] ? kind : "masked"}${special ? " special" : ""}`, title: `${KINDS[kind] ?? kind}${special ? ", a special token" : ""}` };
-  let from = 0;
-  for (const [start, end] of hits(text, query)) {
-    children.push(written(text.slice(from, start)), h("mark", null, written(text.slice(start, end))));
-    from = end;
-  }
-  children.push(written(text.slice(from)));
-  return h("span", props, children);
 }
 
 /** The legend, in the clothes of the tokens themselves. */
