@@ -2,9 +2,10 @@
 
 import { get, runPath } from "./api.js";
 import { createChart } from "./charts.js";
-import { choice, searchBox, settled, tick } from "./controls.js";
+import { choice, searchBox, tick } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { NONE, count, number, words } from "./format.js";
+import { LoadedScreen } from "./loaded.js";
 import { failure, loading, missing, scrollBox } from "./parts.js";
 import { forest } from "./paired.js";
 import { Cursor, nearest } from "./pointer.js";
@@ -49,21 +50,19 @@ export async function show(root, context) {
   return new Screen(root, context);
 }
 
-class Screen {
+class Screen extends LoadedScreen {
   constructor(root, context) {
-    this.context = context;
+    super(root, context);
     const known = new Set(context.runs.map((row) => row.id));
     this.picked = (context.params.get("runs") ?? "").split(",").filter((id) => known.has(id)).slice(0, MOST);
     this.probe = PROBES.includes(context.params.get("probe")) ? context.params.get("probe") : "val";
     this.series = new Map(); // id: answer of /series
-    this.charts = [];
     this.metrics = { evaluations: "val_loss", series: "loss" };
     this.allSettings = false;
     this.asked = 0;
     colours.keep(this.picked);
     this.table = new RunTable(context.runs, { picked: this.picked, colours, sort: { key: "best_val_loss", down: false }, onPick: (ids) => this.pick(ids) });
     this.detail = h("div", { class: "compared" });
-    this.later = settled(() => this.load(), 250);
     fill(root,
       h("header", { class: "screen-head" }, h("h1", null, "Compare runs"), h("a", { href: "#/" }, "All runs")),
       this.table.node, this.detail);
@@ -75,16 +74,6 @@ class Screen {
     this.table.setRuns(message.runs);
   }
 
-  close() {
-    this.later.stop();
-    this.closeCharts();
-  }
-
-  closeCharts() {
-    for (const chart of this.charts) chart.close();
-    this.charts = [];
-  }
-
   pick(ids) {
     this.picked = ids;
     colours.keep(ids);
@@ -92,7 +81,7 @@ class Screen {
     if (this.probe !== "val") query.set("probe", this.probe);
     history.replaceState(null, "", `#/compare${ids.length ? `?${decodeURIComponent(query)}` : ""}`);
     this.context.announce(`${ids.length} runs chosen`);
-    this.later();
+    this.again();
   }
 
   row(id) {

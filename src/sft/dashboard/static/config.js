@@ -1,10 +1,10 @@
 // The screen "Config": each setting, where its value comes from, and how to run this again.
 
-import { get, runPath } from "./api.js";
 import { ofAll, problems, searchBox, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
 import { NONE, clock, count, words } from "./format.js";
-import { command, copyButton, loading, missing } from "./parts.js";
+import { LoadedScreen } from "./loaded.js";
+import { command, copyButton, missing } from "./parts.js";
 import { marked } from "./prose.js";
 import { pairList } from "./tables.js";
 import { valueText, wholeText } from "./values.js";
@@ -19,16 +19,7 @@ const SOURCES = {
   default: ["default", "not given"],
 };
 
-export async function show(root, context) {
-  fill(root, loading("Reading the configuration …"));
-  return new Screen(root, context, await ask(context));
-}
-
-async function ask(context) {
-  const answer = await get(runPath(context.run, "config"), context.signal);
-  for (const row of answer.rows) row.source ??= "given";
-  return answer;
-}
+export const show = (root, context) => Screen.show(root, context, "Reading the configuration …");
 
 /** Rows by their section (what stands before the first point), in their order. */
 export function bySection(rows) {
@@ -46,19 +37,25 @@ export const matchingRows = (rows, sources, query) => rows.filter((row) =>
   (!sources.size || sources.has(row.source))
   && (!query || `${row.key} ${valueText(row.value)} ${row.reason ?? ""}`.toLowerCase().includes(query)));
 
-class Screen {
-  constructor(root, context, answer) {
-    this.root = root;
-    this.context = context;
-    this.query = "";
-    this.sources = new Set();
+class Screen extends LoadedScreen {
+  query = "";
+  sources = new Set();
+
+  async load() {
+    const answer = await this.ask("config");
+    for (const row of answer.rows) row.source ??= "given";
     this.show(answer);
+  }
+
+  /** A run that has just begun writes its configuration a little later. */
+  update(message) {
+    if (message.kind === "snapshot" && (message.reset || !this.answer?.rows.length)) this.again();
   }
 
   show(answer) {
     this.answer = answer;
     const { root } = this;
-    this.told = h("span", { role: "status" });
+    this.status = h("span", { role: "status" });
     this.place = h("div", { class: "settings" });
     const numbers = (source) => answer.rows.filter((row) => row.source === source).length;
     const offered = [...Object.keys(SOURCES), ...new Set(answer.rows.map((row) => row.source))].filter((source, i, all) => all.indexOf(source) === i && numbers(source));
@@ -72,28 +69,16 @@ class Screen {
           h("div", { class: "controls" },
             searchBox("Search settings", (query) => { this.query = query; this.draw(); }),
             switches("Sources shown", offered.map(button), this.sources, () => this.draw()),
-            this.told),
+            this.status),
           this.place] : missing("Not written yet.", "config.yaml appears when the data have been read.")),
       hashes("Fingerprints", answer.fingerprint, "A resumed run compares these with its own and refuses to continue where they differ."),
       hashes("Chat template", answer.template, ""));
     if (answer.rows.length) this.draw();
   }
 
-  /** A run that has just begun writes its configuration a little later. */
-  async update(message) {
-    if (message.kind !== "snapshot" || (this.answer.rows.length && !message.reset)) return;
-    try {
-      this.show(await ask(this.context));
-    } catch (error) {
-      if (error.name !== "AbortError") console.error(error);
-    }
-  }
-
-  close() {}
-
   draw() {
     const found = matchingRows(this.answer.rows, this.sources, this.query);
-    setText(this.told, ofAll(found.length, this.answer.rows.length, "settings"));
+    setText(this.status, ofAll(found.length, this.answer.rows.length, "settings"));
     fill(this.place, bySection(found).map(([section, rows]) => h("section", { class: "setting-section", "aria-label": section || "other" },
       h("h3", null, section || "other"), rows.map((row) => this.row(row)))));
   }

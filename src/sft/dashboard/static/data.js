@@ -271,10 +271,10 @@ function openers(answers) {
   const { reference } = answers;
   const of = (title, name) => h("tr", null, rowName(title), num(number(answers[name], 3)), reference && num(number(reference[name], 3)));
   return [
-    h("h3", null, "Answers"),
-    h("p", null, "The most frequent opening, ", h("q", null, answers.opener || "(nothing)"),
-      `, has ${count(answers.opener_count)} of ${count(answers.n)} answers (${percent(share)}).`),
-    scrollBox("Surface of the answers", h("table", { class: "surface" },
+    h("h3", null, "Responses"),
+    h("p", null, "The most frequent opener, ", h("q", null, answers.opener || "(nothing)"),
+      `, has ${count(answers.opener_count)} of ${count(answers.n)} responses (${percent(share)}).`),
+    scrollBox("Surface of the responses", h("table", { class: "surface" },
       head(["", "training", ...(reference ? ["usage"] : [])], 1),
       h("tbody", null,
         of("compression ratio (higher: more alike)", "compression_ratio"),

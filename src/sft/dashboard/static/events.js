@@ -46,14 +46,11 @@ export function moment(time) {
 }
 
 class Screen extends LoadedScreen {
-  constructor(root, context) {
-    super(root, context);
-    this.filter = { levels: new Set(), kind: "", query: "" };
-    this.follows = true;
-    this.most = AT_ONCE; // events that are drawn
-    this.number = 0; // events that match
-    this.waiting = 0; // events that came while paused
-  }
+  filter = { levels: new Set(), kind: "", query: "" };
+  follows = true;
+  most = AT_ONCE; // events that are drawn
+  number = 0; // events that match
+  waiting = 0; // events that came while paused
 
   async load() {
     const answer = await this.ask("events", { limit: 2000 });
@@ -83,7 +80,7 @@ class Screen extends LoadedScreen {
         "Nothing has been written yet, or this run was made by a version that kept no events."));
       return;
     }
-    this.told = h("span", { class: "small quiet", role: "status" });
+    this.status = h("span", { class: "small quiet", role: "status" });
     this.kinds = choice("kind", [["", "all"]], "", (kind) => { this.filter.kind = kind; this.redraw(); });
     this.known = new Set();
     this.addKinds(this.events);
@@ -100,7 +97,7 @@ class Screen extends LoadedScreen {
         switches("Levels shown", Object.keys(LEVELS).map(level), this.filter.levels, () => this.redraw()),
         this.kinds, this.button,
         copyButton("Copy what is shown", () => this.shown().map(lineOf).join("\n"), { announce: this.context.announce }),
-        this.told),
+        this.status),
       this.left > 0 && h("p", { class: "small quiet" }, `The ${count(this.left)} oldest events are in events.jsonl only.`),
       this.box);
     this.follow(this.follows);
@@ -154,7 +151,7 @@ class Screen extends LoadedScreen {
   }
 
   tell() {
-    setText(this.told, ofAll(this.number, this.events.length, "events"));
+    setText(this.status, ofAll(this.number, this.events.length, "events"));
   }
 
   /** [event, number of the attempt], or null where the filter leaves it out. */

@@ -8,7 +8,7 @@ import { LoadedScreen } from "./loaded.js";
 import { VERDICTS, command, glyph, missing, scrollBox, verdictBadge } from "./parts.js";
 import { commandsOf, sentence } from "./prose.js";
 import {
-  GUARDS, SEEN, actionText, chartOptions, drawable, figure, firstSignal, guardNames, interval, lastPoint, sight, title, unitText,
+  DETECTABLE, GUARDS, actionText, chartOptions, detectableText, drawable, figure, firstSignal, guardNames, interval, lastPoint, title, unitText,
 } from "./signals.js";
 import { head, num } from "./tables.js";
 
@@ -18,11 +18,8 @@ const ROW = /[./].*:\d+(#\d+)?$/; // an id that is a file and a line
 export const show = (root, context) => Screen.show(root, context, "Reading what the guards found …");
 
 class Screen extends LoadedScreen {
-  constructor(root, context) {
-    super(root, context);
-    this.chosen = new Map(); // guard: name of the signal its chart shows
-    this.opened = new Set(); // folds that are open
-  }
+  chosen = new Map(); // guard: name of the signal its chart shows
+  opened = new Set(); // folds that are open
 
   async load() {
     const answer = await this.ask("guards");
@@ -148,7 +145,7 @@ function legend({ series, limits }) {
   const has = (name) => series.some((one) => one.name === name);
   return [
     item("line", "measured"), series.some((one) => one.low) && item("band", "95 %"),
-    (limits.length > 0 || has("threshold")) && item("limit", "threshold"), has(SEEN) && item("seen", "detectable"),
+    (limits.length > 0 || has("threshold")) && item("limit", "threshold"), has(DETECTABLE) && item("seen", DETECTABLE),
   ];
 }
 
@@ -160,7 +157,7 @@ function noChart(word) {
   return why;
 }
 
-/** The figures of the last evaluation, and what could be detected. */
+/** The figures of the last evaluation, and the minimum detectable effect. */
 function factList(name, signal) {
   const point = lastPoint(signal);
   const pair = (term, value) => value !== "" && value !== null && h("div", null, h("dt", null, term), h("dd", null, value));
@@ -170,7 +167,7 @@ function factList(name, signal) {
     pair("95 % interval", interval(point.low, point.high, signal.unit)),
     pair("threshold", point.threshold === null || point.threshold === undefined ? "" : figure(point.threshold, signal.unit)),
     judged && h("div", { class: "wide" }, h("dt", null, "this signal"), h("dd", null, verdictBadge(point.verdict))),
-    sight(name, point, signal.unit) && h("div", { class: "wide" }, h("dt", null, "minimum detectable effect"), h("dd", null, sight(name, point, signal.unit))),
+    detectableText(name, point, signal.unit) && h("div", { class: "wide" }, h("dt", null, DETECTABLE), h("dd", null, detectableText(name, point, signal.unit))),
   ];
 }
 

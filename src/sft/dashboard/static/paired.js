@@ -41,7 +41,8 @@ function drawn(pair, span) {
 
 function axis(span) {
   const x = placer(span);
-  const values = [...new Set([span[0] * 0.8, 0, span[1] * 0.8].map((value) => Number(value.toPrecision(1))))];
+  const ends = span.map((end) => Number((0.8 * end).toPrecision(1))).filter((end) => Math.abs(x(end) - x(0)) > 36);
+  const values = [...ends, 0];
   const label = (value) => {
     const text = svg("text", { x: x(value), y: 14, "text-anchor": "middle" }, number(value, 2));
     return [svg("line", { x1: x(value), x2: x(value), y1: 0, y2: 4 }), text];
@@ -73,7 +74,7 @@ export function forest(pairs, name) {
     told.length > 0 && scrollBox("Paired differences", h("table", { class: "paired" }, head(titles, 3),
       h("tbody", null, told.map(rows)),
       h("tfoot", null, h("tr", null, h("td"), h("td"), h("td", { class: "forest-cell" }, axis(span), ends),
-        h("td", { colspan: 3, class: "small quiet" }, "nats per token of the answer; each row is compared with itself"))))),
+        h("td", { colspan: 3, class: "small quiet" }, "nats per token of the response; each row is compared with itself"))))),
     failed.map((pair) => missing("Not compared: ", name(pair.id), ". ", pair.error)),
   ];
 }

@@ -17,7 +17,7 @@ const STOPS = {
   length: ["cut at the limit", "warning"],
 };
 
-export const show = (root, context) => Screen.show(root, context, "Reading the answers …");
+export const show = (root, context) => Screen.show(root, context, "Reading the completions …");
 
 /** The evaluations shown first: the base model, the one nearest to the middle, the last. */
 export function firstEvals(steps) {
@@ -41,15 +41,12 @@ export function matching(rows, query, probe) {
 const shortId = (id) => id.slice(id.lastIndexOf("/") + 1);
 
 class Screen extends LoadedScreen {
-  constructor(root, context) {
-    super(root, context);
-    this.query = "";
-    this.probe = "";
-    this.against = "base";
-    this.isWhole = false; // prompts are shown with what all of them share
-    this.evaluations = null; // {base, middle, now}: steps
-    this.isLast = true; // "now" follows the newest evaluation
-  }
+  query = "";
+  probe = "";
+  against = "base";
+  isWhole = false; // prompts are shown with what all of them share
+  evaluations = null; // {base, middle, now}: steps
+  isLast = true; // "now" follows the newest evaluation
 
   async load() {
     this.answer = await this.ask("samples");
@@ -89,24 +86,24 @@ class Screen extends LoadedScreen {
 
   frame() {
     const probes = [...new Set(this.answer.rows.map((row) => row.probe))];
-    this.told = h("span", { role: "status" });
+    this.status = h("span", { role: "status" });
     this.heads = h("div", { class: "sample-heads" });
     this.dialog = h("dialog", { class: "full-text", "aria-label": "Full text" });
     this.list = growing(h("div", { class: "samples" }), AT_ONCE, (row) => this.row(row), "prompts");
     const redraw = () => this.list.set(this.found());
     fill(this.root,
       h("div", { class: "controls" },
-        searchBox("Search prompts and answers", (query) => { this.query = query; redraw(); }),
+        searchBox("Search prompts and completions", (query) => { this.query = query; redraw(); }),
         probes.length > 1 && choice("probe", [["", "all"], ...probes.map((one) => [one, one])], "", (value) => { this.probe = value; redraw(); }),
         choice("mark what differs from", AGAINST, this.against, (value) => { this.against = value; redraw(); }),
         tick("whole prompts", this.isWhole, (on) => { this.isWhole = on; redraw(); }),
-        this.told),
+        this.status),
       this.heads, this.list.node, this.dialog);
   }
 
   found() {
     const found = matching(this.answer.rows, this.query, this.probe);
-    setText(this.told, ofAll(found.length, this.answer.rows.length, "prompts"));
+    setText(this.status, ofAll(found.length, this.answer.rows.length, "prompts"));
     return found;
   }
 
@@ -119,7 +116,7 @@ class Screen extends LoadedScreen {
     const options = [...steps.map((step) => [step, name(step)])];
     const pick = (column) => {
       const own = column === "middle" ? [["", "none"], ...options] : options;
-      const label = { base: "Answers before", middle: "between", now: "and after" }[column];
+      const label = { base: "Completions before", middle: "between", now: "and after" }[column];
       return h("div", { class: `head ${column}` }, choice(label, own, this.evaluations[column] ?? "", (value) => {
         this.evaluations[column] = value === "" ? null : Number(value);
         if (column === "now") this.isLast = this.evaluations.now === steps[steps.length - 1];
@@ -177,15 +174,15 @@ class Screen extends LoadedScreen {
     const step = this.evaluations[column];
     const answer = answerAt(row, step);
     const label = h("span", { class: "cell-label quiet small" }, `step ${count(step)}`);
-    if (!answer) return h("div", { class: `cell ${column}` }, label, h("p", { class: "quiet" }, "Not answered at this step."));
+    if (!answer) return h("div", { class: `cell ${column}` }, label, h("p", { class: "quiet" }, "Not sampled at this step."));
     const [word, tone] = STOPS[answer.stop_reason] ?? [answer.stop_reason ?? "", ""];
     return h("div", { class: `cell ${column}` }, label,
-      h("div", { class: "text clamp" }, answer.answer ? this.parts(compared[column], answer.answer, column) : h("em", { class: "quiet" }, "(empty answer)")),
+      h("div", { class: "text clamp" }, answer.answer ? this.parts(compared[column], answer.answer, column) : h("em", { class: "quiet" }, "(empty completion)")),
       h("p", { class: "under small quiet" },
         h("span", null, `${count(answer.tokens)} tokens`),
         word && h("span", { class: column === "now" ? tone : "" }, word),
         column === "now" && compared.note && h("span", { class: "note" }, compared.note),
-        answer.opener && h("span", { class: "opener", title: "How the answer opens" }, "opens: ", h("q", null, answer.opener))));
+        answer.opener && h("span", { class: "opener", title: "How the completion opens" }, "opens: ", h("q", null, answer.opener))));
   }
 
   parts(parts, text, column) {
@@ -203,7 +200,7 @@ class Screen extends LoadedScreen {
       h("header", null, h("h2", { class: "id" }, row.id), close),
       part("Prompt", prompt(row.prompt, this.query)),
       row.reference !== null && row.reference !== undefined && part("Reference", marked(row.reference, this.query)),
-      row.answers.map((answer) => part(`Step ${count(answer.step)}`, answer.answer ? marked(answer.answer, this.query) : "(empty answer)",
+      row.answers.map((answer) => part(`Step ${count(answer.step)}`, answer.answer ? marked(answer.answer, this.query) : "(empty completion)",
         `${count(answer.tokens)} tokens, ${STOPS[answer.stop_reason]?.[0] ?? answer.stop_reason ?? ""}`)));
     this.dialog.showModal();
     this.dialog.scrollTop = 0;

@@ -4,7 +4,7 @@ import { NONE, number, percent, signed } from "./format.js";
 
 export const GUARDS = {
   overfitting: ["Overfitting", "Is held-out loss rising while training loss falls?"],
-  format_collapse: ["Format collapse", "Do answers open alike whatever is asked?"],
+  format_collapse: ["Format collapse", "Do completions open alike whatever is asked?"],
   distribution_mismatch: ["Distribution mismatch", "Do the training rows cover what the model will be asked?"],
   forgetting: ["Forgetting", "Does the model lose what the base model could do?"],
   health: ["Health", "Is the optimisation itself sound?"],
@@ -58,7 +58,7 @@ const COUNTED = {
   "format_collapse.opener": "capped",
 };
 
-/** The value of `point.statistic` that would have been found 4 times in 5; null where unknown. */
+/** The value of `point.statistic` that would be detected 4 times in 5; null where unknown. */
 export function detectable(name, point) {
   const how = COUNTED[name];
   if (!how || point?.mde === null || point?.mde === undefined) return null;
@@ -68,8 +68,8 @@ export function detectable(name, point) {
   return how === "fall" ? point.threshold - point.mde : point.threshold + point.mde;
 }
 
-/** What could be detected, as a sentence; empty where it is not known. */
-export function sight(name, point, unit) {
+/** The minimum detectable effect as a sentence; empty where it is not known. */
+export function detectableText(name, point, unit) {
   if (point?.mde === null || point?.mde === undefined) return "";
   const often = "would be detected 4 times in 5";
   const value = detectable(name, point);
@@ -95,9 +95,9 @@ export function firstSignal(guard, verdict, signals) {
 }
 
 /** Name of the line of `detectable` in a chart. */
-export const SEEN = "minimum detectable value";
+export const DETECTABLE = "minimum detectable effect";
 
-/** Options of charts.js for one signal: the statistic, its band, the threshold, what can be seen. */
+/** Options of charts.js for one signal: the statistic, its band, the threshold, the minimum detectable effect. */
 export function chartOptions(name, signal) {
   const points = signal.points;
   const x = points.map((point) => point.step);
@@ -113,7 +113,7 @@ export function chartOptions(name, signal) {
     series.unshift({ name: "95 %", x: [step, step], y: [low, high], colour: 1, width: 6, opacity: 0.35 });
   }
   const seen = points.map((point) => detectable(name, point));
-  if (seen.some(known)) series.push({ name: SEEN, x, y: seen, colour: "quiet", dash: "dot", width: 1 });
+  if (seen.some(known)) series.push({ name: DETECTABLE, x, y: seen, colour: "quiet", dash: "dot", width: 1 });
   const limits = column("threshold").filter(known);
   const last = limits[limits.length - 1];
   const steady = limits.every((value) => value === last);
