@@ -124,10 +124,10 @@ function notLoaded(cause) {
 }
 
 function showError(root, error) {
-  const told = error instanceof ApiError; // otherwise a fault of the page, or half of it is missing
-  if (!told) console.error(error);
+  const isKnown = error instanceof ApiError; // otherwise a fault of the page, or half of it is missing
+  if (!isKnown) console.error(error);
   bar.show(state.snapshot);
-  fill(root, failure(error, told ? route : () => location.reload()), h("p", null, h("a", { href: "#/" }, "All runs")));
+  fill(root, failure(error, isKnown ? route : () => location.reload()), h("p", null, h("a", { href: "#/" }, "All runs")));
 }
 
 function showTabs(run, name) {

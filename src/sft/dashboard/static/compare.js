@@ -206,7 +206,7 @@ class Screen extends LoadedScreen {
 
   settingsPart(answer) {
     const place = h("div");
-    const told = h("span", { class: "small quiet", role: "status" });
+    const status = h("span", { class: "small quiet", role: "status" });
     let query = "";
     const differ = answer.config.filter((row) => !row.same).length;
     const text = (value) => (value === null || value === undefined ? NONE : valueText(value));
@@ -215,7 +215,7 @@ class Screen extends LoadedScreen {
       row.values.map((value) => h("td", { title: wholeText(value) }, h("code", null, text(value)))));
     const draw = () => {
       const rows = answer.config.filter((row) => (this.allSettings || !row.same) && (!query || whole(row).includes(query)));
-      setText(told, `${count(differ)} of ${count(answer.config.length)} settings differ`);
+      setText(status, `${count(differ)} of ${count(answer.config.length)} settings differ`);
       fill(place, rows.length
         ? scrollBox("Settings", h("table", { class: "settings-diff" },
           head(["setting", ...answer.runs.map((run) => this.name(run.id))]),
@@ -225,6 +225,6 @@ class Screen extends LoadedScreen {
     draw();
     return [h("div", { class: "controls" },
       searchBox("Search settings", (value) => { query = value; draw(); }),
-      tick("also those that are the same", this.allSettings, (on) => { this.allSettings = on; draw(); }), told), place];
+      tick("also those that are the same", this.allSettings, (on) => { this.allSettings = on; draw(); }), status), place];
   }
 }

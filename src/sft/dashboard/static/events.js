@@ -1,4 +1,4 @@
-// The screen "Events": what happened in the run, attempt by attempt, and what its terminal said.
+// The screen "Events": what happened in the run, attempt by attempt, and what its terminal showed.
 
 import { choice, fold, ofAll, searchBox, switches } from "./controls.js";
 import { fill, h, setText } from "./dom.js";
@@ -64,7 +64,7 @@ class Screen extends LoadedScreen {
   update(message) {
     if (message.kind === "snapshot" && message.reset) this.again();
     if (message.kind !== "records" || !message.events.length || !this.events) return;
-    // What was fetched may overlap with what the stream told in the meantime.
+    // What was fetched may overlap with what the stream brought in the meantime.
     const fresh = message.events.filter((event) => !this.seen.has(lineOf(event)));
     for (const event of fresh) this.seen.add(lineOf(event));
     if (!fresh.length) return;
@@ -172,7 +172,7 @@ class Screen extends LoadedScreen {
       h("time", { class: "quiet", title: String(event.time ?? "") }, time),
       h("span", { class: "kind" }, glyph(SHAPES[event.kind] ?? "disc"), words(event.kind), again && ` (attempt ${attempt})`),
       h("span", { class: "step num quiet" }, event.step === null || event.step === undefined ? "" : `step ${count(event.step)}`),
-      h("div", { class: "said" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query)),
+      h("div", { class: "message" }, event.level !== "info" && h("span", { class: "hidden-label" }, `${level[2]}: `), marked(event.text ?? "", this.filter.query)),
       rest.length > 0 && fold("details", () => pairList("pairs small", rest)))];
   }
 

@@ -55,7 +55,7 @@ class Screen extends LoadedScreen {
         h("h2", { id: `title-${guard}` }, title(guard)),
         verdictBadge(word),
         GUARDS[guard] && h("p", { class: "quiet question" }, GUARDS[guard][1])),
-      h("p", { class: "said" }, verdict ? sentence(verdict.message) : "Not measured: this guard has not judged yet."));
+      h("p", { class: "message" }, verdict ? sentence(verdict.message) : "Not measured: this guard has not judged yet."));
     const names = Object.keys(answer.signals).filter((name) => name.startsWith(`${guard}.`) && drawable(answer.signals[name]));
     if (names.length) this.addChart(node, guard, verdict, names, answer);
     else if (word === "not_measured") node.append(h("p", { class: "quiet" }, "There are no figures, so nothing is known either way. This is not a pass."));
@@ -125,9 +125,9 @@ function headline(answer, names, verdicts) {
     return h("button", { type: "button", class: `guard-chip ${tone}`, on: { click: jump } },
       glyph(shape), h("span", null, title(name)), h("span", { class: "word" }, word));
   });
-  const told = names.map((name) => verdicts.get(name)?.verdict ?? "not_measured");
-  const worst = ["alarm", "watch", "insufficient", "not_measured", "pass"].find((verdict) => told.includes(verdict));
-  const said = {
+  const judged = names.map((name) => verdicts.get(name)?.verdict ?? "not_measured");
+  const worst = ["alarm", "watch", "insufficient", "not_measured", "pass"].find((verdict) => judged.includes(verdict));
+  const summary = {
     alarm: "An alarm: sure, large, and seen in two evaluations or beyond doubt.",
     watch: "Worth watching; nothing is sure.",
     insufficient: "Nothing found, but not all could be judged.",
@@ -135,7 +135,7 @@ function headline(answer, names, verdicts) {
     pass: "All that was measured passed.",
   }[worst];
   return h("section", { class: "verdict-head", "aria-label": "Verdicts" },
-    h("p", null, step >= 0 && h("strong", null, `After step ${count(step)}. `), said),
+    h("p", null, step >= 0 && h("strong", null, `After step ${count(step)}. `), summary),
     h("div", { class: "guard-chips" }, chips));
 }
 

@@ -53,9 +53,9 @@ function axis(span) {
 
 /** `pairs`: `paired` of /api/compare, each with the `id` of its run B. `name(id)`: nodes for a run. */
 export function forest(pairs, name) {
-  const told = pairs.filter((pair) => !pair.error);
+  const compared = pairs.filter((pair) => !pair.error);
   const failed = pairs.filter((pair) => pair.error);
-  const span = spanOf(told);
+  const span = spanOf(compared);
   const ends = h("p", { class: "small quiet ends" }, h("span", null, "← B better"), h("span", null, "B worse →"));
   const notes = (list) => list?.length > 0 && h("ul", { class: "notes small quiet" }, list.map((note) => h("li", null, note)));
   const rows = (pair) => {
@@ -71,8 +71,8 @@ export function forest(pairs, name) {
   };
   const titles = ["run (B)", "against A", "difference and 95 % interval", "B − A", "95 %", "rows"];
   return [
-    told.length > 0 && scrollBox("Paired differences", h("table", { class: "paired" }, head(titles, 3),
-      h("tbody", null, told.map(rows)),
+    compared.length > 0 && scrollBox("Paired differences", h("table", { class: "paired" }, head(titles, 3),
+      h("tbody", null, compared.map(rows)),
       h("tfoot", null, h("tr", null, h("td"), h("td"), h("td", { class: "forest-cell" }, axis(span), ends),
         h("td", { colspan: 3, class: "small quiet" }, "nats per token of the response; each row is compared with itself"))))),
     failed.map((pair) => missing("Not compared: ", name(pair.id), ". ", pair.error)),

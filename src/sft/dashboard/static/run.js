@@ -107,7 +107,7 @@ function smoothing(charts, context) {
   return h("label", null, "smoothing", slider, shown);
 }
 
-/** A request that a control began: what goes wrong is told, unless the screen was left. */
+/** A request that a control began: what goes wrong is announced, unless the screen was left. */
 function run(promise, context) {
   promise.catch((error) => {
     if (error.name !== "AbortError") context.announce(error.message);
@@ -125,8 +125,8 @@ function pressed(id, word, on, toggle) {
 }
 
 function showMeaning(node, snapshot) {
-  const told = snapshot.metrics?.loss;
-  setText(node, told ? `Loss, ${told.unit}. ${told.meaning}${told.watch ? ` Watch: ${told.watch}` : ""}` : "");
+  const metric = snapshot.metrics?.loss;
+  setText(node, metric ? `Loss, ${metric.unit}. ${metric.meaning}${metric.watch ? ` Watch: ${metric.watch}` : ""}` : "");
 }
 
 function useKey(event, charts, parts) {

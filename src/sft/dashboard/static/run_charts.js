@@ -67,7 +67,7 @@ export class RunCharts {
   showEmpty() {
     const { state, detail } = this.context.snapshot.state;
     const waits = ["preparing", "training", "measuring"].includes(state);
-    const word = state === "unknown" ? "in a state that cannot be told" : state;
+    const word = state === "unknown" ? "in an unknown state" : state;
     const now = detail ? `${word}: ${detail.replace(/[.…\s]*$/, "")}` : word;
     const then = waits ? " The curves begin with the first step." : "";
     fill(this.parts.empty, missing("No step has been recorded.", `The run is ${now}.${then}`));

@@ -31,7 +31,7 @@ export class Legend {
     const epoch = charts.value("epoch")?.y;
     const place = here ? placeText(data, here, cursor.at, epoch, charts.evalValue("val_loss")) : "no step yet";
     setText(this.place, place);
-    const said = [place];
+    const texts = [place];
     for (const curve of CURVES) {
       const { button, value } = this.entries.get(curve.key);
       button.hidden = !pointsOf(curve, data)?.x.length;
@@ -39,9 +39,9 @@ export class Legend {
       button.setAttribute("aria-pressed", String(charts.on.has(curve.key)));
       const text = valueText(curve, charts, here);
       setText(value, text);
-      if (charts.on.has(curve.key)) said.push(`${curve.word} ${text}`);
+      if (charts.on.has(curve.key)) texts.push(`${curve.word} ${text}`);
     }
-    return said.join(", ");
+    return texts.join(", ");
   }
 }
 

@@ -70,14 +70,14 @@ export async function showNotice(node, snapshot, signal) {
   }
   const [tone, shape, title, todo] = NOTICES[state];
   const resume = h("div", { class: "resume" });
-  const said = state === "failed" ? errorText(snapshot) : detail;
+  const text = state === "failed" ? errorText(snapshot) : detail;
   const process = pid && `Process ${pid}${host ? ` on ${host}` : ""}.`;
   const where = state === "stalled" && [updated && `Last written ${ago(updated)}. `, process];
   fill(
     node,
     h("div", { class: `notice ${tone} run-notice`, role: "alert", id: "notice" },
       h("p", { class: tone }, glyph(shape), h("strong", null, title)),
-      said && saidNode(state, said),
+      text && messageNode(state, text),
       where && h("p", { class: "quiet" }, where),
       h("p", null, todo),
       resume),
@@ -86,10 +86,10 @@ export async function showNotice(node, snapshot, signal) {
 }
 
 /** An error as it was printed; anything else as a sentence. */
-function saidNode(state, said) {
+function messageNode(state, text) {
   return state === "failed"
-    ? h("pre", { class: "error-text", tabindex: 0 }, said)
-    : h("p", { class: "said" }, asSentence(said));
+    ? h("pre", { class: "error-text", tabindex: 0 }, text)
+    : h("p", { class: "message" }, asSentence(text));
 }
 
 function errorText(snapshot) {

@@ -54,10 +54,10 @@ export class SmallCharts {
   }
 
   explain({ spec, meaning }) {
-    const told = this.charts.context.snapshot.metrics?.[spec.name];
-    if (!told) return;
-    const unit = told.unit && told.unit !== "1" ? ` Unit: ${told.unit}.` : "";
-    setText(meaning, `${told.meaning}${unit}${told.watch ? ` Watch: ${told.watch}` : ""}`);
+    const metric = this.charts.context.snapshot.metrics?.[spec.name];
+    if (!metric) return;
+    const unit = metric.unit && metric.unit !== "1" ? ` Unit: ${metric.unit}.` : "";
+    setText(meaning, `${metric.meaning}${unit}${metric.watch ? ` Watch: ${metric.watch}` : ""}`);
   }
 
   text(spec) {

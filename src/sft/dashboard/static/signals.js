@@ -12,7 +12,7 @@ export const GUARDS = {
 
 const ACTIONS = {
   off: "An alarm does nothing",
-  warn: "An alarm is told, training goes on",
+  warn: "An alarm is reported, training goes on",
   stop: "An alarm ends the training",
   restore_best: "An alarm ends the training and the best evaluation is handed back",
 };
@@ -22,9 +22,9 @@ export const actionText = (action) => ACTIONS[action] ?? (action ? `On alarm: ${
 /** Names of guards as they are listed: the known ones in their order, then others. */
 export function guardNames(answer) {
   const known = Object.keys(GUARDS);
-  const told = [...answer.verdicts, ...answer.findings].map((finding) => finding.guard);
-  const others = [...new Set(told)].filter((name) => !known.includes(name)).sort();
-  return [...known.filter((name) => told.includes(name) || name in (answer.actions ?? {})), ...others];
+  const judged = [...answer.verdicts, ...answer.findings].map((finding) => finding.guard);
+  const others = [...new Set(judged)].filter((name) => !known.includes(name)).sort();
+  return [...known.filter((name) => judged.includes(name) || name in (answer.actions ?? {})), ...others];
 }
 
 /** `format_collapse` → `Format collapse`. */

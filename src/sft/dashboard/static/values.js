@@ -1,13 +1,13 @@
 // Values of settings as text, the way they are written in a configuration file.
 
-// What a source of data has unasked; said only where it differs.
+// What a source of data has unasked; written only where it differs.
 const SOURCE = { weight: 1, format: "auto", columns: {}, split: "train", subset: null, streaming: false, max_rows: null };
 
 const isSource = (value) => value !== null && typeof value === "object" && typeof value.path === "string";
 
 function sourceText(source) {
-  const said = Object.entries(source).filter(([name, value]) => name !== "path" && JSON.stringify(value) !== JSON.stringify(SOURCE[name] ?? null));
-  return [source.path, ...said.map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`)].join(", ");
+  const extras = Object.entries(source).filter(([name, value]) => name !== "path" && JSON.stringify(value) !== JSON.stringify(SOURCE[name] ?? null));
+  return [source.path, ...extras.map(([name, value]) => `${name}: ${typeof value === "object" ? JSON.stringify(value) : value}`)].join(", ");
 }
 
 /** `value` as text: sources of data by their path, texts without quotes, the rest as JSON. */
