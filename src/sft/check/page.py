@@ -142,8 +142,8 @@ def _by_source(rows: Sequence[str], known: set[str]) -> list[tuple[str, list[dic
     sources: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         source, _, line = row.rpartition(":")
-        shown = {"line": visible(line), "id": visible(row), "known": visible(row) in known}
-        sources.setdefault(visible(source), []).append(shown)
+        place = {"line": visible(line), "id": visible(row), "known": visible(row) in known}
+        sources.setdefault(visible(source), []).append(place)
     return list(sources.items())
 
 
@@ -182,19 +182,19 @@ def _topics(topics: Sequence[Mapping[str, Any]], known: set[str]) -> list[dict[s
 
 def _lengths(report: CheckReport) -> dict[str, Any] | None:
     """The lengths as `pictures` draws them."""
-    found = report.lengths
-    if found is None:
+    lengths = report.lengths
+    if lengths is None:
         return None
     names = ("shortest", "median", "95 %", "longest")
     kinds = {
-        "all": (found.all_counts, found.all_quantiles),
-        "trained": (found.trained_counts, found.trained_quantiles),
+        "all": (lengths.all_counts, lengths.all_quantiles),
+        "trained": (lengths.trained_counts, lengths.trained_quantiles),
     }
     parts = {
         kind: {"counts": counts, "quantiles": dict(zip(names, quantiles, strict=True))}
         for kind, (counts, quantiles) in kinds.items()
     }
-    return {"edges": found.edges, "max_seq_len": found.max_seq_len, **parts}
+    return {"edges": lengths.edges, "max_seq_len": lengths.max_seq_len, **parts}
 
 
 def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -61,8 +61,8 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        return all(_address(str(entry[4][0])).is_loopback for entry in found)
+        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return all(_address(str(entry[4][0])).is_loopback for entry in entries)
     except (OSError, ValueError):
         return False
 
@@ -159,8 +159,8 @@ class Gate:
             cookies = SimpleCookie(b"; ".join(values(scope["headers"], b"cookie")).decode("latin1"))
         except CookieError:
             return False
-        held = cookies.get(self._cookie)
-        return held is not None and _same(held.value.encode(), self._token or "")
+        cookie = cookies.get(self._cookie)
+        return cookie is not None and _same(cookie.value.encode(), self._token or "")
 
 
 def values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
@@ -177,13 +177,13 @@ def with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
 
 async def _answer(send: Send, status: int, error: str = "", headers: Headers | None = None) -> None:
     body = json.dumps({"error": error}).encode() if error else b""
-    found = list(headers or [])
+    fields = list(headers or [])
     if status == 405:
-        found.append((b"allow", ", ".join(METHODS).encode()))
+        fields.append((b"allow", ", ".join(METHODS).encode()))
     if body:
-        found.append((b"content-type", b"application/json"))
-        found.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": found})
+        fields.append((b"content-type", b"application/json"))
+        fields.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -62,7 +62,7 @@ def watch(
         click.echo(f"port {PORT} is taken: using {real_port}", err=True)
     token = None if is_loopback(host) else new_token()
     address = _address(host, real_port, token)
-    click.echo(_told(address, host, real_port))
+    click.echo(_greeting(address, host, real_port))
     if not folders.folders[0].exists():
         click.echo(f"{printable(str(folders.folders[0]))}: no such folder yet", err=True)
     if open_page:
@@ -100,9 +100,9 @@ def _start(run: Path) -> str:
         _started.append(process)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
-            found = _ADDRESS.search(os.pread(output.fileno(), 4096, 0))
-            if found and _answers(found[2].decode(), int(found[3])):
-                return found[1].decode()
+            match = _ADDRESS.search(os.pread(output.fileno(), 4096, 0))
+            if match and _is_up(match[2].decode(), int(match[3])):
+                return match[1].decode()
             if process.poll() is not None:
                 last = os.pread(output.fileno(), 4096, 0).decode(errors="replace").strip()
                 return f"no page to watch: {printable(last.rpartition(chr(10))[2])}"
@@ -110,7 +110,7 @@ def _start(run: Path) -> str:
     return f"no page to watch yet; its address will be in {folder / OUTPUT}"
 
 
-def _answers(host: str, port: int) -> bool:
+def _is_up(host: str, port: int) -> bool:
     """Does a server answer there?"""
     connection = http.client.HTTPConnection(host, port, timeout=1)
     try:
@@ -133,15 +133,15 @@ def _listen(host: str, port: int | None) -> socket.socket:
             reason = error
             if isinstance(error, socket.gaierror):
                 break
-    told = reason.strerror if reason else ""
+    detail = reason.strerror if reason else ""
     where = f"port {port}" if port is not None else f"any port from {PORT} to {PORT + MORE_PORTS}"
-    raise ConfigError(f"--host {host}: cannot listen on {where} ({told}); choose another --port")
+    raise ConfigError(f"--host {host}: cannot listen on {where} ({detail}); choose another --port")
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # The address of IPv4 first: that is what 127.0.0.1 and localhost are to everyone.
-    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    family, kind, protocol, _, address = min(entries, key=lambda entry: entry[0] != socket.AF_INET)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,12 +155,12 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _address(host: str, port: int, token: str | None) -> str:
     """What to paste into a browser. The token stands behind #, which no server is ever sent."""
-    shown = socket.gethostname() if _is_any(host) else host.strip("[]")
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"http://{shown}:{port}/" + (f"#token={token}" if token else "")
+    name = socket.gethostname() if _is_any(host) else host.strip("[]")
+    name = f"[{name}]" if ":" in name else name
+    return f"http://{name}:{port}/" + (f"#token={token}" if token else "")
 
 
-def _told(address: str, host: str, port: int) -> str:
+def _greeting(address: str, host: str, port: int) -> str:
     hint = "Ctrl-C ends it"
     if is_loopback(host):
         there = f"{_user()}@{socket.gethostname()}"

@@ -122,9 +122,9 @@ class Service:
         """A file of a package: the browser keeps it, and asks whether it is still the same."""
         if path is None:
             return _error(404, "there is no such file")
-        found = await self._threads.run(os.stat, path)
+        status = await self._threads.run(os.stat, path)
         headers = {
-            "etag": f'"{found.st_mtime_ns:x}-{found.st_size:x}"',
+            "etag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
             "cache-control": "private, no-cache",
         }
         if request.headers.get("if-none-match") == headers["etag"]:
@@ -267,8 +267,8 @@ def _static_files() -> dict[str, Path]:
 
 def _plotly() -> Path | None:
     """The script in the plotly package, which is found without being imported: that takes long."""
-    found = importlib.util.find_spec("plotly")
-    folders = (found.submodule_search_locations or []) if found else []
+    spec = importlib.util.find_spec("plotly")
+    folders = (spec.submodule_search_locations or []) if spec else []
     paths = [Path(folder) / "package_data" / "plotly.min.js" for folder in folders]
     return next((path for path in paths if path.is_file()), None)
 
@@ -278,8 +278,8 @@ def _report_response(run: RunDir) -> Response:
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(run.report, flags), "rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode) and found.st_size <= MOST_REPORT_BYTES:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size <= MOST_REPORT_BYTES:
                 headers = {"content-security-policy": REPORT_POLICY}
                 return Response(file.read(), headers=headers, media_type=MEDIA[".html"])
     except OSError:

@@ -46,12 +46,12 @@ class Curve:
 
     def words(self) -> str:
         """What the picture shows, in numbers: for those who do not see it."""
-        said = [_ends(self.title, self.line.step, self.line.y)]
-        said += [
+        texts = [_ends(self.title, self.line.step, self.line.y)]
+        texts += [
             _ends(name.replace("_", " "), points.step, points.y)
             for name, points in self.evals.items()
         ]
-        return ". ".join(text for text in said if text) + "."
+        return ". ".join(text for text in texts if text) + "."
 
 
 def curves(records: RunRecords) -> list[Curve]:
@@ -60,7 +60,7 @@ def curves(records: RunRecords) -> list[Curve]:
     if not records.run.metrics.is_file():
         return []
     series.update()
-    found = []
+    result = []
     weight = smoothing(series.num_steps)
     for name, (title, evals) in lines().items():
         line = series.points(name, width=WIDTH, smooth=weight if METRICS[name].smooth else 0.0)
@@ -69,8 +69,8 @@ def curves(records: RunRecords) -> list[Curve]:
             line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
         measured = {evaluation: series.eval_points(evaluation) for evaluation in evals}
         measured = {evaluation: points for evaluation, points in measured.items() if len(points.y)}
-        found.append(Curve(name, title, line, measured))
-    return found
+        result.append(Curve(name, title, line, measured))
+    return result
 
 
 def lines() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -90,17 +90,17 @@ def smoothing(num_steps: int) -> float:
 
 def marks(records: RunRecords) -> list[dict[str, Any]]:
     """Where something happened: its kind and step, each once."""
-    told = [
+    rows = [
         (str(event.get("kind")), step, "")
         for event in records.events
         if event.get("kind") in MARKS and (step := whole(event.get("step"))) is not None
     ]
-    if not any(kind == "checkpoint" for kind, *_ in told):
-        told += [("checkpoint", step, "") for step in checkpoints(records)]
-    told += _first_verdicts(records)
+    if not any(kind == "checkpoint" for kind, *_ in rows):
+        rows += [("checkpoint", step, "") for step in checkpoints(records)]
+    rows += _first_verdicts(records)
     if records.chosen is not None:
-        told.append(("chosen", records.chosen, ""))
-    return [{"kind": kind, "step": step, "guard": guard} for kind, step, guard in sorted(set(told))]
+        rows.append(("chosen", records.chosen, ""))
+    return [{"kind": kind, "step": step, "guard": guard} for kind, step, guard in sorted(set(rows))]
 
 
 def _first_verdicts(records: RunRecords) -> list[tuple[str, int, str]]:
@@ -134,17 +134,17 @@ def curve_facts(records: RunRecords) -> dict[str, Any]:
     }
 
 
-def marks_words(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def marks_words(marks: Sequence[Mapping[str, Any]]) -> list[str]:
     """`First alarm: forgetting at step 4`, one text for each kind."""
-    said: dict[str, list[str]] = {}
-    for mark in found:
+    places_of: dict[str, list[str]] = {}
+    for mark in marks:
         guard = f"{mark['guard']} at " if mark["guard"] else ""
-        said.setdefault(mark["kind"], []).append(f"{guard}step {mark['step']:,}")
+        places_of.setdefault(mark["kind"], []).append(f"{guard}step {mark['step']:,}")
     names = {"watch": "first watch", "alarm": "first alarm", "checkpoint": "checkpoints"}
     return [
         f"{names.get(kind, kind).capitalize()}: {', '.join(places[:MOST_MARKS])}"
         + (f" and {len(places) - MOST_MARKS} more" if len(places) > MOST_MARKS else "")
-        for kind, places in said.items()
+        for kind, places in places_of.items()
     ]
 
 

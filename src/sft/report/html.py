@@ -33,18 +33,18 @@ def render(facts: Mapping[str, Any]) -> str:
     A picture that cannot be drawn is left out, and the page says so.
     """
     drawn, problem = _drawn(facts)
-    shown = all_visible(facts)
-    settings = shown["settings"]
+    safe = all_visible(facts)
+    settings = safe["settings"]
     lengths = (facts.get("data") or {}).get("lengths")
     values = {
-        "facts": shown,
+        "facts": safe,
         "pictures": drawn,
-        "small_curves": [n for n in _lines(shown) if n in drawn and n != "loss"],
-        "curve_titles": {name: line["title"] for name, line in _lines(shown).items()},
+        "small_curves": [n for n in _lines(safe) if n in drawn and n != "loss"],
+        "curve_titles": {name: line["title"] for name, line in _lines(safe).items()},
         "lengths_beyond": beyond_axis(lengths) if lengths else False,
         "chosen_settings": [row for row in settings if row["source"] != "default"],
         "other_settings": [row for row in settings if row["source"] == "default"],
-        "problems": [*shown["problems"], *problem],
+        "problems": [*safe["problems"], *problem],
         "in_unit": numbers.in_unit,
         "change_in_unit": numbers.change_in_unit,
         "interval": _interval,
@@ -68,8 +68,8 @@ def _drawn(facts: Mapping[str, Any]) -> tuple[dict[str, dict[str, Picture]], lis
 
 
 def _lines(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = facts["curves"].get("lines", {})
-    return found
+    lines: Mapping[str, Any] = facts["curves"].get("lines", {})
+    return lines
 
 
 def _ticked(text: str) -> Markup:

@@ -104,19 +104,19 @@ def _address(svg: str) -> str:
 
 def pictures(facts: Mapping[str, Any]) -> dict[str, dict[str, Picture]]:
     """All pictures by name, each in the widths it is needed in (`wide`, `narrow`)."""
-    found: dict[str, dict[str, Picture]] = {}
+    result: dict[str, dict[str, Picture]] = {}
     with _style():
         claims = _changes(facts)
         if claims:
-            found["change"] = {
+            result["change"] = {
                 name: _change_picture(claims, width)
                 for name, width in (("wide", WIDE), ("narrow", NARROW))
             }
-        found |= _curve_pictures(facts.get("curves") or {})
+        result |= _curve_pictures(facts.get("curves") or {})
     lengths = (facts.get("data") or {}).get("lengths")
     if lengths:
-        found["lengths"] = lengths_pictures(lengths)
-    return found
+        result["lengths"] = lengths_pictures(lengths)
+    return result
 
 
 # ------------------------------------------------------------------ the change of each probe
@@ -135,12 +135,12 @@ def _change_picture(claims: Sequence[Mapping[str, Any]], width: int) -> Picture:
     def draw(drawing: Figure) -> None:
         axes = drawing.subplots()
         for place, claim in enumerate(claims):
-            kept = claim["id"] == "retain_loss"
-            colour, marker = (ORANGE, "s") if kept else (BLUE, "o")
+            retain = claim["id"] == "retain_loss"
+            colour, marker = (ORANGE, "s") if retain else (BLUE, "o")
             low, high = claim["interval"]
             axes.plot([low, high], [place, place], color=colour, linewidth=2.5)
             axes.plot([claim["value"]], [place], marker=marker, color=colour, markersize=8)
-            if kept and claim["budget"] is not None:
+            if retain and claim["budget"] is not None:
                 axes.plot([claim["budget"]] * 2, [place - 0.3, place + 0.3], color=RED)
         axes.axvline(0, color=QUIET, linewidth=0.8)
         axes.set_ylim(len(claims) - 0.5, -0.6)
@@ -169,7 +169,7 @@ def _label(claim: Mapping[str, Any], narrow: bool) -> str:
 
 
 def _curve_pictures(curves: Mapping[str, Any]) -> dict[str, dict[str, Picture]]:
-    found: dict[str, dict[str, Picture]] = {}
+    result: dict[str, dict[str, Picture]] = {}
     for name, line in (curves.get("lines") or {}).items():
         if not line["drawn"]:
             continue
@@ -178,11 +178,11 @@ def _curve_pictures(curves: Mapping[str, Any]) -> dict[str, dict[str, Picture]]:
         sizes = {"wide": (WIDE, 340), "narrow": (NARROW, 320)}
         if name != "loss":
             sizes = {"wide": (SMALL, 230)}
-        found[name] = {
+        result[name] = {
             size: _picture(*pixels, alt, _curve_drawer(name, line, curves))
             for size, pixels in sizes.items()
         }
-    return found
+    return result
 
 
 def _curve_drawer(
