@@ -21,7 +21,7 @@ from sft.runs.run_dir import RunDir
 # An answer that fails on purpose, one that takes long, and one that is no JSON.
 ODD_ANSWERS = """
 import time
-from sft.dashboard import answers
+from sft.dashboard import page_data
 from sft.errors import ConfigError
 def failing(run, query):
     raise KeyError("a\\x1b[31m field")
@@ -30,7 +30,7 @@ def asked_wrongly(run, query):
 def slow(run, query):
     time.sleep(float(query.get("seconds", 0)))
     return {"nan": float("nan"), "half": "\\ud800", "query": dict(query)}
-answers.PAGE_DATA.update(guards=failing, data=asked_wrongly, config=slow)
+page_data.PAGE_DATA.update(guards=failing, data=asked_wrongly, config=slow)
 """
 
 
