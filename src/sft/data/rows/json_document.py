@@ -1,7 +1,7 @@
 """Rows of a JSON document, which is read in pieces and never is in memory as a whole.
 
-A document is an array of objects, or an object that holds one list. Where a row is broken so
-that its end is a guess, the file is refused.
+A document is an array of objects, or an object that holds one list. The end of a value is found
+by its brackets and quotes. Where a row is broken so that its end is a guess, the file is refused.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ Open = Callable[[], AbstractContextManager[BinaryIO]]
 _CHUNK_BYTES = 1 << 20
 # Bytes that are not UTF-8, as `surrogateescape` decodes them.
 _WRONG_BYTE = re.compile("[\udc80-\udcff]")
-# Closer to the end of what is read, an error may only mean that more must be read.
-_NEAR_THE_END = 100
 # Where these are wrong, the text that they are in still ends with its quote.
 _WITHIN_TEXT = ("Invalid control character", "Invalid \\escape", "Invalid \\uXXXX escape")
 _MARK = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+_BARE = re.compile(r"[^\s,:\[\]{}\"]*")  # a number or a word such as `true`
 
 
 def json_document(open_file: Open, name: str) -> Iterator[Numbered]:
@@ -41,17 +40,21 @@ def json_document(open_file: Open, name: str) -> Iterator[Numbered]:
         return
     with open_file() as file:
         cursor = _Cursor(file, name)
-        mark = cursor.peek()
-        index = _only_list(cursor) if mark == "{" else None
-    if not mark:
+        first = cursor.peek()
+        key = _key_of_the_list(cursor) if first == "{" else None
+    if not first:
         return
     with open_file() as file:
         cursor = _Cursor(file, name)
-        if index is not None:
-            cursor.enter_list(index)
-        yield from cursor.elements()
-        if index is None and cursor.peek():
-            cursor.fail("expected the end of the file")
+        for number, _ in enumerate(cursor.keys() if key is not None else ()):
+            if number == key:
+                break
+            cursor.value()
+        for _ in cursor.items("[", "]"):
+            line = cursor.line
+            yield line, cursor.row()
+        if key is None:
+            cursor.end()
 
 
 def _is_json_lines(open_file: Open) -> bool:
@@ -62,65 +65,49 @@ def _is_json_lines(open_file: Open) -> bool:
     return is_object and second.lstrip().startswith(b"{")
 
 
-def _only_list(cursor: _Cursor) -> int:
+def _key_of_the_list(cursor: _Cursor) -> int:
     """The number of the key, from 0, that has the one list within the top-level object."""
     lists: dict[int, str] = {}
     for index, key in enumerate(cursor.keys()):
         if cursor.peek() == "[":
             lists[index] = key
-        cursor.pass_value()
-    if cursor.peek():
-        cursor.fail("expected the end of the file")
+            for _ in cursor.items("[", "]"):
+                cursor.value()
+        else:
+            cursor.value()
+    cursor.end()
     if len(lists) != 1:
-        names = dict.fromkeys(lists.values())
-        found = f"{len(lists)} lists" + (f" ({listing(names)})" if lists else "")
+        names = f" ({listing(dict.fromkeys(lists.values()))})" if lists else ""
         raise DataError(
             f"{cursor.name}: expected an array of objects, or an object that holds one list; "
-            f"found an object with {found}"
+            f"found an object with {len(lists)} lists{names}"
         )
     return next(iter(lists))
 
 
 class _Cursor:
-    """A place in a JSON document that knows its line; `text` is the piece around it."""
+    """A place in a JSON document, with its `line`; only the text around it is in memory."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.name = name
+        self.line = self._column = 1
         self._file = file
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._decoder = Decoder()
         self._text = ""
         self._position = 0
-        self._ended = False
-        # Up to `_counted` in the text: the line, and how much of it is no longer in the text.
-        self._line = 1
-        self._counted = 0
-        self._gone = 0
-        self._start = 0  # of the last value
-        self._fill(4)
+        self._read()
         self._text = self._text.removeprefix("\ufeff")
-
-    def elements(self) -> Iterator[Numbered]:
-        """The elements of the list that begins here."""
-        for _ in self._items("[", "]"):
-            line = self._count_lines()
-            yield line, self._row()
 
     def keys(self) -> Iterator[str]:
         """The keys of the object that begins here; the value must be passed in between."""
-        for _ in self._items("{", "}"):
-            key = self._value()
+        for _ in self.items("{", "}"):
+            key = self.value()
             self._take(":")
             yield str(key)
 
-    def enter_list(self, index: int) -> None:
-        """Go to the value of key number `index` of the object that begins here."""
-        for number, _ in enumerate(self.keys()):
-            if number == index:
-                return
-            self.pass_value()
-
-    def _items(self, opening: str, closing: str) -> Iterator[None]:
+    def items(self, opening: str, closing: str) -> Iterator[None]:
+        """Once for each item of the list or object here, which must be passed in between."""
         mark = opening
         while mark != closing:
             self._take(mark)
@@ -132,128 +119,114 @@ class _Cursor:
 
     def peek(self) -> str:
         """The next character that is not white space; empty at the end."""
-        self._position = skip_space(self._text, self._position)
-        while self._position == len(self._text) and self._fill(_CHUNK_BYTES):
-            self._position = skip_space(self._text, self._position)
-        return self._text[self._position : self._position + 1]
+        while True:
+            self._go(skip_space(self._text, self._position))
+            if self._position < len(self._text) or not self._read():
+                return self._text[self._position : self._position + 1]
 
-    def pass_value(self) -> None:
-        """Go past the value that comes next, a list by its elements."""
-        if self.peek() == "[":
-            for _ in self._items("[", "]"):
-                self.pass_value()
-        else:
-            self._value()
+    def end(self) -> None:
+        """Raise `DataError` when there is more than the value that was read."""
+        if self.peek():
+            self._fail("expected the end of the file", self.line, self._column)
 
-    def fail(self, problem: str) -> NoReturn:
-        """Raise `DataError`: where a broken row ends is a guess, so the file is refused."""
-        column = self._column(self._position)
-        place = f"{self.name}:{self._count_lines()}:{column}"
-        raise DataError(f"{place}: not valid JSON ({problem}), so the file cannot be read")
+    def row(self) -> dict[str, Any] | RowError:
+        """Go past the value that comes next, which must be an object."""
+        value = self.value()
+        try:
+            return value if isinstance(value, RowError) else as_object(value)
+        except RowError as error:
+            return error
 
-    def _take(self, mark: str) -> None:
-        if self.peek() != mark:
-            self.fail(f"expected {mark!r}, found {self.peek() or 'the end of the file'!r}")
-        self._position += 1
+    def value(self) -> Any:
+        """Go past the value that comes next; it, or a `RowError` in its place.
 
-    def _value(self) -> Any:
-        """Go past the value that comes next; it, or a `RowError` in its place."""
+        Raises:
+            DataError: it is broken so that its end is a guess.
+        """
         self.peek()
+        line, column = self.line, self._column
+        text, is_whole = self._pass_value()
+        if text is None:
+            if not is_whole:
+                self._fail("what begins here has no end", line, column)
+            return RowError(f"longer than {MAX_ROW_BYTES:,} bytes")
+        try:
+            value, end = self._decoder.decode(text, 0)
+        except RecursionError:
+            self._fail(f"nested more than {MAX_DEPTH} levels deep", line, column)
+        except json.JSONDecodeError as error:
+            place = _after(line, column, text[: error.pos])
+            if not (is_whole and error.msg.startswith(_WITHIN_TEXT)):
+                self._fail(error.msg, *place)
+            nul = text[error.pos : error.pos + 1] == "\0"
+            problem = "NUL byte" if nul else f"not valid JSON ({error.msg})"
+            return RowError(f"line {place[0]}, column {place[1]}: {problem}")
+        if end < len(text):
+            self._fail(f"expected ',', found {text[end]!r}", *_after(line, column, text[:end]))
+        if not isinstance(value, RowError) and (wrong := _WRONG_BYTE.search(text)):
+            line, column = _after(line, column, text[: wrong.start()])
+            return RowError(f"line {line}, {not_utf8(column, ord(wrong[0]) - 0xDC00)}")
+        return value
+
+    def _pass_value(self) -> tuple[str | None, bool]:
+        """Go past a value; its text, or None where that is too long, and whether it has an end."""
+        if self._text[self._position : self._position + 1] not in tuple('"[{'):
+            return self._pass_bare(), True
+        depth, in_string, is_long = 0, False, False
+        seen = self._position
         while True:
-            start, size = self._position, len(self._text) - self._position
-            try:
-                value, end = self._decoder.decode(self._text, start)
-            except RecursionError:
-                self.fail(f"nested more than {MAX_DEPTH} levels deep")
-            except json.JSONDecodeError as error:
-                if self._ended or self._is_certain(error):
-                    if error.msg.startswith(_WITHIN_TEXT):
-                        return self._pass_by_marks(self._wrong_character(error))
-                    self._position = error.pos
-                    self.fail(error.msg)
-            else:
-                if end < len(self._text) or self._ended:
-                    self._start, self._position = start, end
-                    return _too_long() if end - start > MAX_ROW_BYTES else value
-            if size > MAX_ROW_BYTES:
-                return self._pass_by_marks(_too_long())
-            self._fill(MAX_ROW_BYTES + _CHUNK_BYTES)
-
-    def _is_certain(self, error: json.JSONDecodeError) -> bool:
-        """Whether more text would not help."""
-        if error.msg.startswith("Unterminated"):
-            return False
-        return error.pos + _NEAR_THE_END < len(self._text)
-
-    def _wrong_character(self, error: json.JSONDecodeError) -> RowError:
-        line = self._line + self._text.count("\n", self._counted, error.pos)
-        nul = self._text[error.pos : error.pos + 1] == "\0"
-        problem = "NUL byte" if nul else f"not valid JSON ({error.msg})"
-        return RowError(f"line {line}, column {self._column(error.pos)}: {problem}")
-
-    def _pass_by_marks(self, reason: RowError) -> RowError:
-        """Go past a value that cannot be decoded, by its brackets and quotes."""
-        place = f"{self.name}:{self._count_lines()}:{self._column(self._position)}"
-        depth, in_string, begun = 0, False, False
-        while True:
-            seen = self._position
-            for match in _MARK.finditer(self._text, self._position):
+            for match in _MARK.finditer(self._text, seen):
                 seen = match.end()
                 if match[0] == '"':
                     in_string = not in_string
                 elif not in_string and len(match[0]) == 1:
                     depth += 1 if match[0] in "[{" else -1
-                begun = True
                 if depth <= 0 and not in_string:
-                    self._start = self._position = seen
-                    return reason
-            cut = self._text.endswith("\\") and seen < len(self._text)
-            self._position = len(self._text) - cut
-            if not begun or not self._fill(_CHUNK_BYTES):
-                raise DataError(
-                    f"{place}: not valid JSON (what begins here has no end), so the file cannot "
-                    "be read"
-                )
+                    text = self._go(seen)
+                    return (None if is_long or len(text) > MAX_ROW_BYTES else text), True
+            # A backslash at the end of what is read belongs to the character after it.
+            seen = len(self._text) - (self._text.endswith("\\") and seen < len(self._text))
+            if seen - self._position > MAX_ROW_BYTES:
+                is_long = True
+                self._go(seen)
+            seen -= self._position
+            if not self._read():
+                return (None if is_long else self._text), False
 
-    def _row(self) -> dict[str, Any] | RowError:
-        value = self._value()
-        wrong = _WRONG_BYTE.search(self._text, self._start, self._position)
-        try:
-            if isinstance(value, RowError):
-                raise value
-            if wrong:
-                line = self._line + self._text.count("\n", self._counted, wrong.start())
-                byte = ord(wrong[0]) - 0xDC00
-                raise RowError(f"line {line}, {not_utf8(self._column(wrong.start()), byte)}")
-            return as_object(value)
-        except RowError as error:
-            return error
+    def _pass_bare(self) -> str:
+        while True:
+            match = _BARE.match(self._text, self._position)
+            end = match.end() if match else self._position
+            if end < len(self._text) or end - self._position > _CHUNK_BYTES or not self._read():
+                return self._go(end)
 
-    def _fill(self, wanted: int) -> bool:
-        """Read on until `wanted` characters follow the position; False at the end."""
-        self._count_lines()
-        cut = self._position
-        newline = self._text.rfind("\n", 0, cut)
-        self._gone = cut - newline - 1 if newline >= 0 else self._gone + cut
-        pieces = [self._text[cut:]]
-        size = len(pieces[0])
-        while size < wanted and not self._ended:
-            data = self._file.read(_CHUNK_BYTES)
-            pieces.append(self._utf8.decode(data, final=not data))
-            size += len(pieces[-1])
-            self._ended = not data
-        self._text, self._position, self._counted = "".join(pieces), 0, 0
-        return len(self._text) > len(pieces[0])
+    def _take(self, mark: str) -> None:
+        if self.peek() != mark:
+            found = self.peek() or "the end of the file"
+            self._fail(f"expected {mark!r}, found {found!r}", self.line, self._column)
+        self._go(self._position + 1)
 
-    def _count_lines(self) -> int:
-        self._line += self._text.count("\n", self._counted, self._position)
-        self._counted = self._position
-        return self._line
+    def _go(self, position: int) -> str:
+        """Move on to `position`, and return the text up to it."""
+        passed = self._text[self._position : position]
+        self.line, self._column = _after(self.line, self._column, passed)
+        self._position = position
+        return passed
 
-    def _column(self, position: int) -> int:
-        newline = self._text.rfind("\n", 0, position)
-        return position - newline if newline >= 0 else position + self._gone + 1
+    def _read(self) -> bool:
+        """Read one piece more; False at the end of the file."""
+        data = self._file.read(_CHUNK_BYTES)
+        self._text = self._text[self._position :] + self._utf8.decode(data, final=not data)
+        self._position = 0
+        return bool(data)
+
+    def _fail(self, problem: str, line: int, column: int) -> NoReturn:
+        raise DataError(
+            f"{self.name}:{line}:{column}: not valid JSON ({problem}), so the file cannot be read"
+        )
 
 
-def _too_long() -> RowError:
-    return RowError(f"longer than {MAX_ROW_BYTES:,} bytes")
+def _after(line: int, column: int, text: str) -> tuple[int, int]:
+    """Line and column behind a text that begins at `line` and `column`."""
+    newline = text.rfind("\n")
+    return line + text.count("\n"), len(text) - newline if newline >= 0 else column + len(text)
