@@ -15,27 +15,29 @@ from sft.errors import DiskError
 
 TMP_PREFIX = ".tmp-"  # whatever carries it is unfinished, and may be swept under the lock
 
+FREE_SOME = "free some space, or choose another --run or --out on a larger disk"
+_ELSEWHERE = "choose another --run or --out"
+_WRITABLE = f"make it writable, or {_ELSEWHERE}"
 
-_FREE_SOME = "free some space, or choose another --run on a larger disk"
-
-
-_WRITABLE = "make it writable, or choose another --run"
-
-
+# What is wrong, and what to do about it.
 _DISK_ERRORS = {
-    errno.ENOSPC: ("the disk is full", _FREE_SOME),
-    errno.EDQUOT: ("the disk quota is used up", _FREE_SOME),
+    errno.ENOSPC: ("the disk is full", FREE_SOME),
+    errno.EDQUOT: ("the disk quota is used up", FREE_SOME),
     errno.EFBIG: ("the file size limit is reached", "raise it with `ulimit -f unlimited`"),
-    errno.EROFS: ("the file system is read-only", "choose another --run"),
+    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
     errno.EACCES: ("permission denied", _WRITABLE),
     errno.EPERM: ("the operation is not permitted", _WRITABLE),
-    errno.EIO: ("the disk reports an input/output error", "choose another --run on another disk"),
+    errno.EIO: ("the disk reports an input/output error", f"{_ELSEWHERE} on another disk"),
 }
 
 
 @contextmanager
 def disk_errors(path: Path, doing: str = "cannot be written", needed: int = 0) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk inside the block into one `DiskError`."""
+    """Turn a full, read-only or forbidden disk inside the block into one `DiskError`.
+
+    `path` is what was to be written, and `needed` how many bytes of it, where that is known. Any
+    other `OSError` is our own fault, or the caller's to explain.
+    """
     try:
         yield
     except OSError as error:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sft.disk import (
-    _FREE_SOME,
+    FREE_SOME,
     TMP_PREFIX,
     disk_errors,
     format_bytes,
@@ -109,7 +109,7 @@ class RunDir:
         if free < num_bytes:
             raise DiskError(
                 f"{self.path}: the run needs {format_bytes(num_bytes)} and "
-                f"{format_bytes(free)} are free; {_FREE_SOME}"
+                f"{format_bytes(free)} are free; {FREE_SOME}"
             )
 
     def _is_run(self) -> bool:
