@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sft.config import DataConfig
 from sft.data.account import DataSet, Progress, _account, nothing_left
-from sft.data.parallel import TokenOptions, num_workers, tokenize_rows
+from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import read_conversations
@@ -104,7 +104,7 @@ class _Sides:
         def make() -> Tokenized:
             nonlocal made
             made = True
-            return tokenize_rows(
+            parts = tokenize_chunks(
                 rows,
                 self.template,
                 self.bad,
@@ -113,6 +113,7 @@ class _Sides:
                 progress=self.advance,
                 remark=self.remarks.append,
             )
+            return Tokenized.joined(parts)
 
         # A folder that was asked for by name is used whatever the size.
         wanted = CACHED_FROM if config.cache == "auto" else 1
