@@ -110,6 +110,15 @@ def describe(value: Any) -> str:
     return f"a value of type {type(value).__name__}"
 
 
+_KINDS: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+
+
+def expect(value: Any, kind: type, field: str, what: str = "") -> None:
+    """Raise `RowError` when `value` of `field` is not of the type `kind`, called `what`."""
+    if not isinstance(value, kind):
+        raise RowError(f"{field}: expected {what or _KINDS[kind]}, found {describe(value)}")
+
+
 def listing(names: Mapping[str, Any]) -> str:
     """The keys of a row or message for a sentence, short even when there are many."""
     named = [f"{name:.40}" for name in list(names)[:20]]

@@ -3,7 +3,7 @@
 import pytest
 
 from sft.data.rows.conversation import Message
-from sft.data.rows.formats import alpaca
+from sft.data.rows.formats import FORMATS, alpaca
 from sft.data.rows.problems import RowError
 
 
@@ -19,7 +19,7 @@ from sft.data.rows.problems import RowError
 )
 def test_instruction_and_input(row, prompt):
     row["output"] = " done"
-    assert alpaca.matches(row)
+    assert FORMATS["alpaca"].matches(row)
     assert alpaca.parse(row) == [
         Message("user", prompt),
         Message("assistant", " done", weight=1.0),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sft.data.rows.conversation import Message
-from sft.data.rows.formats import messages
+from sft.data.rows.formats import FORMATS, messages
 from sft.data.rows.problems import RowError
 
 USER = {"role": "user", "content": "q"}
@@ -13,7 +13,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{
 
 
 def parse(*turns):
-    assert messages.matches({"messages": turns})
+    assert FORMATS["messages"].matches({"messages": turns})
     return messages.parse({"messages": list(turns)})
 
 

@@ -3,43 +3,45 @@
 import pytest
 
 from sft.data.rows.conversation import Message
-from sft.data.rows.formats import pairs
+from sft.data.rows.formats import detect, pairs
 from sft.data.rows.problems import RowError
+from sft.errors import DataError
 
 
 @pytest.mark.parametrize(
     "pair",
     [
-        pairs.PROMPT_COMPLETION,
-        pairs.PROMPT_RESPONSE,
-        pairs.INSTRUCTION_RESPONSE,
-        pairs.QUESTION_ANSWER,
-        pairs.QUERY_RESPONSE,
-        pairs.INPUT_OUTPUT,
+        pairs.PAIRS["prompt_completion"],
+        pairs.PAIRS["prompt_response"],
+        pairs.PAIRS["instruction_response"],
+        pairs.PAIRS["question_answer"],
+        pairs.PAIRS["query_response"],
+        pairs.PAIRS["input_output"],
     ],
 )
 def test_texts(pair):
     row = {pair.prompt: " q", pair.answer: " a "}
-    assert pair.matches(row)
-    assert not pair.matches({pair.prompt: "q"})
+    assert detect(row, {}) in pairs.PAIRS
+    with pytest.raises(DataError, match="no known shape"):
+        detect({pair.prompt: "q"}, {})
     assert pair.parse(row) == [Message("user", " q"), Message("assistant", " a ", weight=1.0)]
 
 
 def test_context_is_added_to_the_prompt():
     row = {"question": "q", "answer": "a", "context": "c"}
-    assert pairs.QUESTION_ANSWER.parse(row)[0] == Message("user", "q\n\nc")
+    assert pairs.PAIRS["question_answer"].parse(row)[0] == Message("user", "q\n\nc")
     row = {"instruction": "i", "input": "x", "response": "a", "context": ""}
-    assert pairs.INSTRUCTION_RESPONSE.parse(row)[0] == Message("user", "i\n\nx")
+    assert pairs.PAIRS["instruction_response"].parse(row)[0] == Message("user", "i\n\nx")
 
 
 def test_messages_of_the_prompt_are_not_trained_on():
     user, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
     row = {"prompt": [user, answer, user], "completion": [answer]}
-    assert [turn.weight for turn in pairs.PROMPT_COMPLETION.parse(row)] == [0, 0, 0, 1]
+    assert [turn.weight for turn in pairs.PAIRS["prompt_completion"].parse(row)] == [0, 0, 0, 1]
     row["prompt"][1] = {**answer, "train": True}
-    assert [turn.weight for turn in pairs.PROMPT_COMPLETION.parse(row)] == [0, 1, 0, 1]
+    assert [turn.weight for turn in pairs.PAIRS["prompt_completion"].parse(row)] == [0, 1, 0, 1]
     row = {"prompt": [user], "completion": "a"}
-    assert pairs.PROMPT_COMPLETION.parse(row)[1] == Message("assistant", "a", weight=1.0)
+    assert pairs.PAIRS["prompt_completion"].parse(row)[1] == Message("assistant", "a", weight=1.0)
 
 
 @pytest.mark.parametrize(
@@ -55,5 +57,5 @@ def test_messages_of_the_prompt_are_not_trained_on():
 )
 def test_reasons(change, expected):
     with pytest.raises(RowError) as caught:
-        pairs.PROMPT_COMPLETION.parse({"prompt": "q", "completion": "a", **change})
+        pairs.PAIRS["prompt_completion"].parse({"prompt": "q", "completion": "a", **change})
     assert str(caught.value) == expected

@@ -6,7 +6,7 @@ import pytest
 
 from sft.config import SourceConfig
 from sft.data.rows.conversation import Message
-from sft.data.rows.formats import preference
+from sft.data.rows.formats import FORMATS, preference
 from sft.data.rows.problems import RowError
 from sft.data.rows.read import read_conversations
 
@@ -18,7 +18,7 @@ HUMAN, GPT = {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}
 
 
 def parse(**values):
-    assert preference.matches(values)
+    assert FORMATS["preference"].matches(values)
     return preference.parse(values)
 
 

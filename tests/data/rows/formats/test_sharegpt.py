@@ -9,7 +9,7 @@ from sft.data.rows.problems import RowError
 
 def parse(*turns, column="conversations"):
     row = {column: [dict(zip(("from", "value"), turn, strict=True)) for turn in turns]}
-    assert sharegpt.matches(row)
+    assert sharegpt.has_turns(row)
     return sharegpt.parse(row)
 
 
@@ -90,8 +90,8 @@ def test_pairs_count_once_each_and_the_first_may_have_a_system_text():
 
 
 def test_a_dialogue_of_one_text_is_another_kind_of_data():
-    assert not sharegpt.matches({"dialogue": "A: hi B: ho", "summary": "They greet."})
-    assert sharegpt.matches({"dialogue": ["hi", "ho"]})
+    assert not sharegpt.has_turns({"dialogue": "A: hi B: ho", "summary": "They greet."})
+    assert sharegpt.has_turns({"dialogue": ["hi", "ho"]})
 
 
 def test_weight_of_a_turn():

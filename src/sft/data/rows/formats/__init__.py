@@ -1,7 +1,7 @@
 """From the columns of a row to a `Conversation`: `FORMATS`, recognising them, and parsing.
 
-To add a format: write `matches` and `parse` in a file of its own, and add a line to `FORMATS`. A
-user's own, `path.py:function`, is given the whole row.
+To add a format: write `parse` in a file of its own, and add a line to `FORMATS`. A user's own,
+`path.py:function`, is given the whole row.
 Every chat may have the columns `system` or `system_prompt` (a text), and `tools` or `functions`
 (a list, or its JSON text).
 """
@@ -24,7 +24,7 @@ from sft.data.rows.formats.content import refuse_media
 from sft.data.rows.formats.messages import optional_text
 from sft.data.rows.formats.own import GROUP, own_parser
 from sft.data.rows.json_rows import loads
-from sft.data.rows.problems import RowError, describe, listing
+from sft.data.rows.problems import RowError, expect, listing
 from sft.data.rows.sources import Row
 from sft.data.rows.validation import validate
 from sft.errors import ConfigError, DataError, did_you_mean
@@ -39,13 +39,19 @@ class Format:
     """
 
     columns: tuple[str, ...]
-    matches: Callable[[Mapping[str, Any]], bool]
     parse: Callable[[Mapping[str, Any]], list[Message]]
     optional: tuple[str, ...] = ()
     kind: Kind = "chat"
     recognised: bool = True
     pair: bool = False
     reads_all: bool = False
+    has_turns: Callable[[Mapping[str, Any]], bool] | None = None
+
+    def matches(self, values: Mapping[str, Any]) -> bool:
+        """Whether the row has all `columns`, or what `has_turns` looks for instead."""
+        if self.has_turns:
+            return self.has_turns(values)
+        return all(column in values for column in self.columns)
 
     def reads(self) -> set[str]:
         """All columns that it may read."""
@@ -60,32 +66,20 @@ ROW_WEIGHT = "row_weight"  # how often a row is seen
 TOOLS = ("tools", "functions")
 
 
-def _pair(pair: pairs.Pair) -> Format:
-    columns = (pair.prompt, pair.answer)
-    return Format(columns, pair.matches, pair.parse, pair.context, pair=True)
-
-
 # In this order: a row with the columns of two formats has the first.
 FORMATS: dict[str, Format] = {
-    "messages": Format(messages.COLUMNS, messages.matches, messages.parse),
+    "messages": Format(messages.COLUMNS, messages.parse),
     "sharegpt": Format(
-        sharegpt.COLUMNS[:1], sharegpt.matches, sharegpt.parse, sharegpt.COLUMNS[1:]
+        sharegpt.COLUMNS[:1], sharegpt.parse, sharegpt.COLUMNS[1:], has_turns=sharegpt.has_turns
     ),
-    "alpaca": Format(alpaca.COLUMNS, alpaca.matches, alpaca.parse, ("input", "history"), pair=True),
-    "prompt_completion": _pair(pairs.PROMPT_COMPLETION),
-    "prompt_response": _pair(pairs.PROMPT_RESPONSE),
-    "instruction_response": _pair(pairs.INSTRUCTION_RESPONSE),
-    "question_answer": _pair(pairs.QUESTION_ANSWER),
-    "question_response": _pair(pairs.QUESTION_RESPONSE),
-    "query_response": _pair(pairs.QUERY_RESPONSE),
-    "problem_solution": _pair(pairs.PROBLEM_SOLUTION),
-    "input_output": _pair(pairs.INPUT_OUTPUT),
-    "inputs_targets": _pair(pairs.INPUTS_TARGETS),
-    "preference": Format(
-        preference.COLUMNS, preference.matches, preference.parse, (*preference.PROMPTS, "input")
-    ),
-    "tokens": Format(tokens.COLUMNS, tokens.matches, tokens.parse, tokens.OPTIONAL, "tokens"),
-    "text": Format(text.COLUMNS, text.matches, text.parse, kind="text", recognised=False),
+    "alpaca": Format(alpaca.COLUMNS, alpaca.parse, ("input", "history"), pair=True),
+    **{
+        name: Format((pair.prompt, pair.answer), pair.parse, pair.context, pair=True)
+        for name, pair in pairs.PAIRS.items()
+    },
+    "preference": Format(preference.COLUMNS, preference.parse, (*preference.PROMPTS, "input")),
+    "tokens": Format(tokens.COLUMNS, tokens.parse, tokens.OPTIONAL, "tokens"),
+    "text": Format(text.COLUMNS, text.parse, kind="text", recognised=False),
 }
 
 _PROMPT_KEY = re.compile("[0-9a-f]{64}")
@@ -123,7 +117,7 @@ def format_named(name: str) -> Format:
     Raises:
         ConfigError: the user's own cannot be loaded.
     """
-    return FORMATS.get(name) or Format((), lambda _: True, own_parser(name), reads_all=True)
+    return FORMATS.get(name) or Format((), own_parser(name), reads_all=True)
 
 
 def map_columns(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -163,8 +157,8 @@ def _advice(values: Mapping[str, Any]) -> str:
     """What to do about a row of no known shape."""
     near = _near_columns(values)
     if _recognised(map_columns(values, near)):
-        shown = ", ".join(f"{ours}: {theirs}" for ours, theirs in near.items())
-        return f"Did you mean {', '.join(near)}? Then map: `columns: {{{shown}}}`."
+        column_map = ", ".join(f"{ours}: {theirs}" for ours, theirs in near.items())
+        return f"Did you mean {', '.join(near)}? Then map: `columns: {{{column_map}}}`."
     if "text" in values:
         return (
             "The column 'text' is plain text, without a prompt and an answer to it. To train on "
@@ -181,9 +175,9 @@ def _near_columns(values: Mapping[str, Any]) -> dict[str, str]:
     """A column map for the columns that are nearly spelled like ours."""
     near: dict[str, str] = {}
     for column in list(values)[:50]:
-        found = difflib.get_close_matches(column[:40].lower(), COLUMNS, n=1)
-        if found and found[0] not in values:
-            near.setdefault(found[0], column)
+        for ours in difflib.get_close_matches(column[:40].lower(), COLUMNS, n=1):
+            if ours not in values:
+                near.setdefault(ours, column)
     return near
 
 
@@ -263,16 +257,14 @@ def _tools(values: Mapping[str, Any], column: str) -> Sequence[Mapping[str, Any]
         value = _decode_tools(value, column)
     if value is None:
         return ()
-    if not isinstance(value, list):
-        raise RowError(f"{column}: expected a list, found {describe(value)}")
+    expect(value, list, column)
     return tuple(_tool(tool, f"{column}[{index}]") for index, tool in enumerate(value))
 
 
 def _tool(tool: Any, field: str) -> Mapping[str, Any]:
-    if not isinstance(tool, dict):
-        raise RowError(f"{field}: expected an object, found {describe(tool)}")
+    expect(tool, dict, field)
     if "name" not in tool or "function" in tool:
-        return tool
+        return dict(tool)
     # Anthropic's name for what OpenAI calls parameters.
     names = {"input_schema": "parameters"} if "parameters" not in tool else {}
     function = {names.get(key, key): value for key, value in tool.items()}

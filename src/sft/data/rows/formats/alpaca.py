@@ -7,14 +7,9 @@ from typing import Any
 
 from sft.data.rows.conversation import Message
 from sft.data.rows.formats.messages import optional_text
-from sft.data.rows.problems import RowError, describe
+from sft.data.rows.problems import RowError, expect
 
 COLUMNS = ("instruction", "output")
-
-
-def matches(values: Mapping[str, Any]) -> bool:
-    """Whether the row has `instruction` and `output`."""
-    return all(column in values for column in COLUMNS)
 
 
 def parse(values: Mapping[str, Any]) -> list[Message]:
@@ -37,8 +32,7 @@ def join_prompt(*parts: str) -> str:
 def _history(value: Any) -> list[Message]:
     if value is None:
         return []
-    if not isinstance(value, list):
-        raise RowError(f"history: expected a list of pairs, found {describe(value)}")
+    expect(value, list, "history", "a list of pairs")
     messages = []
     for index, pair in enumerate(value):
         match pair:

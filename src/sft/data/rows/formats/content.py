@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from sft.data.rows.json_rows import loads
-from sft.data.rows.problems import RowError, describe, listing
+from sft.data.rows.problems import RowError, expect, listing
 
 TEXT_TYPES = ("text", "input_text", "output_text")
 MEDIA_TYPES = (
@@ -38,6 +38,21 @@ def required(item: Mapping[str, Any], key: str, field: str) -> Any:
     return item[key]
 
 
+def required_text(item: Mapping[str, Any], key: str, field: str) -> str:
+    """The text of `key`, which must be there."""
+    text: str = required(item, key, field)
+    expect(text, str, f"{field}.{key}")
+    return text
+
+
+def filled_text(value: Any, field: str) -> str:
+    """`value`, which must be a text that is not empty."""
+    expect(value, str, field)
+    if not value.strip():
+        raise RowError(f"{field}: empty")
+    return str(value)
+
+
 def decoded_list(value: Any, field: str) -> Any:
     """`value`, decoded where it is the JSON text of a list, as cells of a CSV file are."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
@@ -54,23 +69,18 @@ def text_of(value: Any, field: str) -> str:
     """The text of a content: itself, or its parts one after the other."""
     if isinstance(value, str):
         return value
-    if not isinstance(value, list):
-        raise RowError(f"{field}: expected text, found {describe(value)}")
+    expect(value, list, field, "text")
     return "".join(_part(part, f"{field}[{index}]") for index, part in enumerate(value))
 
 
 def _part(part: Any, field: str) -> str:
-    if not isinstance(part, dict):
-        raise RowError(f"{field}: expected an object with type and text, found {describe(part)}")
+    expect(part, dict, field, "an object with type and text")
     kind = part.get("type")
     if kind in MEDIA_TYPES:
         raise RowError(f"{field}: a part of type '{kind}'; {TEXT_ONLY}")
     if kind not in TEXT_TYPES:
         raise RowError(f"{field}.type: only parts of type 'text' can be used, found {kind!r:.40}")
-    text = required(part, "text", field)
-    if not isinstance(text, str):
-        raise RowError(f"{field}.text: expected text, found {describe(text)}")
-    return text
+    return required_text(part, "text", field)
 
 
 def expanded(item: Any, field: str) -> Iterator[tuple[str, Any]]:
@@ -117,7 +127,7 @@ def _calls(item: Mapping[str, Any], parts: list[Any], field: str) -> dict[str, A
     for index, part in enumerate(parts):
         place = f"{field}[{index}]"
         if _kind(part) == "thinking":
-            thoughts.append(_thought(part, place))
+            thoughts.append(required_text(part, "thinking", place))
         elif _kind(part) == "tool_use":
             function = {"name": required(part, "name", place), "arguments": part.get("input")}
             call = {"id": part["id"]} if "id" in part else {}
@@ -126,14 +136,8 @@ def _calls(item: Mapping[str, Any], parts: list[Any], field: str) -> dict[str, A
             raise RowError(f"{place}: comes after a tool call, which must end the message")
         else:
             texts.append(_part(part, place))
-    found = {"tool_calls": calls, "reasoning_content": "\n\n".join(thoughts)}
-    for key in (key for key, value in found.items() if value and item.get(key)):
+    beside = {"tool_calls": calls, "reasoning_content": "\n\n".join(thoughts)}
+    beside = {key: value for key, value in beside.items() if value}
+    for key in (key for key in beside if item.get(key)):
         raise RowError(f"{field.removesuffix('.content')}: has {key} beside the content, and in it")
-    return {**item, "content": "".join(texts)} | {k: value for k, value in found.items() if value}
-
-
-def _thought(part: Mapping[str, Any], field: str) -> str:
-    text = required(part, "thinking", field)
-    if not isinstance(text, str):
-        raise RowError(f"{field}.thinking: expected text, found {describe(text)}")
-    return text
+    return {**item, "content": "".join(texts), **beside}

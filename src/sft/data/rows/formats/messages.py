@@ -12,8 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sft.data.rows.conversation import Message, Role
-from sft.data.rows.formats.content import decoded_list, expanded, required, text_of
-from sft.data.rows.problems import RowError, describe
+from sft.data.rows.formats.content import (
+    decoded_list,
+    expanded,
+    required,
+    required_text,
+    text_of,
+)
+from sft.data.rows.problems import RowError, describe, expect
 from sft.errors import did_you_mean
 
 COLUMNS = ("messages",)
@@ -32,11 +38,6 @@ _EXTRA = ("name", "tool_call_id")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 
 MAX_WEIGHT = 100  # as of a source; far larger ones would overflow the sums
-
-
-def matches(values: Mapping[str, Any]) -> bool:
-    """Whether the row has `messages`."""
-    return "messages" in values
 
 
 def parse(values: Mapping[str, Any]) -> list[Message]:
@@ -61,8 +62,7 @@ def places(value: Any, field: str) -> list[int]:
 
 def _expanded(value: Any, field: str) -> Iterator[tuple[int, str, Any]]:
     value = decoded_list(value, field)
-    if not isinstance(value, list):
-        raise RowError(f"{field}: expected a list of messages, found {describe(value)}")
+    expect(value, list, field, "a list of messages")
     for index, item in enumerate(value):
         for place, message in expanded(item, f"{field}[{index}]"):
             yield index, place, message
@@ -70,8 +70,7 @@ def _expanded(value: Any, field: str) -> Iterator[tuple[int, str, Any]]:
 
 def parse_message(item: Any, field: str, default_weight: float = 1.0) -> Message:
     """One message; `field` is its name in the file, such as `messages[2]`."""
-    if not isinstance(item, dict):
-        raise RowError(f"{field}: expected an object, found {describe(item)}")
+    expect(item, dict, field)
     role = lookup_role(required(item, "role", field), f"{field}.role", ROLE_NAMES)
     calls = _tool_calls(item, field)
     if calls and role != "assistant":
@@ -92,16 +91,13 @@ def optional_text(values: Mapping[str, Any], key: str, field: str = "") -> str:
     value = values.get(key)
     if value is None:
         return ""
-    if not isinstance(value, str):
-        name = f"{field}.{key}" if field else key
-        raise RowError(f"{name}: expected text, found {describe(value)}")
-    return value
+    expect(value, str, f"{field}.{key}" if field else key)
+    return str(value)
 
 
 def lookup_role(value: Any, field: str, names: Mapping[str, Role]) -> Role:
     """Our role for the one in the file."""
-    if not isinstance(value, str):
-        raise RowError(f"{field}: expected text, found {describe(value)}")
+    expect(value, str, field)
     if value not in names:
         near = did_you_mean(value[:40].lower(), names)
         hint = near or f" Known roles: {', '.join(names)}."
@@ -111,12 +107,12 @@ def lookup_role(value: Any, field: str, names: Mapping[str, Role]) -> Role:
 
 def _reasoning(item: Mapping[str, Any], field: str) -> str | None:
     """What the message has under any of the names of its reasoning."""
-    found = {
+    texts = {
         key: optional_text(item, key, field) for key in _REASONING if item.get(key) is not None
     }
-    if len({text for text in found.values() if text}) > 1:
-        raise RowError(f"{field}: has {' and '.join(found)}, which are not the same")
-    return max(found.values(), key=len, default=None)
+    if len({text for text in texts.values() if text}) > 1:
+        raise RowError(f"{field}: has {' and '.join(texts)}, which are not the same")
+    return max(texts.values(), key=len, default=None)
 
 
 def _weight(item: Mapping[str, Any], role: Role, field: str, default: float) -> float:
@@ -124,8 +120,7 @@ def _weight(item: Mapping[str, Any], role: Role, field: str, default: float) -> 
     if train is not None and weight is not None:
         raise RowError(f"{field}: has both train and weight; one of them is enough")
     if train is not None:
-        if not isinstance(train, bool):
-            raise RowError(f"{field}.train: expected true or false, found {describe(train)}")
+        expect(train, bool, f"{field}.train", "true or false")
         key, chosen = "train", float(train)
     elif weight is not None:
         key, chosen = "weight", _number(weight, f"{field}.weight")
@@ -158,22 +153,17 @@ def _tool_calls(item: Mapping[str, Any], field: str) -> tuple[Mapping[str, Any],
     calls = decoded_list(calls, f"{field}.tool_calls")
     if calls is None or calls == "":
         return ()
-    if not isinstance(calls, list):
-        raise RowError(f"{field}.tool_calls: expected a list, found {describe(calls)}")
+    expect(calls, list, f"{field}.tool_calls")
     return tuple(tool_call(call, f"{field}.tool_calls[{i}]") for i, call in enumerate(calls))
 
 
 def tool_call(call: Any, field: str) -> Mapping[str, Any]:
     """A call in OpenAI's shape; one of name and arguments only is put into it."""
-    if not isinstance(call, dict):
-        raise RowError(f"{field}: expected an object, found {describe(call)}")
+    expect(call, dict, field)
     wrapped = call if "function" in call else {"type": "function", "function": call}
     function = wrapped["function"]
-    if not isinstance(function, dict):
-        raise RowError(f"{field}.function: expected an object, found {describe(function)}")
-    name = required(function, "name", field)
-    if not isinstance(name, str):
-        raise RowError(f"{field}.name: expected text, found {describe(name)}")
+    expect(function, dict, f"{field}.function")
+    required_text(function, "name", field)
     arguments = function.get("arguments")
     if arguments is not None and not isinstance(arguments, dict | str):
         raise RowError(f"{field}.arguments: expected an object, found {describe(arguments)}")

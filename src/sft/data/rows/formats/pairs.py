@@ -12,8 +12,9 @@ from typing import Any
 
 from sft.data.rows.conversation import Message
 from sft.data.rows.formats.alpaca import join_prompt
+from sft.data.rows.formats.content import filled_text
 from sft.data.rows.formats.messages import optional_text, parse_messages
-from sft.data.rows.problems import RowError, describe
+from sft.data.rows.problems import RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +24,6 @@ class Pair:
     prompt: str
     answer: str
     context: tuple[str, ...] = ("context",)
-
-    def matches(self, values: Mapping[str, Any]) -> bool:
-        """Whether the row has both columns."""
-        return self.prompt in values and self.answer in values
 
     def parse(self, values: Mapping[str, Any]) -> list[Message]:
         """The prompt's messages, which are not trained on by default, and the answer's."""
@@ -43,27 +40,21 @@ class Pair:
         )
         if isinstance(answer, list):
             return messages + parse_messages(answer, self.answer)
-        return [*messages, Message("assistant", _text(answer, self.answer), weight=1.0)]
+        return [*messages, Message("assistant", filled_text(answer, self.answer), weight=1.0)]
 
     def _prompt_text(self, values: Mapping[str, Any]) -> str:
         context = [optional_text(values, column) for column in self.context]
-        return join_prompt(_text(values[self.prompt], self.prompt), *context)
+        return join_prompt(filled_text(values[self.prompt], self.prompt), *context)
 
 
-def _text(value: Any, field: str) -> str:
-    if not isinstance(value, str):
-        raise RowError(f"{field}: expected text, found {describe(value)}")
-    if not value.strip():
-        raise RowError(f"{field}: empty")
-    return value
-
-
-PROMPT_COMPLETION = Pair("prompt", "completion")
-PROMPT_RESPONSE = Pair("prompt", "response")
-INSTRUCTION_RESPONSE = Pair("instruction", "response", context=("input", "context"))
-QUESTION_ANSWER = Pair("question", "answer")
-QUESTION_RESPONSE = Pair("question", "response")
-QUERY_RESPONSE = Pair("query", "response")
-PROBLEM_SOLUTION = Pair("problem", "solution")
-INPUT_OUTPUT = Pair("input", "output")
-INPUTS_TARGETS = Pair("inputs", "targets")
+PAIRS = {
+    "prompt_completion": Pair("prompt", "completion"),
+    "prompt_response": Pair("prompt", "response"),
+    "instruction_response": Pair("instruction", "response", context=("input", "context")),
+    "question_answer": Pair("question", "answer"),
+    "question_response": Pair("question", "response"),
+    "query_response": Pair("query", "response"),
+    "problem_solution": Pair("problem", "solution"),
+    "input_output": Pair("input", "output"),
+    "inputs_targets": Pair("inputs", "targets"),
+}

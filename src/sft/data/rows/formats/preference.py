@@ -15,8 +15,9 @@ from sft.data.rows.conversation import Message
 from sft.data.rows.formats import messages as openai
 from sft.data.rows.formats import sharegpt
 from sft.data.rows.formats.alpaca import join_prompt
+from sft.data.rows.formats.content import filled_text
 from sft.data.rows.formats.messages import optional_text
-from sft.data.rows.problems import RowError, describe, listing
+from sft.data.rows.problems import RowError, expect, listing
 
 COLUMNS = ("chosen", "rejected")
 # Where the prompt may stand, the first that is there.
@@ -24,11 +25,6 @@ PROMPTS = ("prompt", "question", "instruction", "query", *sharegpt.COLUMNS)
 
 # Whole dialogues as one text, as in Anthropic's hh-rlhf.
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-
-
-def matches(values: Mapping[str, Any]) -> bool:
-    """Whether the row has `chosen` and `rejected`."""
-    return all(column in values for column in COLUMNS)
 
 
 def parse(values: Mapping[str, Any]) -> list[Message]:
@@ -47,16 +43,15 @@ def parse(values: Mapping[str, Any]) -> list[Message]:
 
 
 def _of_text(chosen: str, values: Mapping[str, Any], prompt: str | None) -> list[Message]:
-    if not chosen.strip():
-        raise RowError("chosen: empty")
+    filled_text(chosen, "chosen")
     if prompt is not None:
         return [*_prompt(values, prompt), Message("assistant", chosen, weight=1.0)]
     _, *parts = _SPEAKER.split(chosen.rstrip())
     if not parts:
         raise RowError(f"prompt: missing, and chosen is one text; found {listing(values)}")
     messages = [
-        Message("user" if speaker == "Human" else "assistant", said.strip())
-        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+        Message("user" if speaker == "Human" else "assistant", text.strip())
+        for speaker, text in zip(parts[::2], parts[1::2], strict=True)
     ]
     return [*messages[:-1], replace(messages[-1], weight=float(messages[-1].role == "assistant"))]
 
@@ -65,10 +60,8 @@ def _prompt(values: Mapping[str, Any], column: str) -> list[Message]:
     value = values[column]
     if isinstance(value, list):
         return _messages(value, column, default_weight=0.0)
-    if not isinstance(value, str):
-        raise RowError(f"{column}: expected text or messages, found {describe(value)}")
-    if not value.strip():
-        raise RowError(f"{column}: empty")
+    expect(value, str, column, "text or messages")
+    filled_text(value, column)
     more = optional_text(values, "input") if column == "instruction" else ""
     return [Message("user", join_prompt(value, more))]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sft.data.rows.conversation import Message, Role
-from sft.data.rows.formats.content import decoded_list, required
+from sft.data.rows.formats.content import decoded_list, required, required_text
 from sft.data.rows.formats.messages import lookup_role, optional_text, parse_message, tool_call
 from sft.data.rows.json_rows import loads
-from sft.data.rows.problems import RowError, describe
+from sft.data.rows.problems import RowError, expect
 
 COLUMNS = ("conversations", "conversation", "dialogue", "dialog")
 
@@ -39,7 +39,7 @@ _SPEAKERS: dict[str, Role] = {
 _PAIRS = (("input", "output"), ("human", "assistant"))
 
 
-def matches(values: Mapping[str, Any]) -> bool:
+def has_turns(values: Mapping[str, Any]) -> bool:
     """Whether the row has `conversations` or `conversation`, or a list of turns in `dialogue`."""
     if values.get("chosen") is not None and values.get("rejected") is not None:
         return False  # preferences, whose turns are the prompt alone
@@ -76,8 +76,7 @@ def places(value: Any, field: str) -> list[int]:
 
 def _unpacked(value: Any, field: str) -> Iterator[tuple[int, Any]]:
     turns = decoded_list(value, field)
-    if not isinstance(turns, list):
-        raise RowError(f"{field}: expected a list of turns, found {describe(turns)}")
+    expect(turns, list, field, "a list of turns")
     for index, turn in enumerate(turns):
         if isinstance(turn, str):
             yield index, {"from": "assistant" if index % 2 else "user", "value": turn}
@@ -101,8 +100,7 @@ def _pair(turn: Any) -> tuple[str, str] | None:
 
 
 def _parse_turn(turn: Any, field: str, default_weight: float) -> Message:
-    if not isinstance(turn, dict):
-        raise RowError(f"{field}: expected an object, found {describe(turn)}")
+    expect(turn, dict, field)
     speaker_key, text_key = "from", "value"
     if "from" not in turn and "role" in turn:
         speaker_key, text_key = "role", "content"
@@ -111,10 +109,7 @@ def _parse_turn(turn: Any, field: str, default_weight: float) -> Message:
     message = {key: item for key, item in turn.items() if key not in ("from", "value")}
     message["role"] = role
     if text_key == "value":
-        text = required(turn, "value", field)
-        if not isinstance(text, str):
-            raise RowError(f"{field}.value: expected text, found {describe(text)}")
-        message["content"] = text
+        message["content"] = required_text(turn, "value", field)
     if speaker in _CALLS and (calls := _calls(message.get("content"))):
         # Calls that are given as such say more than their text: they have ids.
         message = {"tool_calls": calls, **message, "content": ""}

@@ -10,21 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sft.data.rows.conversation import Message
-from sft.data.rows.problems import RowError, describe
+from sft.data.rows.formats.content import filled_text
 
 COLUMNS = ("text",)
 
 
-def matches(values: Mapping[str, Any]) -> bool:
-    """Whether the row has `text`."""
-    return "text" in values
-
-
 def parse(values: Mapping[str, Any]) -> list[Message]:
     """The text as what the assistant says: one message, exactly as it is in the file."""
-    text = values["text"]
-    if not isinstance(text, str):
-        raise RowError(f"text: expected text, found {describe(text)}")
-    if not text.strip():
-        raise RowError("text: empty")
-    return [Message("assistant", text, weight=1.0)]
+    return [Message("assistant", filled_text(values["text"], "text"), weight=1.0)]

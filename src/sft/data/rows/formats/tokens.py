@@ -13,17 +13,12 @@ from typing import Any
 
 from sft.data.rows.conversation import Message
 from sft.data.rows.formats.content import decoded_list
-from sft.data.rows.problems import RowError, describe
+from sft.data.rows.problems import RowError, describe, expect
 
 COLUMNS = ("input_ids",)
 MASKS = ("completion_mask", "assistant_masks")
 OPTIONAL = ("labels", *MASKS, "attention_mask", "position_ids", "seq_lengths")
 IGNORED = -100
-
-
-def matches(values: Mapping[str, Any]) -> bool:
-    """Whether the row has `input_ids`."""
-    return "input_ids" in values
 
 
 def parse(values: Mapping[str, Any]) -> list[Message]:
@@ -58,15 +53,14 @@ def _runs(ids: Sequence[int], trained: Sequence[bool]) -> Iterator[tuple[bool, s
 
 def _integers(values: Mapping[str, Any], name: str, length: int | None = None) -> list[int]:
     """The list of whole numbers in column `name`, which has `length` of them."""
-    found = decoded_list(values[name], name)
-    if not isinstance(found, list):
-        raise RowError(f"{name}: expected a list of token ids, found {describe(found)}")
-    for index, value in enumerate(found):
+    numbers: list[int] = decoded_list(values[name], name)
+    expect(numbers, list, name, "a list of token ids")
+    for index, value in enumerate(numbers):
         if not isinstance(value, int) or (isinstance(value, bool) and length is None):
             raise RowError(f"{name}[{index}]: expected a whole number, found {describe(value)}")
-    if length is not None and len(found) != length:
-        raise RowError(f"{name}: {len(found):,} values for {length:,} input_ids")
-    return found
+    if length is not None and len(numbers) != length:
+        raise RowError(f"{name}: {len(numbers):,} values for {length:,} input_ids")
+    return numbers
 
 
 def _labels(values: Mapping[str, Any], ids: Sequence[int]) -> list[bool]:
