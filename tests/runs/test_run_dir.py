@@ -135,7 +135,8 @@ for path in ("new", "run"):
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
     )
     tmp_path.chmod(0o755)
-    reason = "cannot be written: permission denied; make it writable, or choose another --run or --out"
+    reason = "cannot be written: permission denied; make it writable, or choose another --run"
+    reason += " or --out"
     assert result.stdout.splitlines() == [f"new: {reason}", f"run: {reason}"]
 
 

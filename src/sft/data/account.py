@@ -42,10 +42,10 @@ class DataSet:
 
     def counts(self) -> dict[str, int]:
         """Rows by status; they add up to `num_rows`."""
-        found = Counter(fate.status for fate in self.fates if fate.status != "bad")
-        found["used"] += self.num_unlisted
+        counts = Counter(fate.status for fate in self.fates if fate.status != "bad")
+        counts["used"] += self.num_unlisted
         order = ("used", "val", "changed", "truncated", "dropped")
-        return {**{status: found[status] for status in order}, "bad": self.num_bad}
+        return {**{status: counts[status] for status in order}, "bad": self.num_bad}
 
 
 def _account(
@@ -59,12 +59,12 @@ def _account(
     unread = [row for part in (loaded, loaded_val) if part for row in part.bad_rows]
     special = {fate.origin: fate for fate in (*train.fates, *val.fates)}
     special |= {row.origin: RowFate(row.origin, "bad", row.reason) for row in (*unread, *bad.rows)}
-    kept = {row.origin for row in split.train}
-    left_out = {name: reason for name, reason in split.changed.items() if name not in kept}
+    trained = {row.origin for row in split.train}
+    left_out = {name: reason for name, reason in split.changed.items() if name not in trained}
     special |= {
         name: RowFate(name, "changed", reason)
         for name, reason in split.changed.items()
-        if name in kept and name not in special
+        if name in trained and name not in special
     }
     fates = []
     for rows, part, status in ((split.train, train, "used"), (split.val, val, "val")):

@@ -45,7 +45,7 @@ def convert(
     from sft.data.rows.convert import convert as run
     from sft.texts.safe import printable
 
-    wishes = {"format": flags["format_name"], "max_rows": flags["max_rows"]}
-    rows = SourceConfig.model_validate({"path": source, "columns": column_map(columns), **wishes})
+    options = {"format": flags["format_name"], "max_rows": flags["max_rows"]}
+    rows = SourceConfig.model_validate({"path": source, "columns": column_map(columns), **options})
     done = run(rows, shape, out, on_bad_row=on_bad_row, force=flags["force"])  # type: ignore[arg-type]
     click.echo(printable(done.account()))

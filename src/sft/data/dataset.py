@@ -99,11 +99,11 @@ class _Sides:
         """The examples of `rows`; bad ones go to `bad`."""
         config = self.config
         options = TokenOptions(int(config.max_seq_len), config.overflow, prompt_weight)
-        made = False
+        is_made = False
 
         def make() -> Tokenized:
-            nonlocal made
-            made = True
+            nonlocal is_made
+            is_made = True
             parts = tokenize_chunks(
                 rows,
                 self.template,
@@ -119,9 +119,9 @@ class _Sides:
         wanted = CACHED_FROM if config.cache == "auto" else 1
         if self.cache is None or len(rows) < wanted:
             return make()
-        found = self.cache.tokenized(rows, self.template, self.bad, options, self.files, make)
+        tokenized = self.cache.tokenized(rows, self.template, self.bad, options, self.files, make)
         self.remarks.extend(self.cache.remarks)
         self.cache.remarks.clear()
-        if not made:
+        if not is_made:
             self.advance(len(rows))
-        return found
+        return tokenized

@@ -70,11 +70,11 @@ def _load_test(config: DataConfig, template: ChatTemplate) -> HeldOut:
         return HeldOut()
     loaded, bad = read_conversations(config.test, config.on_bad_row), BadRows(config.on_bad_row)
     limit = int(config.max_seq_len)
-    found = tokenize(loaded.conversations, template, bad, max_seq_len=limit)
+    tokenized = tokenize(loaded.conversations, template, bad, max_seq_len=limit)
     bad.raise_if_any(len(loaded.conversations))
-    notes = _notes("data.test", loaded.num_bad + bad.count, len(found.fates))
+    notes = _notes("data.test", loaded.num_bad + bad.count, len(tokenized.fates))
     rows = loaded.conversations
-    return HeldOut(test=found.examples, test_rows=rows, files=loaded.files, notes=notes)
+    return HeldOut(test=tokenized.examples, test_rows=rows, files=loaded.files, notes=notes)
 
 
 def _nothing_left(bad: BadRows, limit: int) -> str:

@@ -103,13 +103,13 @@ def shares(
         tokens[source] += example.num_tokens
         mass[source] = mass.get(source, 0.0) + weight
     total = sum(mass.values())
-    found = []
+    table = []
     for source in sorted({*range(len(names)), *counts}):
         share = mass.get(source, 0.0) / total
         epochs = share * visits / counts[source] if counts[source] else 0.0
         name = name_of(source, names)
-        found.append(Share(name, counts[source], tokens[source], share, epochs))
-    return found
+        table.append(Share(name, counts[source], tokens[source], share, epochs))
+    return table
 
 
 def name_of(source: int, names: Sequence[str]) -> str:

@@ -163,8 +163,8 @@ def load_stream(
     fates += [RowFate(row.origin, "bad", row.reason) for row in val_bad.rows]
     fates += val.fates
     fates += [RowFate(name, "dropped", reason) for name, reason in split.changed.items()]
-    told = {fate.origin for fate in fates}
-    fates += [RowFate(row.origin, "val") for row in split.val if row.origin not in told]
+    listed = {fate.origin for fate in fates}
+    fates += [RowFate(row.origin, "val") for row in split.val if row.origin not in listed]
     num_val_rows = len(split.val) if config.val else 0
     return DataSet(
         train=store.examples(),

@@ -84,22 +84,23 @@ class TokenCache:
         if folder.exists():
             try:
                 store = TokenStore(folder)
-                found, bad = _from_meta(store)
+                tokenized, bad = _from_meta(store)
             except StoreDamaged as error:
                 self.damaged(folder, error)
             else:
                 self.hit(folder, parts, files)
                 for row in bad:
                     bad_rows.add(row.origin, row.reason)
-                return found
+                return tokenized
         else:
             self.miss(parts, files)
         listed, counted = len(bad_rows.rows), bad_rows.count
-        made = make()
+        tokenized = make()
         bad = bad_rows.rows[listed:]
         if bad_rows.count - counted > len(bad) or (bad and bad_rows.policy == "error"):
-            return made  # not all are listed; or nothing will be trained on
-        return self._keep(folder, made, _to_meta(made, bad) | {"parts": parts, _FILES: dict(files)})
+            return tokenized  # not all are listed; or nothing will be trained on
+        meta = _to_meta(tokenized, bad) | {"parts": parts, _FILES: dict(files)}
+        return self._store(folder, tokenized, meta)
 
     def parts(self, rows: str, template: ChatTemplate, options: TokenOptions) -> dict[str, str]:
         """What the key is made of, each as a digest."""
@@ -134,19 +135,19 @@ class TokenCache:
             remove_path(writer.folder)  # another process was faster, with the same bytes
         self._prune(folder)
 
-    def _keep(self, folder: Path, made: Tokenized, meta: Mapping[str, Any]) -> Tokenized:
-        """Store `made`, and return it as it is in the store; `made` where it cannot be stored."""
+    def _store(self, folder: Path, tokenized: Tokenized, meta: Mapping[str, Any]) -> Tokenized:
+        """What the new entry at `folder` has; what was given where it cannot be stored."""
         writer = None
         try:
             writer = self.writer(folder)
-            writer.add(made.examples)
+            writer.add(tokenized.examples)
             self.publish(writer, folder, meta)
             return _from_meta(TokenStore(folder))[0]
         except (OSError, NotStorable, StoreDamaged) as error:
             self.remarks.append(f"token cache: not kept ({error})")
             if writer:
                 remove_path(writer.folder)
-            return made
+            return tokenized
 
     def damaged(self, folder: Path, error: StoreDamaged) -> None:
         """Remove an entry that is not as it was written, and say so."""
@@ -162,9 +163,9 @@ class TokenCache:
         with suppress(OSError):  # of another user, or on a disk that is read-only
             os.utime(folder / META)  # used last
         many = f"{len(files):,} file{'s' if len(files) != 1 else ''}"
-        shown = ", ".join(f"{name} {parts[name][:6]}" for name in ("template", "tokenizer"))
+        digests = ", ".join(f"{name} {parts[name][:6]}" for name in ("template", "tokenizer"))
         self.remarks.append(
-            f"tokenised rows: cache hit, because data ({many}), {shown}, the settings and code "
+            f"tokenised rows: cache hit, because data ({many}), {digests}, the settings and code "
             f"{parts['code'][:6]} are the same"
         )
 
@@ -275,12 +276,12 @@ def _digest(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _to_meta(made: Tokenized, bad: Sequence[BadRow]) -> dict[str, Any]:
+def _to_meta(tokenized: Tokenized, bad: Sequence[BadRow]) -> dict[str, Any]:
     return {
-        "fates": [[f.origin.source, f.origin.line, f.status, f.reason] for f in made.fates],
+        "fates": [[f.origin.source, f.origin.line, f.status, f.reason] for f in tokenized.fates],
         "bad": [[row.origin.source, row.origin.line, row.reason] for row in bad],
-        "num_text_specials": made.num_text_specials,
-        "num_split": made.num_split,
+        "num_text_specials": tokenized.num_text_specials,
+        "num_split": tokenized.num_split,
     }
 
 

@@ -238,5 +238,4 @@ def read_meta(folder: Path) -> dict[str, Any]:
             raise StoreDamaged(f"format {meta['format']}, and {FORMAT} is known")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreDamaged(f"{META} cannot be read ({error})") from None
-    found: dict[str, Any] = meta
-    return found
+    return dict(meta)

@@ -109,7 +109,7 @@ def tokenize(
             continue
         num_text_specials += template.has_special_text(conversation)
         num_split += len(parts) > 1
-        kept = 0
+        num_used = 0
         for turn, part in enumerate(parts, start=1):
             name = str(conversation.origin) + (f"#{turn}" if len(parts) > 1 else "")
             if len(part.ids) > max_seq_len:
@@ -119,15 +119,15 @@ def tokenize(
                 # would teach the model to stop in mid-sentence.
                 part = _cut(part, max_seq_len)
             examples.append(_example(name, conversation, part, prompt_weight))
-            kept += 1
+            num_used += 1
         if length > max_seq_len:
-            fates.append(_overlong(conversation.origin, reason, overflow, kept, len(parts)))
+            fates.append(_overlong(conversation.origin, reason, overflow, num_used, len(parts)))
     return Tokenized(examples, fates, num_text_specials, num_split)
 
 
-def _overlong(origin: Origin, reason: str, overflow: str, kept: int, num_parts: int) -> RowFate:
-    if kept:
-        left_out = "; its longer turns are left out" if kept < num_parts else ""
+def _overlong(origin: Origin, reason: str, overflow: str, num_used: int, num_parts: int) -> RowFate:
+    if num_used:
+        left_out = "; its longer turns are left out" if num_used < num_parts else ""
         return RowFate(origin, "truncated", reason + left_out)
     filled = "; the prompt alone fills it" if overflow == "truncate" else ""
     return RowFate(origin, "dropped", reason + filled)

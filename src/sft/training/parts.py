@@ -16,8 +16,8 @@ from transformers import PreTrainedModel
 from sft.config import Config
 from sft.curate.preflight import preflight
 from sft.data.account import DataSet, account
+from sft.data.example_views import example_views
 from sft.data.mixing import Share
-from sft.data.shown_examples import shown_examples
 from sft.data.template.chat_template import ChatTemplate
 from sft.disk import write_json
 from sft.model.forward import Forward
@@ -132,7 +132,7 @@ def write_start(
         write_json(run.preflight, parts.preflight)
     data, longest = parts.data, int(parts.config.data.max_seq_len)
     write_json(run.account, account(data, shares))
-    write_json(run.examples, shown_examples(data.train, data.val, parts.tokenizer, longest))
+    write_json(run.examples, example_views(data.train, data.val, parts.tokenizer, longest))
     write_identity(run, identity)  # the last: from now on the folder is this run's
 
 

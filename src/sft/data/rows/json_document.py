@@ -202,8 +202,8 @@ class _Cursor:
 
     def _take(self, mark: str) -> None:
         if self.peek() != mark:
-            found = self.peek() or "the end of the file"
-            self._fail(f"expected {mark!r}, found {found!r}", self.line, self._column)
+            character = self.peek() or "the end of the file"
+            self._fail(f"expected {mark!r}, found {character!r}", self.line, self._column)
         self._go(self._position + 1)
 
     def _go(self, position: int) -> str:

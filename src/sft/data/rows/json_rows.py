@@ -87,8 +87,8 @@ def check_text(value: Any, field: str = "", depth: int = 0) -> None:
         raise RowError(f"nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, str):
         clean = value.isascii() and "\0" not in value  # a hundred times faster than the search
-        if not clean and (found := _FORBIDDEN.search(value)):
-            what = "a NUL character" if found[0] == "\0" else f"half a surrogate pair {found[0]!r}"
+        if not clean and (match := _FORBIDDEN.search(value)):
+            what = "a NUL character" if match[0] == "\0" else f"half a surrogate pair {match[0]!r}"
             raise RowError(f"{field or 'a key'}: holds {what}, which is not text")
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -326,8 +326,8 @@ class ChatTemplate:
 
     def _refuse_what_is_left_out(self, conversation: Conversation) -> None:
         """Refuse a row whose system message or reasoning the template would not write."""
-        said = any(m.role == "system" and m.content.strip() for m in conversation.messages)
-        if said and "system" not in self.facts.roles:
+        has_system = any(m.role == "system" and m.content.strip() for m in conversation.messages)
+        if has_system and "system" not in self.facts.roles:
             raise TemplateError("the chat template leaves out system messages; remove this row's")
         trained = [m for m in conversation.messages if m.weight > 0]
         thought = any(m.extra.get(key) for m in trained for key in _REASONING)
@@ -375,6 +375,6 @@ def _up_to(stop_token: str, end: str, prompt: str) -> str:
 
 def _weights(messages: Messages, conversation: Conversation) -> dict[int, float]:
     """Weights of the trained turns, by their index in `messages`: showing tools moves them."""
-    shown = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     given = [message for message in conversation.messages if message.role == "assistant"]
-    return {i: m.weight for i, m in zip(shown, given, strict=True) if m.weight > 0}
+    return {i: m.weight for i, m in zip(places, given, strict=True) if m.weight > 0}

@@ -143,13 +143,13 @@ class _Prober:
         """
         system = {"role": "system", "content": "sft_system"}
         probes = {"system": [system, USER], "tool": [*PROBE, _RESULT]}
-        found = set()
+        roles = set()
         for role, messages in probes.items():
             sent = self._rendered(messages, generation_prompt=True) or ""
-            said = messages[0 if role == "system" else -1]["content"]
-            if said in sent and sent.endswith(generation_prompt):
-                found.add(role)
-        return frozenset(found)
+            text = messages[0 if role == "system" else -1]["content"]
+            if text in sent and sent.endswith(generation_prompt):
+                roles.add(role)
+        return frozenset(roles)
 
     def generation_prompt(self, prompt: str, bare: str) -> str:
         """What `prompt` has after the user's message; `bare` is the render without it.
@@ -158,10 +158,10 @@ class _Prober:
         """
         if prompt.startswith(bare):
             return prompt[len(bare) :]
-        kept = common_prefix(bare, self._template.render(PROBE))
-        kept = next((a for a, b in self._encoder.special_spans(bare) if a < kept < b), kept)
-        shows_user = USER["content"] in bare[:kept]
-        return prompt[kept:] if shows_user and prompt.startswith(bare[:kept]) else ""
+        length = common_prefix(bare, self._template.render(PROBE))
+        length = next((a for a, b in self._encoder.special_spans(bare) if a < length < b), length)
+        shows_user = USER["content"] in bare[:length]
+        return prompt[length:] if shows_user and prompt.startswith(bare[:length]) else ""
 
     def call_stop(self) -> str | None:
         """What ends a turn that calls a tool."""
@@ -170,17 +170,17 @@ class _Prober:
                 return self.stop([USER, calling], "sft_call", _RESULT_OF_CALL)
         return None
 
-    def stop(self, messages: Messages, said: str, following: Mapping[str, Any]) -> str | None:
-        """The special token that ends the last of `messages`, in which `said` is written.
+    def stop(self, messages: Messages, text: str, following: Mapping[str, Any]) -> str | None:
+        """The special token that ends the last of `messages`, in which `text` is written.
 
         A template may end the whole text with more than the turn: Phi 3's adds `<|endoftext|>`.
         That is not there when the conversation goes on, so the last special token is taken of
         those that are in both renders; where they have none in common, of the whole text.
         """
         alone = self._template.render(messages)
-        alone = alone[max(alone.rfind(said), 0) :]
+        alone = alone[max(alone.rfind(text), 0) :]
         going_on = self._rendered([*messages, following]) or ""
-        going_on = going_on[max(going_on.rfind(said), 0) :]
+        going_on = going_on[max(going_on.rfind(text), 0) :]
         shared = alone[: common_prefix(alone, going_on)]
         for text in (shared, alone):
             if spans := self._encoder.special_spans(text):

@@ -28,24 +28,24 @@ def tools_as_text(
     `ChatTemplate.facts.roles` does. Without `system`, tools are listed in the first message of
     the user; without `tool`, results are what the user says next.
     """
-    shown = [_as_text(message) for message in messages]
+    rewritten = [_as_text(message) for message in messages]
     if "tool" not in roles:
-        shown = _results_of_the_user(shown)
+        rewritten = _results_of_the_user(rewritten)
     if not tools:
-        return shown
+        return rewritten
     listing = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
     block = (
         f"You may call these functions:\n<tools>\n{listing}\n</tools>\n"
         'To call one, answer with <tool_call>\n{"name": ..., "arguments": ...}\n</tool_call>'
     )
-    first = shown[0] if shown else {"role": ""}
+    first = rewritten[0] if rewritten else {"role": ""}
     if first["role"] == "system":
         first["content"] = f"{first['content']}\n\n{block}"
     elif first["role"] == "user" and "system" not in roles:
         first["content"] = f"{block}\n\n{first['content']}"
     else:
-        shown.insert(0, {"role": "system", "content": block})
-    return shown
+        rewritten.insert(0, {"role": "system", "content": block})
+    return rewritten
 
 
 def _results_of_the_user(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -58,8 +58,8 @@ def _results_of_the_user(messages: Sequence[Mapping[str, Any]]) -> list[dict[str
         if joins and merged and merged[-1]["role"] == "user":
             merged[-1]["content"] += f"\n{message['content']}"
         else:
-            said = {"role": "user", "content": message["content"]}
-            merged.append(said if is_result else dict(message))
+            result = {"role": "user", "content": message["content"]}
+            merged.append(result if is_result else dict(message))
         after_result = is_result
     return merged
 
@@ -88,13 +88,13 @@ def _with_mapping(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(message: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {key: value for key, value in message.items() if key != "tool_calls"}
+    rewritten = {key: value for key, value in message.items() if key != "tool_calls"}
     if message["role"] == "tool":
-        shown["content"] = f"<tool_response>\n{message['content']}\n</tool_response>"
+        rewritten["content"] = f"<tool_response>\n{message['content']}\n</tool_response>"
     calls = [_call_text(call) for call in message.get("tool_calls", ())]
     if calls:
-        shown["content"] = "\n".join([message["content"], *calls] if message["content"] else calls)
-    return shown
+        rewritten["content"] = "\n".join(filter(None, [message["content"], *calls]))
+    return rewritten
 
 
 def _call_text(call: Mapping[str, Any]) -> str:

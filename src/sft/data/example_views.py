@@ -17,7 +17,7 @@ NUM_TRAIN, NUM_VAL = 32, 8
 MAX_CHARACTERS = 20_000  # of one example; what is longer is cut, and says so
 
 
-def shown_examples(
+def example_views(
     train: Sequence[Example], val: Sequence[Example], tokenizer: Any, max_seq_len: int
 ) -> dict[str, Any]:
     """The JSON of `examples.json`. `train` has one example at least.
@@ -42,9 +42,9 @@ def _spread(examples: Sequence[Example], wanted: int) -> Iterator[Example]:
 
 
 def _view(example: Example, part: str, tokenizer: Any) -> dict[str, Any]:
-    found, left = [], MAX_CHARACTERS
+    parts, left = [], MAX_CHARACTERS
     for piece in pieces(example, tokenizer):
-        found.append([piece.text[:left], piece.kind, int(piece.special)])
+        parts.append([piece.text[:left], piece.kind, int(piece.special)])
         left -= len(piece.text)
         if left <= 0:
             break
@@ -54,5 +54,5 @@ def _view(example: Example, part: str, tokenizer: Any) -> dict[str, Any]:
         "tokens": example.num_tokens,
         "trained": example.num_trained,
         "cut": left <= 0,
-        "pieces": found,
+        "pieces": parts,
     }
