@@ -48,7 +48,7 @@ class DataSet:
         return {**{status: counts[status] for status in order}, "bad": self.num_bad}
 
 
-def _account(
+def data_set(
     loaded: Loaded,
     loaded_val: Loaded | None,
     split: Split,
@@ -56,6 +56,7 @@ def _account(
     val: Tokenized,
     bad: BadRows,
 ) -> DataSet:
+    """The data set, with what became of each row that was read."""
     unread = [row for part in (loaded, loaded_val) if part for row in part.bad_rows]
     special = {fate.origin: fate for fate in (*train.fates, *val.fates)}
     special |= {row.origin: RowFate(row.origin, "bad", row.reason) for row in (*unread, *bad.rows)}

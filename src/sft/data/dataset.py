@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sft.config import DataConfig
-from sft.data.account import DataSet, Progress, _account, nothing_left
+from sft.data.account import DataSet, Progress, data_set, nothing_left
 from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import read_conversations
 from sft.data.splits import Split, given, split_off
+from sft.data.stream import is_streamed, load_stream
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import CACHED_FROM, TokenCache
 from sft.data.tokenize import Tokenized
@@ -43,8 +44,6 @@ def load_data(
     Raises:
         ConfigError, DataError, TemplateError: with file, line and count.
     """
-    from sft.data.stream import is_streamed, load_stream  # which needs `DataSet`
-
     if is_streamed(config, num_examples):
         return load_stream(config, template, seed, progress, cache, num_examples or 0)
     progress("reading", 0, 0)
@@ -65,7 +64,7 @@ def load_data(
     bad.raise_if_any(len(split.train) + len(split.val))
     if not train.examples:
         raise DataError(nothing_left(train, bad, int(config.max_seq_len)))
-    return replace(_account(loaded, loaded_val, split, train, val, bad), remarks=side.remarks)
+    return replace(data_set(loaded, loaded_val, split, train, val, bad), remarks=side.remarks)
 
 
 class _Advance:
