@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sft.config import DataConfig
 from sft.data.account import DataSet, Progress, data_set, nothing_left
-from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks
+from sft.data.parallel import TokenOptions, num_workers, tokenize_rows
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import read_conversations
@@ -103,7 +103,7 @@ class _Sides:
         def make() -> Tokenized:
             nonlocal is_made
             is_made = True
-            parts = tokenize_chunks(
+            return tokenize_rows(
                 rows,
                 self.template,
                 self.bad,
@@ -112,7 +112,6 @@ class _Sides:
                 progress=self.advance,
                 remark=self.remarks.append,
             )
-            return Tokenized.joined(parts)
 
         # A folder that was asked for by name is used whatever the size.
         wanted = CACHED_FROM if config.cache == "auto" else 1

@@ -13,14 +13,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from sft.config import DataConfig, SourceConfig
 from sft.data.account import DataSet, Progress, nothing_left, token_notes
-from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks
+from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks, tokenize_rows
 from sft.data.repeats import HeldOut, leaks, prompt_key
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.files import sha256_of
@@ -33,7 +33,7 @@ from sft.data.splits import Split, num_val, split_off
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import TokenCache, rows_fingerprint
 from sft.data.token_store import NotStorable, StoreDamaged, StoreWriter, TokenStore
-from sft.data.tokenize import RowFate, Tokenized, tokenize
+from sft.data.tokenize import RowFate, Tokenized
 from sft.disk import disk_errors, remove_path
 from sft.errors import ConfigError, DataError
 
@@ -154,7 +154,9 @@ def load_stream(
         split.train[:] = window.kept(split.train)
     options = TokenOptions(int(config.max_seq_len), config.overflow, config.prompt_weight)
     val_bad = BadRows(config.on_bad_row)
-    val = tokenize(split.val, template, val_bad, **asdict(replace(options, prompt_weight=0.0)))
+    val = tokenize_rows(
+        split.val, template, val_bad, replace(options, prompt_weight=0.0), workers=1
+    )
     val_bad.raise_if_any(len(split.val))
     spool = _Spool(config, template, options, cache, progress)
     store = spool.store(window, reading, _identity(reading, [*first, *split.val], seed))

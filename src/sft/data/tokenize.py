@@ -63,19 +63,6 @@ class Tokenized:
     num_text_specials: int
     num_split: int
 
-    @classmethod
-    def joined(cls, parts: Iterable[Tokenized]) -> Tokenized:
-        """One after the other, as if their rows had been tokenised together."""
-        examples: list[Example] = []
-        fates: list[RowFate] = []
-        num_text_specials = num_split = 0
-        for part in parts:
-            examples += part.examples
-            fates += part.fates
-            num_text_specials += part.num_text_specials
-            num_split += part.num_split
-        return cls(examples, fates, num_text_specials, num_split)
-
 
 def tokenize(
     conversations: Iterable[Conversation],
