@@ -101,7 +101,7 @@ def run_sft(rows: Path, work: Path, benchmark: Path, workers: int) -> dict[str, 
     def progress(what: str, done: int, total: int) -> None:
         stages[what.split(":")[0]] = round(time.monotonic() - started, 1)
 
-    record = curate(config, progress).record
+    record = curate(config, progress)
     return {
         "kept": record["rows_written"],
         "dropped": {step["step"]: step["dropped"] for step in record["steps"] if step["dropped"]},

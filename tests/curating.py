@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sft.curate.stream.options import load_curate_config
-from sft.curate.stream.run import curate
-from sft.curate.stream.summary import ledger_path, summary_path
+from sft.curate.stream.run import curate, ledger_path, summary_path
 
 WORDS = [
     f"{a}{b}{c}"

@@ -8,7 +8,7 @@ import pytest
 from curating import pair, run, text, write
 from sft.config import SourceConfig, load_config
 from sft.curate import diverse_rows
-from sft.curate.choose_rows import choose_rows
+from sft.curate.remedies import choose_rows
 from sft.data.rows.read import read_conversations
 
 

@@ -8,10 +8,8 @@ from curating import pair, run, write
 from sft.config import SourceConfig, load_config
 from sft.curate.checks.diversity import diversity
 from sft.curate.checks.openings import FIX_SHARE, openers
-from sft.curate.choose_rows import choose_rows
 from sft.curate.corpus import Corpus
-from sft.curate.remedies import cap_openers
-from sft.curate.strip import strip_openers
+from sft.curate.remedies import cap_openers, choose_rows, strip_openers
 from sft.data.repeats import answer_text
 from sft.data.rows.read import read_conversations
 from sft.guards.base import GuardSettings

@@ -9,7 +9,7 @@ import pytest
 
 import tiny
 from sft.config import load_config
-from sft.curate.choose_rows import choose_rows
+from sft.curate.remedies import choose_rows
 from sft.curate.usage_weights import importance
 from sft.data.account import account
 from sft.data.dataset import load_data

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sft.curate import diverse_rows
-from sft.curate.diverse_rows import most_different, select_diverse
+from sft.curate.diverse_rows import most_different
+from sft.curate.remedies import select_diverse
 from sft.curate.vectors import hashed_terms
 
 

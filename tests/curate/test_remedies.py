@@ -5,8 +5,7 @@ from collections import Counter
 
 import pytest
 
-from sft.curate.remedies import cap_openers, dedupe
-from sft.curate.strip import strip_openers
+from sft.curate.remedies import cap_openers, dedupe, strip_openers
 from sft.errors import ConfigError
 from sft.texts.openers import opener, surface
 

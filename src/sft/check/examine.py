@@ -13,9 +13,9 @@ from sft.check.row_findings import row_findings
 from sft.check.suspicious import Suspicious, find_suspicious
 from sft.check.views import facts_of, row_view
 from sft.config import Config, with_values
-from sft.curate.benchmarks import read_benchmarks
 from sft.curate.checks import CHECKS, run_checks
 from sft.curate.checks.diversity import diversity
+from sft.curate.checks.leaks import read_benchmarks
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, worst_first
 from sft.curate.preflight import usage_part

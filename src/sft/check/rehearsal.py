@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 
 import torch
 
 from sft.data.packing import Batch, micro_batches
 from sft.data.tokenize import Example
-from sft.disk import format_bytes, free_bytes
+from sft.disk import format_bytes, free_bytes, peak_memory_bytes
 from sft.errors import OutOfMemoryError
 from sft.model.lora import trained_parameters
 from sft.terminal.console import Console, duration
@@ -88,8 +86,7 @@ def peak_bytes(device: torch.device) -> int:
     """Most memory in use so far: of the GPU, else of the process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes, but bytes on macOS
+    return peak_memory_bytes()
 
 
 def total_bytes(device: torch.device) -> int:

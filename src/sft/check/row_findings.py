@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sft.curate.checks.messages import count
-from sft.curate.finding import DataFinding, Severity
+from sft.curate.finding import DataFinding, Severity, count
 from sft.data.account import DataSet
 from sft.data.tokenize import RowFate
 

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.check.report import CheckReport, RowView
-from sft.curate.checks.messages import count
-from sft.curate.finding import SEVERITIES, DataFinding
+from sft.curate.finding import SEVERITIES, DataFinding, count
 from sft.data.lengths import Lengths
 from sft.runs.account import AccountLine
 from sft.terminal.console import BARS

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @click.command()
@@ -42,7 +46,6 @@ def curate(data: Sequence[str], config: str | None, columns: Sequence[str], **fl
 
     from sft.curate.stream.options import load_curate_config
     from sft.curate.stream.run import curate as run
-    from sft.curate.stream.summary import render, sentences
     from sft.data.rows.convert import column_map
     from sft.terminal.console import Console
     from sft.texts.safe import printable
@@ -58,6 +61,39 @@ def curate(data: Sequence[str], config: str | None, columns: Sequence[str], **fl
     options = load_curate_config({**flags, **switches, **given}, config)
     with Console() as console:
         summary = run(options, console.progress, console.note)
-    RichConsole(highlight=False).print(render(summary))
-    for sentence in sentences(summary):
+    RichConsole(highlight=False).print(_steps(summary))
+    for sentence in _sentences(summary):
         click.echo(printable(sentence))
+
+
+def _steps(summary: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=None, box=None, pad_edge=False)
+    table.add_column("step")
+    for name in ("dropped", "changed", "left"):
+        table.add_column(name, justify="right")
+    table.add_row("read", "", "", f"{summary['rows_read']:,}")
+    for step in summary["steps"]:
+        if step["step"] != "unreadable" or step["dropped"]:
+            numbers = [f"{step[name]:,}" for name in ("dropped", "changed", "left")]
+            table.add_row(step["step"].replace("_", " "), *numbers)
+    return table
+
+
+def _sentences(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What is printed below the table."""
+    from sft.curate.stream.run import ledger_path
+
+    if "effective_rows" in summary:
+        yield f"weights: as much as {summary['effective_rows']:,.0f} rows of equal weight"
+    if summary.get("again"):
+        yield "made before from the same rows with the same options; nothing was done"
+    seconds, memory = summary["seconds"], summary["peak_memory_bytes"] / 1e6
+    rate = summary["rows_read"] / max(seconds, 1e-9)
+    yield f"{seconds:,.1f} s, {rate:,.0f} rows/s, {memory:,.0f} MB at most"
+    if "output" in summary:
+        out = Path(summary["output"]["path"])
+        yield f"{out}: {summary['rows_written']:,} rows; {ledger_path(out)} says why"
+    else:
+        yield "nothing was written (--dry-run)"

@@ -8,16 +8,13 @@ sum of the signs of its terms, kept as float16. `data.select_rows` and `sft cura
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.remedies import Remedied, by_origin
-from sft.curate.vectors import RowTerms, hashed_terms
-from sft.data.repeats import prompt_text
-from sft.data.rows.conversation import Conversation
+from sft.curate.vectors import RowTerms
 from sft.texts.ngrams import mixed
 
 if TYPE_CHECKING:
@@ -35,21 +32,6 @@ Vectors = NDArray[np.float16]
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 # Puts blocks of vectors end to end: in memory, or in a file that is mapped.
 Joined = Callable[[Iterator[Vectors]], Vectors]
-
-
-def select_diverse(rows: Sequence[Conversation], k: int, seed: int) -> Remedied:
-    """Keep `k` rows whose prompts lie as far from each other as possible (`most_different`)."""
-    if k >= len(rows):
-        return list(rows), []
-    order = np.empty(len(rows), dtype=np.int64)
-    order[by_origin(rows)] = np.arange(len(rows))
-    terms = hashed_terms([prompt_text(row) for row in rows])
-    chosen = set(most_different(terms, np.arange(len(rows)), order, k, seed).tolist())
-    reason = f"not among the {k:,} most different prompts"
-    return (
-        [row for i, row in enumerate(rows) if i in chosen],
-        [(row.origin, reason) for i, row in enumerate(rows) if i not in chosen],
-    )
 
 
 def most_different(

@@ -8,7 +8,7 @@ from functools import partial
 
 from sft.config import Config
 from sft.config.resolve import Resolver
-from sft.curate.choose_rows import choose_rows
+from sft.curate.remedies import choose_rows
 from sft.data.account import DataSet
 from sft.data.dataset import load_data
 from sft.data.held_out import HeldOut, load_held_out

@@ -9,12 +9,11 @@ import pytest
 
 from curating import pair, run, text, write
 from sft.config import SourceConfig
-from sft.curate.benchmarks import benchmark_texts, held_out_rows
 from sft.curate.checks import CHECKS
 from sft.curate.checks.diversity import diversity
+from sft.curate.checks.leaks import benchmark_texts, held_out_rows
 from sft.curate.corpus import Corpus
-from sft.curate.remedies import cap_openers, dedupe, without_leaks
-from sft.curate.strip import strip_openers
+from sft.curate.remedies import cap_openers, dedupe, strip_openers, without_leaks
 from sft.data.rows.read import read_conversations
 
 RNG = random.Random(0)

@@ -12,8 +12,7 @@ import pytest
 
 from curating import pair, run, similar_rows, text, write
 from sft.config import SourceConfig
-from sft.curate.remedies import cap_openers
-from sft.curate.strip import strip_openers
+from sft.curate.remedies import cap_openers, strip_openers
 from sft.data.rows.read import read_conversations
 from sft.errors import ConfigError, DataError
 
@@ -158,7 +157,7 @@ def test_checks_that_cannot_be_dropped(tmp_path, check, message):
 
 def test_every_check_can_be_dropped_or_has_an_option():
     from sft.curate.checks import CHECKS
-    from sft.curate.stream.corpus_checks import CORPUS_CHECKS, ROW_CHECKS, split_checks
+    from sft.curate.stream.row_rules import CORPUS_CHECKS, ROW_CHECKS, split_checks
 
     for name in CHECKS:
         try:
@@ -172,7 +171,7 @@ def test_a_check_of_rows_finds_the_same_in_one_row_as_in_all():
     """Rows are checked one at a time while they are read, so that chunks do not matter."""
     from sft.curate.checks import CHECKS
     from sft.curate.corpus import Corpus
-    from sft.curate.stream.corpus_checks import ROW_CHECKS
+    from sft.curate.stream.row_rules import ROW_CHECKS
     from sft.data.rows.conversation import Conversation, Message, Origin
 
     rng = random.Random(0)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from sft.curate.checks.messages import (
+from sft.curate.corpus import Corpus, Turn
+from sft.curate.finding import (
+    DataFinding,
+    Severity,
     count,
     example_finding,
     finding,
@@ -13,8 +16,6 @@ from sft.curate.checks.messages import (
     share,
     verb,
 )
-from sft.curate.corpus import Corpus, Turn
-from sft.curate.finding import DataFinding, Severity
 from sft.texts.near_duplicates import words
 
 MIN_ECHO = 5  # words of a prompt that is looked for in its answer

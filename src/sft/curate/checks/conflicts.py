@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sft.curate.checks.messages import count, finding, place, quoted
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, count, finding, place, quoted
 from sft.data.rows.conversation import Conversation, Message
 from sft.texts.near_duplicates import alike, words
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sft.curate.checks.messages import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, count, finding, place, quoted, share
 
 
 def duplicates(corpus: Corpus) -> list[DataFinding]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sft.curate.checks.messages import count, finding, place, quoted_end, share, verb, word_set
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, count, finding, place, quoted_end, share, verb, word_set
 
 _END = re.compile(
     r"[.!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4\"'\u2019\u201d\u00bb`)\]}>*_~|=+/\\]$"

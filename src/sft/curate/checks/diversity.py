@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.checks.messages import count, finding, place, quoted, share, word_set
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, count, finding, place, quoted, share, word_set
 from sft.curate.vectors import SEED, top_words
 from sft.texts.near_duplicates import effective_size, first_of_each, words
 from sft.texts.openers import opener, surface

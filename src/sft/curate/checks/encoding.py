@@ -6,9 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from sft.curate.checks.messages import example_finding
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding, Severity
+from sft.curate.finding import DataFinding, Severity, example_finding
 
 # UTF-8 that was read as Windows-1252 or Latin-1: "Ã©" for "é", "â€™" for an apostrophe.
 _MOJIBAKE = re.compile(

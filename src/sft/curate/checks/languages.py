@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from sft.curate.checks.messages import count, finding, place, quoted
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, count, finding, place, quoted
 from sft.texts.languages import surely
 
 # A prompt that asks for another language, or about one.

@@ -6,11 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from sft.curate.checks.messages import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus, Turn
-from sft.curate.finding import DataFinding
-from sft.curate.remedies import cap_openers
-from sft.curate.strip import strip_openers
+from sft.curate.finding import DataFinding, count, finding, place, quoted, share
+from sft.curate.remedies import cap_openers, strip_openers
 from sft.texts.near_duplicates import words
 from sft.texts.openers import FILLERS, HEAD, LEAD_INS, read_opener
 

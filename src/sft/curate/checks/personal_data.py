@@ -7,9 +7,8 @@ import itertools
 import re
 from collections.abc import Callable
 
-from sft.curate.checks.messages import MAX_QUOTE, example_finding
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding, Severity
+from sft.curate.finding import MAX_QUOTE, DataFinding, Severity, example_finding
 
 # Names that are reserved for examples (RFC 2606 and 6761).
 _RESERVED = re.compile(

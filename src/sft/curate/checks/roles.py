@@ -9,7 +9,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.checks.messages import (
+from sft.curate.corpus import Corpus
+from sft.curate.finding import (
+    DataFinding,
+    Severity,
     count,
     example_finding,
     finding,
@@ -18,8 +21,6 @@ from sft.curate.checks.messages import (
     share,
     verb,
 )
-from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding, Severity
 from sft.curate.vectors import SEED
 from sft.texts.near_duplicates import words
 

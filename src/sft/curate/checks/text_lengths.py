@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sft.curate.checks.messages import count, finding, place, quoted, share
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding
+from sft.curate.finding import DataFinding, count, finding, place, quoted, share
 
 OUTLIER = 6.0  # robust standard deviations of the logarithm of the length
 MIN_ROWS = 50

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
-from sft.curate.benchmarks import benchmark_texts, held_out_rows
-from sft.curate.stream import near, openers, prompt_steps
-from sft.curate.stream.corpus_checks import drop_found, split_checks
-from sft.curate.stream.feature_pass import Progress, feature_pass
-from sft.curate.stream.features import Wanted
+from sft.curate.stream import steps
+from sft.curate.stream.features import Progress, feature_pass
 from sft.curate.stream.options import CurateConfig
-from sft.curate.stream.row_changes import Mask, RowChanges
-from sft.curate.stream.row_steps import RowRules
+from sft.curate.stream.row_rules import corpus_check, rule_names, split_checks
 from sft.curate.stream.rows import CHUNK_ROWS, Source, open_sources
-from sft.curate.stream.store import Store
-from sft.curate.stream.summary import Summary, publish, summarise, summary_path
-from sft.curate.stream.write import OUT, Plan, write_rows
+from sft.curate.stream.store import Mask, RowChanges, Store
+from sft.curate.stream.write import LEDGER, OUT, fates, write_rows
 from sft.curate.stream.write import PASS as WRITE
 from sft.curate.usage_weights import effective_rows
 from sft.data.rows.files import sha256_of
+from sft.disk import disk_errors, peak_memory_bytes
 from sft.errors import ConfigError, DataError
 
 PACKAGES = ("sft", "numpy", "scipy", "scikit-learn")
 
 Step = Callable[[Mask], RowChanges]
+# `FILE.summary.json`: `steps` has, for each step in its order, how many rows it dropped and changed
+# and how many are left after it; `rows_read` less all that were dropped is `rows_written`.
+Summary = dict[str, Any]
 
 
 def curate(
@@ -49,15 +53,14 @@ def curate(
         DataError: the data cannot be read, or no row is left.
     """
     out = Path(config.out)
-    row_checks, corpus_checks = split_checks(config.drop)
+    split_checks(config.drop)
     sources = open_sources(config.sources())
     if any(Path(source.path).resolve() == out.resolve() for source in sources):
         raise ConfigError(f"--out {out}: is one of the files that are read; give it another name")
     fingerprint = _fingerprint(config, sources)
     work = Path(f"{out}.dry.work" if config.dry_run else f"{out}.work")
-    done = None if config.dry_run else Summary.read(out, fingerprint, work.exists())
-    if done:
-        return done
+    if out.exists() and not work.exists() and not config.dry_run:
+        return _made_before(out, fingerprint)
     out.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{out}.lock")
     try:
@@ -71,11 +74,20 @@ def curate(
             raise ConfigError(f"{out}: exists, and was made by another run; delete it first")
         if reason:
             note(f"{work} is of another run ({reason}), so this one starts from the beginning")
-        wanted = _wanted(config, sources, row_checks)
-        return _Run(config, store, wanted, progress, chunk_rows).run(corpus_checks, out)
+        return _run(config, store, sources, out, chunk_rows, progress)
     finally:
         lock.release()
         Path(f"{out}.lock").unlink(missing_ok=True)
+
+
+def ledger_path(out: Path) -> Path:
+    """`FILE.ledger.jsonl` for `FILE.jsonl`."""
+    return out.with_name(f"{out.stem}.ledger.jsonl")
+
+
+def summary_path(out: Path) -> Path:
+    """`FILE.summary.json` for `FILE.jsonl`."""
+    return out.with_name(f"{out.stem}.summary.json")
 
 
 def _fingerprint(config: CurateConfig, sources: list[Source]) -> dict[str, Any]:
@@ -92,124 +104,141 @@ def _fingerprint(config: CurateConfig, sources: list[Source]) -> dict[str, Any]:
     }
 
 
-def _wanted(config: CurateConfig, sources: list[Source], row_checks: list[str]) -> Wanted:
-    """What pass 1 is to find out."""
-    capped = config.cap_openers is not None
-    flag = "--decontaminate"
-    rules = RowRules(
-        min_words=config.min_answer_words,
-        max_words=config.max_answer_words,
-        quality=config.quality,
-        checks=tuple(row_checks),
-        benchmarks={path: benchmark_texts(path, flag) for path in config.decontaminate},
-        held_out=[row for path in config.decontaminate for row in held_out_rows(path)],
-    )
-    return Wanted(
-        tuple(sources),
-        rules,
-        exact=config.dedupe != "none",
-        near=config.dedupe == "near",
-        openers=capped and config.openers == "drop",
-        heads=capped and config.openers == "strip",
-        terms=bool(config.balance or config.select or config.toward),
+def _made_before(out: Path, fingerprint: Mapping[str, Any]) -> Summary:
+    """The summary of `out`, if that was made with the same; else `ConfigError`."""
+    path = summary_path(out)
+    if path.is_file():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if all(record.get(name) == value for name, value in fingerprint.items()):
+            return {**record, "again": True}
+    raise ConfigError(
+        f"{out}: exists, and was not made from these rows with these options. Delete it, or "
+        "give another --out"
     )
 
 
-class _Run:
+def _run(
+    config: CurateConfig,
+    store: Store,
+    sources: list[Source],
+    out: Path,
+    chunk_rows: int,
+    progress: Progress,
+) -> Summary:
     """Both passes and the steps between them."""
+    started = time.monotonic()
+    if store.finished(WRITE) and out.exists() and not store.path(OUT).exists():
+        store.remove()  # which was all that was left to do
+        return dict(json.loads(summary_path(out).read_text(encoding="utf-8")))
+    feature_pass(store, config, sources, chunk_rows, progress)
 
-    def __init__(
-        self, config: CurateConfig, store: Store, wanted: Wanted, progress: Progress, size: int
-    ) -> None:
-        self._config = config
-        self._store = store
-        self._wanted = wanted
-        self._progress = progress
-        self._size = size
-
-    def run(self, corpus_checks: list[str], out: Path) -> Summary:
-        config, store, progress = self._config, self._store, self._progress
-        started = time.monotonic()
-        if store.finished(WRITE) and out.exists() and not store.path(OUT).exists():
-            store.remove()  # which was all that was left to do
-            return Summary(json.loads(summary_path(out).read_text(encoding="utf-8")))
-        read = feature_pass(
-            store, self._wanted, config.engine, config.workers, self._size, progress
-        )
-        alive: Mask = store.load("alive", bool)
-        dropped: dict[str, RowChanges] = {}
-        notes: dict[str, Any] = {}
-        _refuse_nothing(alive, read, dropped)
-        for name, step in self._steps(corpus_checks).items():
-            dropped[name] = result = self._result(name, step, alive)
-            alive[result.rows] = False
-            if "effective" in result.notes:
-                notes["effective_rows"] = result.notes["effective"]
-            _refuse_nothing(alive, read, dropped)
-        edited = weights = None
-        if (share := config.cap_openers) is not None and config.openers == "strip":
-            edited = self._result(
-                "strip", lambda rows: openers.strip_openers(store, rows, share, progress), alive
-            )
-        if config.toward and config.mode == "weight":
-            weights = prompt_steps.weigh(store, alive, prompt_steps.read_usage(config.toward))
-            notes["effective_rows"] = effective_rows(weights)
-        plan = Plan(self._wanted.sources, dropped, edited, weights)
-        if config.dry_run:
-            num_edited = len(edited.rows) if edited else 0
-        else:
-            num_edited = write_rows(store, plan, self._size, progress)
-        notes["seconds"] = round(time.monotonic() - started, 2)
-        summary = summarise(
-            store, plan, self._wanted.rules, num_edited, notes, None if config.dry_run else out
-        )
-        if config.dry_run:
-            store.remove()
-        else:
-            publish(store, summary, out)
-        return summary
-
-    def _result(self, name: str, step: Step, alive: Mask) -> RowChanges:
+    def result(name: str, step: Step) -> RowChanges:
         """The step's result, of now or of before this run was interrupted."""
-        result = RowChanges.load(self._store, name)
-        if result is None:
-            self._progress(name.replace("_", " "), 0, 0)
-            result = step(alive)
-            result.save(self._store, name)
-        return result
+        changes = RowChanges.load(store, name)
+        if changes is None:
+            progress(name.replace("_", " "), 0, 0)
+            changes = step(alive)
+            changes.save(store, name)
+        return changes
 
-    def _steps(self, corpus_checks: list[str]) -> dict[str, Step]:
-        """The steps that compare rows, in their order."""
-        config, store, progress = self._config, self._store, self._progress
-        steps: dict[str, Step] = {}
-        for name in corpus_checks:
-            steps[name] = lambda alive, name=name: drop_found(name, self._wanted.sources, alive)  # type: ignore[misc]
-        if config.dedupe != "none":
-            steps["exact_duplicates"] = lambda alive: near.exact(store, alive, progress)
-        if config.dedupe == "near":
-            steps["near_duplicates"] = lambda alive: near.near(store, alive, progress)
-        if (share := config.cap_openers) is not None and config.openers == "drop":
-            steps["openers"] = lambda alive: openers.drop_openers(store, alive, share)
-        if (clusters := config.balance) is not None:
-            steps["balance"] = lambda alive: prompt_steps.balance(
-                store, alive, clusters, config.seed, progress
-            )
-        k = config.select
-        if k is not None and config.toward and config.mode == "select":
-            usage = prompt_steps.read_usage(config.toward)
-            steps["toward"] = lambda alive: prompt_steps.draw(store, alive, usage, k, config.seed)
-        elif k is not None:
-            steps["select"] = lambda alive: prompt_steps.select_diverse(
-                store, alive, k, config.seed, progress
-            )
-        return steps
+    alive: Mask = store.load("alive", bool)
+    dropped: dict[str, RowChanges] = {}
+    notes: dict[str, Any] = {}
+    _refuse_nothing(alive, dropped)
+    for name, step in _steps(config, store, sources, progress).items():
+        dropped[name] = result(name, step)
+        alive[dropped[name].rows] = False
+        if "effective" in dropped[name].notes:
+            notes["effective_rows"] = dropped[name].notes["effective"]
+        _refuse_nothing(alive, dropped)
+    edited: RowChanges | None = None
+    weights: NDArray[np.float64] | None = None
+    if (share := config.cap_openers) is not None and config.openers == "strip":
+        edited = result("strip", lambda rows: steps.strip_openers(store, rows, share, progress))
+    if config.toward and config.mode == "weight":
+        weights = steps.weigh(store, alive, steps.read_usage(config.toward))
+        notes["effective_rows"] = effective_rows(weights)
+    if config.dry_run:
+        num_edited = len(edited.rows) if edited else 0
+    else:
+        num_edited = write_rows(store, sources, dropped, edited, weights, chunk_rows, progress)
+    notes["seconds"] = round(time.monotonic() - started, 2)
+    summary = {
+        **_counts(config, store, dropped, num_edited if edited else None),
+        **store.state["fingerprint"],
+        **notes,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes_of_a_worker": peak_memory_bytes(resource.RUSAGE_CHILDREN),
+    }
+    if config.dry_run:
+        store.remove()
+        return {**summary, "rows_written": 0}
+    summary["output"] = {"path": str(out), "sha256": sha256_of(store.path(OUT))}
+    _publish(store, summary, out)
+    return summary
 
 
-def _refuse_nothing(alive: Mask, read: int, dropped: dict[str, RowChanges]) -> None:
+def _steps(
+    config: CurateConfig, store: Store, sources: list[Source], progress: Progress
+) -> dict[str, Step]:
+    """The steps that compare rows, in their order."""
+    made: dict[str, Step] = {}
+    for name in split_checks(config.drop)[1]:
+        made[name] = lambda alive, name=name: corpus_check(name, sources, alive)  # type: ignore[misc]
+    if config.dedupe != "none":
+        made["exact_duplicates"] = lambda alive: steps.exact_duplicates(store, alive)
+    if config.dedupe == "near":
+        made["near_duplicates"] = lambda alive: steps.near_duplicates(store, alive, progress)
+    if (share := config.cap_openers) is not None and config.openers == "drop":
+        made["openers"] = lambda alive: steps.drop_openers(store, alive, share)
+    if (clusters := config.balance) is not None:
+        made["balance"] = lambda alive: steps.balance(store, alive, clusters, config.seed, progress)
+    k = config.select
+    if k is not None and config.toward and config.mode == "select":
+        usage = steps.read_usage(config.toward)
+        made["toward"] = lambda alive: steps.draw(store, alive, usage, k, config.seed)
+    elif k is not None:
+        made["select"] = lambda alive: steps.select_diverse(store, alive, k, config.seed, progress)
+    return made
+
+
+def _refuse_nothing(alive: Mask, dropped: dict[str, RowChanges]) -> None:
     """Raise `DataError` when no row is left."""
     if alive.any():
         return
-    counts = {name: len(result.rows) for name, result in dropped.items()}
-    counts = {"dropped while reading": read - sum(counts.values()), **counts}
+    counts = {name: len(changes.rows) for name, changes in dropped.items()}
+    counts = {"dropped while reading": len(alive) - sum(counts.values()), **counts}
     account = "\n".join(f"  {count:>8,}  {name}" for name, count in counts.items())
     raise DataError(f"no row is left:\n{account}\nNothing was written")
+
+
+def _counts(
+    config: CurateConfig, store: Store, dropped: Mapping[str, RowChanges], edited: int | None
+) -> Summary:
+    """How many rows were read, and what each step did; `edited` is None where none was asked."""
+    left = read = len(store.load("alive", bool))
+    at_once = Counter(rule for rule, _ in fates(store))
+    counts = {name: at_once[name] for name in ("unreadable", *rule_names(config))}
+    counts |= {name: len(changes.rows) for name, changes in dropped.items()}
+    made = []
+    for name, number in counts.items():
+        left -= number
+        made.append({"step": name, "dropped": number, "changed": 0, "left": left})
+    if edited is not None:
+        made.append({"step": "openers", "dropped": 0, "changed": edited, "left": left})
+    rows = {"rows_read": read, "rows_written": left, "rows_left": left}
+    return {**rows, "rows_changed": edited or 0, "steps": made}
+
+
+def _publish(store: Store, summary: Summary, out: Path) -> None:
+    """Put summary, ledger and, last, the new file into their places, and delete the work folder."""
+    with disk_errors(out.parent):
+        new = store.path("summary")
+        new.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        targets = {"summary": summary_path(out), LEDGER: ledger_path(out), OUT: out}
+        for name, target in targets.items():
+            if store.path(name).exists():
+                with store.path(name).open("rb") as file:
+                    os.fsync(file.fileno())
+                os.replace(store.path(name), target)
+    store.remove()

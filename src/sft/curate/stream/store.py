@@ -7,11 +7,11 @@ wrote is not read: the pass is done again from its beginning.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,8 @@ from sft.disk import disk_errors
 from sft.errors import ConfigError
 
 Append = Callable[[Mapping[str, bytes]], None]  # adds bytes to the ends of columns, by name
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 class Store:
@@ -99,22 +101,6 @@ class Store:
         return np.fromfile(self.path(name), dtype=dtype)
 
 
-class Mapped:
-    """A column on disk as an array whose pages can be given back."""
-
-    def __init__(self, path: Path, dtype: DTypeLike, width: int = 1) -> None:
-        self._file = path.open("rb")
-        size = path.stat().st_size
-        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
-        flat = np.frombuffer(self._map if self._map is not None else b"", dtype=dtype)
-        self.values = flat.reshape(-1, width) if width > 1 else flat
-
-    def forget(self) -> None:
-        """Drop the pages that were read from this process's memory; the disk has them."""
-        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
-
 class Lists:
     """A column of lists of numbers: `counts` of each row, and all of them end to end on disk."""
 
@@ -127,18 +113,43 @@ class Lists:
 
     def row(self, index: int) -> NDArray[Any]:
         """The numbers of one row."""
-        return self.rows(index, index + 1)
-
-    def rows(self, start: int, end: int) -> NDArray[Any]:
-        """The numbers of rows that stand together, end to end."""
-        first, last = int(self.begins[start]), int(self.begins[end])
+        first, last = self.begins[index : index + 2].tolist()
         size = self._dtype.itemsize
         self._file.seek(first * size)
         return np.frombuffer(self._file.read((last - first) * size), dtype=self._dtype)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+
+@dataclass(frozen=True, slots=True)
+class RowChanges:
+    """Rows that a step drops or edits, by index, in order, and what the reasons tell of each.
+
+    `other` is the index of the row that is kept in its place, `value` a number that the reason
+    tells, and `kind` a number that `notes` (plain JSON types) has words for: each as long as
+    `rows`, or None.
+    """
+
+    rows: Rows
+    other: Rows | None = None
+    value: NDArray[Any] | None = None
+    kind: NDArray[Any] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, store: Store, step: str) -> None:
+        """Keep them in the work folder, so that the step is not done again."""
+        arrays = {name: getattr(self, name) for name in ("rows", "other", "value", "kind")}
+        given: dict[str, Any] = {name: a for name, a in arrays.items() if a is not None}
+        with disk_errors(store.folder):
+            np.savez(store.path(f"{step}.npz"), **given)
+        store.finish(step, **self.notes)
+
+    @classmethod
+    def load(cls, store: Store, step: str) -> RowChanges | None:
+        """The changes of a step that was finished before, or None."""
+        notes = store.finished(step)
+        if notes is None:
+            return None
+        with np.load(store.path(f"{step}.npz")) as arrays:
+            return cls(**arrays, notes=notes)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.curate.stream.feature_pass import Progress
-from sft.curate.stream.row_changes import RowChanges
-from sft.curate.stream.rows import (
-    Chunk,
-    Source,
-    Values,
-    chunk_values,
-    chunks,
-    conversation,
-    json_line,
-)
-from sft.curate.stream.store import Store
-from sft.curate.strip import first_answer, reason, stripped
+from sft.curate.remedies import first_answer, strip_reason, stripped
+from sft.curate.stream.features import Progress
+from sft.curate.stream.rows import Chunk, Source, chunk_values, chunks, conversation, json_line
+from sft.curate.stream.store import RowChanges, Store
 from sft.data.repeats import answer_text
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.formats import ROW_WEIGHT
@@ -33,63 +24,75 @@ from sft.texts.openers import opener
 PASS = "write"
 OUT, LEDGER = "out", "ledger"
 
+# What the ledger says of a row by the step that drops it; a check says what it found.
+REASONS = {
+    "exact_duplicates": "same as {other}",
+    "near_duplicates": "like {other} ({value:.2f}{through})",
+    "openers": '{value:,.0f} answers begin with "{opener}"; {kept:,} are kept',
+    "balance": "{value:,.0f} prompts are in cluster {kind}; {kept:,} are kept",
+    "select": "not among the rows that differ most",
+    "toward": "not drawn; its log weight is {value:.1f}",
+}
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What becomes of the rows. `dropped` and `edited` are the results of the steps by name.
 
-    `weights` `[rows]` go into a new column, when given.
+def write_rows(
+    store: Store,
+    sources: Sequence[Source],
+    dropped: Mapping[str, RowChanges],
+    edited: RowChanges | None,
+    weights: NDArray[np.float64] | None,
+    size: int,
+    progress: Progress,
+) -> int:
+    """Write the rows that stay and the ledger into the work folder; how many rows were edited.
+
+    `dropped` and `edited` are the results of the steps by name. `weights` `[rows]` go into a new
+    column, when given.
     """
-
-    sources: Sequence[Source]
-    dropped: Mapping[str, RowChanges]
-    edited: RowChanges | None = None
-    weights: NDArray[np.float64] | None = None
-
-
-def write_rows(store: Store, plan: Plan, size: int, progress: Progress) -> int:
-    """Write the rows that stay and the ledger into the work folder; how many rows were edited."""
     if (notes := store.finished(PASS)) is not None:
         return int(notes["edited"])
-    writer = _Writer(store, plan)
+    writer = _Writer(store, sources, dropped, edited, weights)
     with store.writing() as append:
-        for chunk in chunks(plan.sources, size):
+        for chunk in chunks(sources, size):
             append(writer.chunk(chunk))
-            progress("writing rows:", writer.row, writer.num_rows)
-    store.finish(PASS, edited=writer.edited)
-    return writer.edited
+            progress("writing rows:", writer.row, len(writer.lines))
+    store.finish(PASS, edited=writer.num_edited)
+    return writer.num_edited
 
 
 class _Writer:
     """Goes through the rows in order; `row` is the number of the next one."""
 
-    def __init__(self, store: Store, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(
+        self,
+        store: Store,
+        sources: Sequence[Source],
+        dropped: Mapping[str, RowChanges],
+        edited: RowChanges | None,
+        weights: NDArray[np.float64] | None,
+    ) -> None:
+        self._sources = sources
+        self._steps = list(dropped.items())
+        self._weights = weights
         self._files = store.load("file", np.int32)
-        self._lines = store.load("line", np.int64)
-        self.num_rows = len(self._lines)
-        self.row = self.edited = 0
-        # Of each row: the step that drops it (0: none), its place in the result of that step, and
-        # the row that is kept instead. Arrays, as there may be hundreds of millions of rows.
-        self._step = np.zeros(self.num_rows, dtype=np.int8)
-        self._place_in_step = np.zeros(self.num_rows, dtype=np.int32)
-        self._kept = np.full(self.num_rows, -1, dtype=np.int64)
-        for number, result in enumerate(plan.dropped.values(), start=1):
-            self._step[result.rows] = number
-            self._place_in_step[result.rows] = np.arange(len(result.rows))
-            if result.other is not None:
-                self._kept[result.rows] = result.other
-        self._phrases = np.zeros(self.num_rows, dtype=np.int32)
-        if plan.edited and plan.edited.kind is not None:
-            self._phrases[plan.edited.rows] = plan.edited.kind
+        self.lines = store.load("line", np.int64)
+        self.row = self.num_edited = 0
+        # Of each row: the step that drops it (0: none), the first -1 for the rules of pass 1; and
+        # what is taken off its answer. Arrays, as there may be hundreds of millions of rows.
+        self._step = store.load("alive", bool).astype(np.int8) - np.int8(1)
+        for number, (_, changes) in enumerate(self._steps, start=1):
+            self._step[changes.rows] = number
+        self._openers = np.zeros(len(self.lines), dtype=np.int32)
+        self._phrases = edited.notes["phrases"] if edited else []
+        if edited and edited.kind is not None:
+            self._openers[edited.rows] = edited.kind
         self._fates = fates(store)
-        self._fate = next(self._fates, None)
 
     def chunk(self, chunk: Chunk) -> dict[str, bytes]:
         """What the rows of a chunk add to the new file and to the ledger."""
         rows: list[bytes] = []
         ledger: list[bytes] = []
-        source = self._plan.sources[chunk.source]
+        source = self._sources[chunk.source]
         for number, item in zip(chunk.numbers, chunk.items, strict=True):
             origin = Origin(source.path, number)
             if reasons := self._dropped(item, origin, source):
@@ -102,80 +105,55 @@ class _Writer:
     def _line(self, item: Any, origin: Origin, source: Source, ledger: list[bytes]) -> bytes:
         """The line of a row that stays; that it was edited goes into the ledger."""
         line = json_line(item)
-        if self._phrases[self.row] and self._plan.edited:
-            phrases = self._plan.edited.notes["phrases"][self._phrases[self.row]]
+        if number := self._openers[self.row]:
+            phrases = self._phrases[number]
             if edited := _edited(item, phrases, origin, source):
                 line = edited
-                ledger.append(_ledger_line(origin, "changed", "openers", reason(phrases)))
-                self.edited += 1
-        if self._plan.weights is not None:
-            line = _weighted(line, float(self._plan.weights[self.row]), origin)
+                ledger.append(_ledger_line(origin, "changed", "openers", strip_reason(phrases)))
+                self.num_edited += 1
+        if self._weights is not None:
+            line = _weighted(line, float(self._weights[self.row]), origin)
         return line
 
-    def _dropped(self, item: Any, origin: Origin, source: Source) -> tuple[str, ...] | None:
-        """Step, reason and the row kept in its place, of a row that is dropped."""
-        if self._fate and self._fate[0] == self.row:
-            _, step, reason = self._fate
-            self._fate = next(self._fates, None)
-            return step, reason
-        if not self._step[self.row]:
-            return None
-        step = list(self._plan.dropped)[self._step[self.row] - 1]
-        result, at = self._plan.dropped[step], int(self._place_in_step[self.row])
-        value = 0.0 if result.value is None else float(result.value[at])
-        kind = 0 if result.kind is None else int(result.kind[at])
-        reason = REASONS.get(step, _finding)(value, kind, result.notes)
-        if result.other is not None:
-            last = kept = int(result.other[at])
-            while self._kept[last] >= 0:  # a later step left it out too, for another one
-                last = int(self._kept[last])
-            return step, reason.format(self._origin(kept)), self._origin(last)
+    def _dropped(self, item: Any, origin: Origin, source: Source) -> Sequence[str]:
+        """Step, reason and the row kept in its place, of a row that is dropped; else nothing."""
+        number = int(self._step[self.row])
+        if number <= 0:
+            return next(self._fates) if number else ()
+        step, changes = self._steps[number - 1]
+        at = int(np.searchsorted(changes.rows, self.row))
+        value = 0.0 if changes.value is None else float(changes.value[at])
+        kind = 0 if changes.kind is None else int(changes.kind[at])
+        if step not in REASONS:
+            return step, str(changes.notes["messages"][kind])
+        other, *kept = self._kept(changes, at)
+        begin = ""
         if step == "openers":
             row = conversation(_values(item), origin, source)
             begin = opener(answer_text(row)) if isinstance(row, Conversation) else ""
-            reason = reason.replace("{}", f'"{begin}"')
-        return step, reason
+        through = "" if value >= 0.8 else ", through other rows"
+        named = {"value": value, "kind": kind, "other": other, "opener": begin, "through": through}
+        return step, REASONS[step].format(**named, **changes.notes), *kept
 
-    def _origin(self, row: int) -> str:
-        return str(Origin(self._plan.sources[self._files[row]].path, int(self._lines[row])))
-
-
-Notes = Mapping[str, Any]
-
-
-def _near(value: float, _kind: int, _notes: Notes) -> str:
-    return f"like {{}} ({value:.2f}{'' if value >= 0.8 else ', through other rows'})"
-
-
-def _openers(value: float, _kind: int, notes: Notes) -> str:
-    return f"{value:,.0f} answers begin with {{}}; {notes['kept']:,} are kept"
-
-
-def _balance(value: float, kind: int, notes: Notes) -> str:
-    return f"{value:,.0f} prompts are in cluster {kind}; {notes['kept']:,} are kept"
+    def _kept(self, changes: RowChanges, at: int) -> list[str]:
+        """The row that a row is like, and the one that is kept, where later steps dropped that."""
+        if changes.other is None:
+            return [""]
+        row = last = int(changes.other[at])
+        while (number := int(self._step[last])) > 0:
+            later = self._steps[number - 1][1]
+            if later.other is None:
+                break
+            last = int(later.other[np.searchsorted(later.rows, last)])
+        return [
+            str(Origin(self._sources[self._files[i]].path, int(self.lines[i]))) for i in (row, last)
+        ]
 
 
-def _finding(_value: float, kind: int, notes: Notes) -> str:
-    return str(notes["messages"][kind])
-
-
-# What the ledger says of a row by the step that drops it; {} is the row kept, or the opener.
-REASONS: dict[str, Callable[[float, int, Notes], str]] = {
-    "exact_duplicates": lambda value, kind, notes: "same as {}",
-    "near_duplicates": _near,
-    "openers": _openers,
-    "balance": _balance,
-    "select": lambda value, kind, notes: "not among the rows that differ most",
-    "toward": lambda value, kind, notes: f"not drawn; its log weight is {value:.1f}",
-}
-
-
-def fates(store: Store) -> Iterator[tuple[int, str, str]]:
-    """Row, step and reason of the rows that pass 1 dropped, in order."""
+def fates(store: Store) -> Iterator[list[str]]:
+    """Rule and reason of each row that pass 1 dropped, in order."""
     with store.path("fates").open(encoding="utf-8") as file:
-        for line in file:
-            row, step, reason = json.loads(line)
-            yield row, step, reason
+        yield from map(json.loads, file)
 
 
 def _ledger_line(origin: Origin, action: str, step: str, reason: str, kept: str = "") -> bytes:
@@ -186,7 +164,7 @@ def _ledger_line(origin: Origin, action: str, step: str, reason: str, kept: str 
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _values(item: Any) -> Values | RowError:
+def _values(item: Any) -> dict[str, Any] | RowError:
     return chunk_values(Chunk(0, [1], [item]))[0]
 
 
@@ -204,7 +182,7 @@ def _edited(item: Any, phrases: list[str], origin: Origin, source: Source) -> by
     """The row without its openers; None when its answer does not stand in it as one text."""
     values = _values(item)
     row = conversation(values, origin, source)
-    if not isinstance(row, Conversation) or isinstance(values, RowError):
+    if not isinstance(row, Conversation):
         return None
     at = first_answer(row)
     old = row.messages[at].content
