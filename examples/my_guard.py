@@ -21,9 +21,8 @@ def left_behind(history: History) -> list[Finding]:
     """Share of `val` rows whose loss rose by more than the margin since the base model."""
     val = history.table("val")
     if val is None or len(val.steps) < 2 or val.steps[0] != 0:
-        step = history.eval_steps[-1] if history.eval_steps else history.step
         text = "Not measured: it takes validation rows, scored before and after training."
-        return [Finding(NAME, "rows", "not_measured", step, text)]
+        return [Finding(NAME, "rows", "not_measured", history.newest, text)]
     now, n, (low, high) = worse(history, -1)
     before = len(val.steps) > 2 and worse(history, -2)[2][0] > LIMIT
     verdict: Verdict = "pass"

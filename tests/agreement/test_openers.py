@@ -53,7 +53,7 @@ def guard(answers):
         ]
 
     history = History(GuardSettings(), samples=samples(0, BODIES) + samples(8, answers))
-    return sampled_openers(history, 8).message
+    return sampled_openers(history).message
 
 
 def test_how_many_begin_alike(case, tmp_path):

@@ -19,14 +19,12 @@ from scipy import stats
 from sft.guards.base import Finding, Verdict
 from sft.guards.evaluations import (
     UNIT,
+    Signal,
     alarm_level,
-    bounded,
-    figures,
+    compared,
     finite,
+    grade,
     interval_of,
-    newest,
-    no_change_yet,
-    not_measured,
     rise_from_base,
 )
 from sft.guards.history import History, Table
@@ -42,10 +40,9 @@ from sft.guards.thresholds import (
     UNCOVERED_WATCH,
     WATCH_LEVEL,
 )
-from sft.guards.transfer_ratio import Judgement, TransferRatio, judge_transfer
+from sft.guards.transfer_ratio import Judgement, judge_transfer
 from sft.texts.numbers import figure, signed
 
-GUARD = "distribution_mismatch"
 HOW = "give prompts as they come in real use, best with reference answers: `--usage FILE`"
 REMEDY = (
     "add training rows like the usage prompts (a few dozen help), show rows that resemble them "
@@ -55,23 +52,26 @@ _FEWEST_IN_SLICE = 5  # below, no p of a sign-flip test survives a correction
 _BLIND = 0.5  # coverage that could only see a share above this says nothing
 _POWER = 0.8
 
-_unmeasured = partial(not_measured, GUARD)
+_primary = partial(Signal, "distribution_mismatch", remedy=REMEDY, primary=True)
+_evidence = partial(Signal, "distribution_mismatch")
+COVERAGE = _primary("coverage", "share", UNCOVERED_ALARM)
+TRANSFER = _primary("transfer", "ratio", TRANSFER_RATIO)
+HARM = _primary("harm", UNIT)
+CLASSIFIER = _evidence("classifier", "AUC", CLASSIFIER_AUC_WATCH)
+FACTS = _evidence("facts", "facts", 1.0)
+SLICES = _evidence("slices", UNIT, 0.0)
 
 
 def distribution_mismatch(history: History) -> list[Finding]:
     """Primary `coverage`, `transfer`, `harm`; evidence `classifier`, `slices`, `facts`."""
-    step = newest(history)
     usage = history.preflight.get("usage")
     judgement = judge_transfer(history)
-    harm = _harm(history, step)
-    findings = [
-        _coverage(usage, judgement, harm.verdict == "alarm", step),
-        _transfer(history, judgement, step),
-        harm,
-    ]
+    harm = _harm(history)
+    coverage = _coverage(history, usage or {}, judgement, harm.verdict == "alarm")
+    findings = [coverage, _transfer(history, judgement), harm]
     if usage:
-        findings += [_classifier(usage, step), _facts(usage, step)]
-        findings += _slices(history, usage, step)
+        findings += [_classifier(history, usage), _facts(history, usage)]
+        findings += _slices(history, usage.get("slices") or {})
     return findings
 
 
@@ -79,48 +79,38 @@ def distribution_mismatch(history: History) -> list[Finding]:
 
 
 def _coverage(
-    usage: Mapping[str, Any] | None, judgement: Judgement, harmed: bool, step: int
+    history: History, usage: Mapping[str, Any], judgement: Judgement, harmed: bool
 ) -> Finding:
-    if not usage or not usage.get("p_values"):
-        return _unmeasured("coverage", step, HOW, primary=True)
-    p_values = usage["p_values"]
+    p_values = usage.get("p_values")
+    if not p_values:
+        return COVERAGE.not_measured(history, HOW)
     n, k = len(p_values), sum(p <= UNCOVERED_LEVEL for p in p_values.values())
     p = float(stats.binomtest(k, n, UNCOVERED_LEVEL, alternative="greater").pvalue)
-    mde = _smallest_share(n)
-    verdict, note = _coverage_verdict(k / n, p, n, mde)
+    share, mde = k / n, _smallest_share(n)
+    verdict, note = _coverage_verdict(share, p, n, mde)
     if verdict == "alarm":
-        verdict, note = _confirmed(judgement, harmed, step)
+        verdict, note = _confirmed(judgement, harmed, history.newest)
     message = (
-        f"{k} of {n} usage prompts ({k / n:.0%}) are unlike anything in the training data; "
+        f"{k} of {n} usage prompts ({share:.0%}) are unlike anything in the training data; "
         f"{UNCOVERED_LEVEL:.0%} are expected by chance (p = {p:.2g}){_named(usage)}.{note}"
     )
-    return Finding(
-        GUARD,
-        "coverage",
-        verdict,
-        step,
-        message,
-        statistic=k / n,
-        threshold=UNCOVERED_ALARM,
-        interval=clopper_pearson(k, n),
-        mde=mde,
-        n=n,
-        unit="share",
-        remedy=REMEDY if verdict in ("watch", "alarm") else "",
-    )
+    interval = clopper_pearson(k, n)
+    return COVERAGE(history, verdict, message, statistic=share, interval=interval, mde=mde, n=n)
 
 
 def _coverage_verdict(share: float, p: float, n: int, mde: float) -> tuple[Verdict, str]:
     """What the data alone say."""
+    verdict = grade(
+        n,
+        alarm=share >= UNCOVERED_ALARM and p < UNCOVERED_P,
+        watch=share >= UNCOVERED_WATCH and p < WATCH_LEVEL,
+        blind=mde > _BLIND,
+    )
+    if verdict != "insufficient":
+        return verdict, ""
     if n < MIN_EXAMPLES:
-        return "insufficient", f" {n} prompts are too few to judge; give {MIN_EXAMPLES} or more."
-    if share >= UNCOVERED_ALARM and p < UNCOVERED_P:
-        return "alarm", ""
-    if share >= UNCOVERED_WATCH and p < WATCH_LEVEL:
-        return "watch", ""
-    if mde > _BLIND:
-        return "insufficient", f" So few prompts can only detect a share above {mde:.0%}."
-    return "pass", ""
+        return verdict, f" {n} prompts are too few to judge; give {MIN_EXAMPLES} or more."
+    return verdict, f" So few prompts can only detect a share above {mde:.0%}."
 
 
 def _confirmed(judgement: Judgement, harmed: bool, step: int) -> tuple[Verdict, str]:
@@ -169,49 +159,27 @@ def _short(text: str) -> str:
 # ------------------------------------------------------------------ transfer, harm
 
 
-def _transfer(history: History, judgement: Judgement, step: int) -> Finding:
+def _transfer(history: History, judgement: Judgement) -> Finding:
     now = judgement.now
-    if judgement.outcome == "not judgeable":
-        return _unmeasured("transfer", step, _no_answers(history), primary=True)
     if now is None:
-        return _unmeasured("transfer", step, judgement.why, primary=True)
-    verdict = _transfer_verdict(judgement, now)
-    pending = judgement.outcome == "pending"
+        not_judgeable = judgement.outcome == "not judgeable"
+        why = _no_answers(history) if not_judgeable else judgement.why
+        return TRANSFER.not_measured(history, why)
+    n = min(now.usage.n, now.val.n)
     message = (
         f"Since the base model, loss changed by {signed(now.usage.mean)} {UNIT} on `usage` and by "
         f"{signed(now.val.mean)} on `val`: "
     )
-    if pending:
-        message += f"no ratio can be judged, because {judgement.why}."
-    else:
-        low, high = (f"{end:.0%}" if abs(end) < 100 else "unbounded" for end in now.interval)
-        message += f"usage gets {now.ratio:.0%} of the improvement (95 % interval {low} to {high})."
-    if verdict == "alarm":
-        message += " The run gets better at its training data, but not at what it is meant for."
-    return Finding(
-        GUARD,
-        "transfer",
-        verdict,
-        step,
-        message,
-        statistic=None if pending else now.ratio,
-        threshold=TRANSFER_RATIO,
-        interval=None if pending else bounded(now.interval),
-        mde=None if pending else finite(now.mde),
-        n=min(now.usage.n, now.val.n),
-        unit="ratio",
-        remedy=REMEDY if verdict in ("watch", "alarm") else "",
-    )
-
-
-def _transfer_verdict(judgement: Judgement, now: TransferRatio) -> Verdict:
     if judgement.outcome == "pending":
-        return "insufficient"
+        message += f"no ratio can be judged, because {judgement.why}."
+        return TRANSFER(history, "insufficient", message, n=n)
+    low, high = (f"{end:.0%}" if abs(end) < 100 else "unbounded" for end in now.interval)
+    message += f"usage gets {now.ratio:.0%} of the improvement (95 % interval {low} to {high})."
     if judgement.alarm:
-        return "alarm"
-    if judgement.outcome == "profits":
-        return "pass"
-    return "watch" if now.lags else "insufficient"
+        message += " The run gets better at its training data, but not at what it is meant for."
+    verdict = grade(alarm=judgement.alarm, watch=now.lags, blind=judgement.outcome != "profits")
+    ratio: dict[str, Any] = {"statistic": now.ratio, "interval": now.interval, "mde": now.mde}
+    return TRANSFER(history, verdict, message, **ratio, n=n)
 
 
 def _no_answers(history: History) -> str:
@@ -223,18 +191,18 @@ def _no_answers(history: History) -> str:
         "the usage prompts have no reference answers, so whether the model gets better at them "
         "cannot be judged, only how far it drifts from the base model"
     )
-    if not no_change_yet(drift, ""):
+    if not isinstance(compared(drift, ""), str):
         change = paired(drift.loss[-1] - drift.loss[0])
         text += f" (loss on the base model's own answers: {signed(change.mean)} {UNIT})"
     return text + "; add answers to `--usage FILE`"
 
 
-def _harm(history: History, step: int) -> Finding:
-    table = history.table("usage")
-    if table is None:
-        return _unmeasured("harm", step, _no_answers(history), primary=True)
-    if why := no_change_yet(table, HOW):
-        return _unmeasured("harm", step, why, primary=True)
+def _harm(history: History) -> Finding:
+    if history.table("usage") is None:
+        return HARM.not_measured(history, _no_answers(history))
+    table = compared(history.table("usage"), HOW)
+    if isinstance(table, str):
+        return HARM.not_measured(history, table)
     margin = history.settings.margin
     rise = rise_from_base(table.loss, margin, margin / 2, alarm_level(history))
     now, verdict = rise.now, rise.verdict
@@ -249,97 +217,57 @@ def _harm(history: History, step: int) -> Finding:
             if mde is not None
             else f" {now.n} prompts are too few to judge."
         )
-    return Finding(
-        GUARD,
-        "harm",
-        verdict,
-        step,
-        message,
-        threshold=margin,
-        unit=UNIT,
-        remedy=REMEDY if verdict in ("watch", "alarm") else "",
-        **figures(now),
-    )
+    return HARM(history, verdict, message, now, threshold=margin)
 
 
 # ------------------------------------------------------------------ evidence
 
 
-def _classifier(usage: Mapping[str, Any], step: int) -> Finding:
+def _classifier(history: History, usage: Mapping[str, Any]) -> Finding:
     result = usage.get("classifier")
     if not result:
-        return _unmeasured("classifier", step, "too few prompts for a classifier")
+        return CLASSIFIER.not_measured(history, "too few prompts for a classifier")
     area, p = float(result["auc"]), float(result["p"])
-    apart = area >= CLASSIFIER_AUC_WATCH and p < CLASSIFIER_P
+    verdict = grade(watch=area >= CLASSIFIER_AUC_WATCH and p < CLASSIFIER_P)
     words = ", ".join(str(word) for word in (result.get("words") or ())[:8])
-    return Finding(
-        GUARD,
-        "classifier",
-        "watch" if apart else "pass",
-        step,
+    message = (
         f"A classifier tells usage prompts from training prompts with AUC {area:.2f} (0.5 is "
-        f"guessing; p = {p:.2g})" + (f"; words of usage: {words}." if apart and words else "."),
-        statistic=area,
-        threshold=CLASSIFIER_AUC_WATCH,
-        n=int(usage.get("n", 0)),
-        unit="AUC",
-        primary=False,
+        f"guessing; p = {p:.2g})"
     )
+    message += f"; words of usage: {words}." if verdict == "watch" and words else "."
+    return CLASSIFIER(history, verdict, message, statistic=area, n=int(usage.get("n", 0)))
 
 
-def _facts(usage: Mapping[str, Any], step: int) -> Finding:
+def _facts(history: History, usage: Mapping[str, Any]) -> Finding:
     facts = usage.get("facts") or ()
     if not facts:
-        return _unmeasured("facts", step, "no facts about the prompts")
-    differing = [fact for fact in facts if fact["differs"]]
-    differences = " ".join(str(fact["message"]) for fact in differing)
+        return FACTS.not_measured(history, "no facts about the prompts")
+    differing = [str(fact["message"]) for fact in facts if fact["differs"]]
     names = ", ".join(str(fact["name"]) for fact in facts)
-    return Finding(
-        GUARD,
-        "facts",
-        "watch" if differing else "pass",
-        step,
-        differences or f"Usage and training prompts agree in {names}.",
-        statistic=float(len(differing)),
-        threshold=1.0,
-        n=len(facts),
-        unit="facts",
-        primary=False,
-    )
+    message = " ".join(differing) or f"Usage and training prompts agree in {names}."
+    verdict = grade(watch=bool(differing))
+    return FACTS(history, verdict, message, statistic=len(differing), n=len(facts))
 
 
-def _slices(history: History, usage: Mapping[str, Any], step: int) -> list[Finding]:
+def _slices(history: History, labels: Mapping[str, Any]) -> list[Finding]:
     """The usage slice that lost most; Holm's correction over slices (Holm 1979)."""
-    table, labels = history.table("usage"), usage.get("slices") or {}
-    if table is None or not labels or no_change_yet(table, ""):
+    table = compared(history.table("usage"), "")
+    if isinstance(table, str) or not labels:
         return []
     tests = _by_slice(table, labels)
     if not tests:
         why = f"no slice of usage has {_FEWEST_IN_SLICE} prompts"
-        return [_unmeasured("slices", step, why)]
+        return [SLICES.not_measured(history, why)]
     adjusted = holm([test.p for _, test in tests])
-    worst = min(range(len(tests)), key=lambda i: (adjusted[i], -tests[i][1].mean))
-    name, test = tests[worst]
-    lost = adjusted[worst] < WATCH_LEVEL
-    message = (
-        f'Usage slice "{name}" got worse: {signed(test.mean)} {UNIT} ({test.n} prompts, '
-        f"p = {adjusted[worst]:.2g} corrected for {len(tests)} slices)."
-        if lost
-        else f"None of {len(tests)} usage slices surely got worse."
-    )
-    return [
-        Finding(
-            GUARD,
-            "slices",
-            "watch" if lost else "pass",
-            step,
-            message,
-            threshold=0.0,
-            unit=UNIT,
-            primary=False,
-            **figures(test),
+    p, (name, test) = min(zip(adjusted, tests, strict=True), key=lambda s: (s[0], -s[1][1].mean))
+    verdict = grade(watch=p < WATCH_LEVEL)
+    message = f"None of {len(tests)} usage slices surely got worse."
+    if verdict == "watch":
+        message = (
+            f'Usage slice "{name}" got worse: {signed(test.mean)} {UNIT} ({test.n} prompts, '
+            f"p = {p:.2g} corrected for {len(tests)} slices)."
         )
-    ]
+    return [SLICES(history, verdict, message, test)]
 
 
 def _by_slice(table: Table, labels: Mapping[str, Any]) -> list[tuple[str, Paired]]:

@@ -1,6 +1,6 @@
 """What guards ask of the evaluations of a probe, and how they say it.
 
-Is there a base, did something rise, does it last?
+Is there a base, did something rise, does it last; and from that the verdict and the finding.
 """
 
 from __future__ import annotations
@@ -26,6 +26,72 @@ from sft.texts.numbers import interval_text
 UNIT = "nats per token"
 
 
+def grade(
+    n: int | None = None, *, alarm: bool = False, watch: bool, blind: bool = False
+) -> Verdict:
+    """The one rule of all verdicts: what too few examples say, or could not have seen, is no pass.
+
+    `n` are the examples, None where their number does not matter; `blind` is a signal that an
+    effect worth acting on could have escaped.
+    """
+    if n is not None and n < MIN_EXAMPLES:
+        return "insufficient"
+    return "alarm" if alarm else "watch" if watch else "insufficient" if blind else "pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What all findings of one signal have in common; called, it makes one.
+
+    `remedy` is told with a watch or an alarm.
+    """
+
+    guard: str
+    name: str
+    unit: str = ""
+    threshold: float | None = None
+    remedy: str = ""
+    primary: bool = False
+
+    def __call__(
+        self,
+        history: History,
+        verdict: Verdict,
+        message: str,
+        test: Paired | None = None,
+        **values: Any,
+    ) -> Finding:
+        """A finding about the newest evaluation, with the figures of `test`, and `values` besides.
+
+        What is not finite is left out, since records cannot hold it.
+        """
+        known: dict[str, Any] = {
+            "unit": self.unit,
+            "threshold": self.threshold,
+            "remedy": self.remedy if verdict in ("watch", "alarm") else "",
+            "primary": self.primary,
+        }
+        if test is not None:
+            known |= {"statistic": test.mean, "interval": test.interval, "mde": test.mde}
+            known["n"] = test.n
+        known |= values
+        known |= {name: finite(known.get(name)) for name in ("statistic", "mde")}
+        known["interval"] = bounded(known.get("interval"))
+        return Finding(self.guard, self.name, verdict, history.newest, message, **known)
+
+    def not_measured(self, history: History, why: str, remedy: str = "") -> Finding:
+        """Nothing was recorded for it; `why` says how to get it measured."""
+        return Finding(
+            self.guard,
+            self.name,
+            "not_measured",
+            history.newest,
+            f"Not measured: {why}.",
+            remedy=remedy,
+            primary=self.primary,
+        )
+
+
 def alarm_level(history: History) -> float:
     """The level of one test: the run's alpha, shared between evaluations and signals that can
     alarm.
@@ -35,21 +101,18 @@ def alarm_level(history: History) -> float:
     return corrected_level(settings.alpha, max(settings.num_evals, evals), NUM_ALARMS)
 
 
-def newest(history: History) -> int:
-    """The step that a verdict is about: of the newest evaluation, or of the newest record."""
-    steps = history.eval_steps
-    return steps[-1] if steps else history.step
+def compared(table: Table | None, never: str) -> Table | str:
+    """A table of the base model and an evaluation after it; else why there is none.
 
-
-def no_change_yet(table: Table | None, never: str) -> str | None:
-    """Why the change from the base model is not known, else None; `never` if nothing was scored."""
+    `never` is told if nothing was scored.
+    """
     if table is None or not table.steps:
         return never
     if table.steps[0] != 0:
         return "the base model was not scored: there is no evaluation at step 0"
     if len(table.steps) < 2:
         return "only the base model has been scored so far"
-    return None
+    return table
 
 
 def lasts(now: bool, before: bool, t: float) -> bool:
@@ -71,24 +134,12 @@ class Rise:
     level: float
 
     @property
-    def lasts(self) -> bool:
-        """It is above the margin by chance with at most `level`, and not for the first time."""
-        fails = [
-            evaluation is not None and evaluation.p < self.level
-            for evaluation in (self.now, self.before)
-        ]
-        return lasts(fails[0], fails[1], self.now.t)
-
-    @property
     def verdict(self) -> Verdict:
-        """`insufficient` where too little was seen to call it a pass."""
-        if self.now.n < MIN_EXAMPLES:
-            return "insufficient"
-        if self.lasts:
-            return "alarm"
-        if self.early.p < WATCH_LEVEL:
-            return "watch"
-        return "insufficient" if self.now.mde > LARGEST_USEFUL_MDE else "pass"
+        """An alarm where it is above the margin by chance with at most `level`, and lasts."""
+        before = self.before is not None and self.before.p < self.level
+        alarm = lasts(self.now.p < self.level, before, self.now.t)
+        watch, blind = self.early.p < WATCH_LEVEL, self.now.mde > LARGEST_USEFUL_MDE
+        return grade(self.now.n, alarm=alarm, watch=watch, blind=blind)
 
 
 def rise_from_base(values: Array, margin: float, early: float, level: float) -> Rise:
@@ -100,30 +151,14 @@ def rise_from_base(values: Array, margin: float, early: float, level: float) -> 
     return Rise(paired(change[-1], margin, level), before, paired(change[-1], early, level), level)
 
 
-def figures(test: Paired) -> dict[str, Any]:
-    """The fields of a `Finding` that a paired test fills."""
-    return {
-        "statistic": finite(test.mean),
-        "interval": bounded(test.interval),
-        "mde": finite(test.mde),
-        "n": test.n,
-    }
-
-
-def not_measured(guard: str, signal: str, step: int, why: str, *, primary: bool = False) -> Finding:
-    """The finding of a signal that nothing was recorded for; `why` says how to get it measured."""
-    message = f"Not measured: {why}."
-    return Finding(guard, signal, "not_measured", step, message, primary=primary)
-
-
-def bounded(interval: tuple[float, float]) -> tuple[float, float] | None:
+def bounded(interval: tuple[float, float] | None) -> tuple[float, float] | None:
     """`interval`, or None where an end is infinite, which records cannot hold."""
-    return interval if all(math.isfinite(end) for end in interval) else None
+    return interval if interval and all(math.isfinite(end) for end in interval) else None
 
 
-def finite(value: float) -> float | None:
+def finite(value: float | None) -> float | None:
     """`value`, or None where it is not finite, which records cannot hold."""
-    return float(value) if math.isfinite(value) else None
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def mean(values: Array) -> float:

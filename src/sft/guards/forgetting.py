@@ -13,13 +13,12 @@ from sft.guards.base import Finding
 from sft.guards.evaluations import (
     UNIT,
     Rise,
+    Signal,
     alarm_level,
-    figures,
+    compared,
     finite,
+    grade,
     interval_of,
-    newest,
-    no_change_yet,
-    not_measured,
     rise_from_base,
 )
 from sft.guards.history import History, Table
@@ -27,7 +26,6 @@ from sft.guards.statistics import examples_needed, paired
 from sft.guards.thresholds import FORGETTING_WATCH_SHARE, LARGEST_USEFUL_MDE, MIN_EXAMPLES
 from sft.texts.numbers import figure, signed
 
-GUARD = "forgetting"
 NEVER = "no `retain` probe was scored; a run with `guards.enabled: true` has one"
 REMEDY = (
     "blend the weights with those of the base model (`sft blend RUN`: no training), lower the "
@@ -36,30 +34,21 @@ REMEDY = (
 )
 
 
+RETENTION = Signal("forgetting", "retention", UNIT, remedy=REMEDY, primary=True)
+DRIFT = Signal("forgetting", "drift", UNIT)
+
+
 def forgetting(history: History) -> list[Finding]:
     """Signals `retention` (primary; loss on `retain` against the budget) and `drift` (KL)."""
-    table, step = history.table("retain"), newest(history)
-    why = NEVER if table is None else no_change_yet(table, NEVER)
-    if table is None or why:
-        return [not_measured(GUARD, "retention", step, why or NEVER, primary=True)]
-    return [_retention(history, table, step), _drift(history, table, step)]
-
-
-def _retention(history: History, table: Table, step: int) -> Finding:
+    table = compared(history.table("retain"), NEVER)
+    if isinstance(table, str):
+        return [RETENTION.not_measured(history, table)]
     budget = history.settings.forgetting_budget
-    level = alarm_level(history)
-    rise = rise_from_base(table.loss, budget, FORGETTING_WATCH_SHARE * budget, level)
-    return Finding(
-        GUARD,
-        "retention",
-        rise.verdict,
-        step,
-        _retention_message(history, rise),
-        threshold=budget,
-        unit=UNIT,
-        remedy=REMEDY if rise.verdict in ("watch", "alarm") else "",
-        **figures(rise.now),
-    )
+    early = FORGETTING_WATCH_SHARE * budget
+    rise = rise_from_base(table.loss, budget, early, alarm_level(history))
+    message = _retention_message(history, rise)
+    retention = RETENTION(history, rise.verdict, message, rise.now, threshold=budget)
+    return [retention, _drift(history, table)]
 
 
 def _retention_message(history: History, rise: Rise) -> str:
@@ -94,8 +83,8 @@ def _why_insufficient(rise: Rise, budget: float) -> str:
 
 def _task(history: History) -> str:
     """What held-out loss on the task says meanwhile, which is why nobody notices."""
-    val = history.table("val")
-    if val is None or no_change_yet(val, ""):
+    val = compared(history.table("val"), "")
+    if isinstance(val, str):
         return ""
     change = paired(val.loss[-1] - val.loss[0])
     if change.interval[1] < 0:
@@ -105,26 +94,15 @@ def _task(history: History) -> str:
     return ""
 
 
-def _drift(history: History, table: Table, step: int) -> Finding:
+def _drift(history: History, table: Table) -> Finding:
     """Mean KL(base || now) per token on `retain`: less noise than the loss of the same texts."""
     budget = history.settings.forgetting_budget
     divergence = table.column("kl")[-1] / table.column("tokens")[-1]
     test = paired(divergence, budget, alarm_level(history))
     if test.n == 0:
-        why = "no divergence from the base model was recorded"
-        return not_measured(GUARD, "drift", step, why)
-    few = test.n < MIN_EXAMPLES
-    drifted = test.interval[0] > budget
+        return DRIFT.not_measured(history, "no divergence from the base model was recorded")
+    verdict = grade(test.n, watch=test.interval[0] > budget)
     message = f"KL(base || now) on `retain` is {figure(test.mean)} {UNIT}"
+    few = verdict == "insufficient"
     message += "; too few texts." if few else f" ({interval_of(test)}; budget {budget:g})."
-    return Finding(
-        GUARD,
-        "drift",
-        "insufficient" if few else "watch" if drifted else "pass",
-        step,
-        message,
-        threshold=budget,
-        unit=UNIT,
-        primary=False,
-        **figures(test),
-    )
+    return DRIFT(history, verdict, message, test, threshold=budget)

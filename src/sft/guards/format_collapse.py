@@ -17,17 +17,7 @@ import numpy as np
 
 from sft.guards.base import Finding, Verdict
 from sft.guards.completions import most_open_with, preflight_openers, sampled_openers
-from sft.guards.evaluations import (
-    bounded,
-    figures,
-    finite,
-    interval_of,
-    lasts,
-    mean,
-    newest,
-    no_change_yet,
-    not_measured,
-)
+from sft.guards.evaluations import Signal, bounded, compared, grade, interval_of, lasts, mean
 from sft.guards.history import History, Table
 from sft.guards.statistics import Paired, clopper_pearson, paired, ratio_interval
 from sft.guards.thresholds import (
@@ -41,7 +31,6 @@ from sft.guards.thresholds import (
 )
 from sft.texts.numbers import figure, signed
 
-GUARD = "format_collapse"
 NEVER = "no probe recorded what answers begin with; a run with `guards.enabled: true` does"
 REMEDY = (
     "take the shared opener out of the training answers (--set data.openers=strip), or mix in "
@@ -49,24 +38,21 @@ REMEDY = (
 )
 
 
+OPENER = Signal("format_collapse", "opener", "probability", remedy=REMEDY, primary=True)
+SHALLOW_KL = Signal("format_collapse", "shallow_kl", "ratio", SHALLOW_KL_WATCH)
+SURFACE = Signal("format_collapse", "surface_share", "share", SURFACE_SHARE)
+
+
 def format_collapse(history: History) -> list[Finding]:
     """Primary `opener`; evidence `shallow_kl`, `surface_share`, `generation` and `openers`."""
-    step = newest(history)
     probe = opener_probe(history)
-    table = history.table(probe) if probe else None
-    why = NEVER if table is None else no_change_yet(table, NEVER)
-    if table is None or why:
-        opener = not_measured(GUARD, "opener", step, why or NEVER, primary=True)
-        return [opener, *_evidence(history, None, step)]
-    return [_opener(history, probe, table, step), *_evidence(history, table, step)]
-
-
-def _evidence(history: History, table: Table | None, step: int) -> list[Finding]:
+    table = compared(history.table(probe), NEVER)
     return [
-        _shallow_kl(table, step),
-        _surface_share(history.table("val"), step),
-        sampled_openers(history, step),
-        preflight_openers(history, step),
+        _opener(history, probe, table),
+        _shallow_kl(history, table),
+        _surface_share(history),
+        sampled_openers(history),
+        preflight_openers(history),
     ]
 
 
@@ -90,22 +76,16 @@ class Opening:
 
     `mass` is the mean probability of the likeliest first token, `info` the mutual information of
     prompt and first token in nats, `base_info` that of the base model. `share` of the reference
-    answers open with their own most frequent first token; `bound` is its 95 % upper bound, and
-    `required` the mass that is too much next to it. `same`: that is the model's token too.
+    answers open with their own most frequent first token, and `required` is the mass that is too
+    much next to the 95 % upper bound of that. `same`: that is the model's token too.
     """
 
     mass: Paired
     info: float
     base_info: float
     share: float
-    bound: float
     required: float
     same: bool
-
-    @property
-    def dominant(self) -> bool:
-        """One opener has most of the probability."""
-        return self.mass.mean >= FIRST_TOKEN_MASS
 
     @property
     def blind(self) -> bool:
@@ -114,13 +94,8 @@ class Opening:
 
     @property
     def collapsed(self) -> bool:
-        """Both, and the references do not open like this."""
-        return self.dominant and self.blind and self.mass.mean >= self.required
-
-    @property
-    def alike(self) -> bool:
-        """The references themselves mostly open with one token."""
-        return self.share >= FIRST_TOKEN_MASS
+        """One opener prevails whatever is asked, and the references do not open like this."""
+        return self.blind and self.mass.mean >= self.required
 
 
 def opening(table: Table, evaluation: int) -> Opening:
@@ -132,34 +107,29 @@ def opening(table: Table, evaluation: int) -> Opening:
     share, bound = most / max(len(labels), 1), clopper_pearson(most, len(labels))[1]
     base, now = (mean(table.column("first_info")[row]) for row in (0, evaluation))
     required = max(FIRST_TOKEN_MASS, bound + MASS_ABOVE_REFERENCE)
-    return Opening(paired(mass, required), now, base, share, bound, required, same)
+    return Opening(paired(mass, required), now, base, share, required, same)
 
 
-def _opener(history: History, probe: str, table: Table, step: int) -> Finding:
+def _opener(history: History, probe: str, table: Table | str) -> Finding:
+    if isinstance(table, str):
+        return OPENER.not_measured(history, table)
     last = len(table.steps) - 1
     now = opening(table, last)
     if not now.mass.n:
-        return not_measured(GUARD, "opener", step, NEVER, primary=True)
+        return OPENER.not_measured(history, NEVER)
     before = last > 1 and opening(table, last - 1).collapsed
     verdict, judgement = _opener_verdict(now, before, probe)
-    notable = verdict in ("watch", "alarm")
-    low, high = now.mass.interval
-    values = figures(now.mass)
-    values["interval"] = values["interval"] and (max(low, 0.0), min(high, 1.0))
-    return Finding(
-        GUARD,
-        "opener",
-        verdict,
-        step,
+    example = most_open_with(history) if verdict in ("watch", "alarm") else ""
+    message = (
         f"{judgement} The likeliest first token of answers to `{probe}` prompts has probability "
         f"{now.mass.mean:.2f}; {now.share:.0%} of the references share a first token. Prompt and "
         f"first token share {now.info:.2f} nats of information ({now.base_info:.2f} in the base "
-        f"model).{most_open_with(history) if notable else ''}",
-        threshold=min(now.required, 1.0),
-        unit="probability",
-        remedy=REMEDY if notable else "",
-        **values,
+        f"model).{example}"
     )
+    ends = bounded(now.mass.interval)
+    interval = ends and (max(ends[0], 0.0), min(ends[1], 1.0))
+    threshold = min(now.required, 1.0)
+    return OPENER(history, verdict, message, now.mass, interval=interval, threshold=threshold)
 
 
 def _opener_verdict(now: Opening, before: bool, probe: str) -> tuple[Verdict, str]:
@@ -169,9 +139,10 @@ def _opener_verdict(now: Opening, before: bool, probe: str) -> tuple[Verdict, st
         return "alarm", "Answers open alike whatever is asked."
     if now.collapsed:
         return "watch", "Answers open alike whatever is asked, for the first time."
-    if now.dominant and now.alike:
+    dominant = now.mass.mean >= FIRST_TOKEN_MASS
+    if dominant and now.share >= FIRST_TOKEN_MASS:
         return _alike_verdict(now, probe)
-    if now.dominant and now.blind:
+    if dominant and now.blind:
         return "watch", "Answers open alike; the references are too few to say that theirs do not."
     if now.mass.mean >= now.required:
         return "watch", "One opener prevails, though it still depends on the prompt."
@@ -207,65 +178,40 @@ def shallow_ratio(table: Table) -> tuple[float, float, float] | None:
     return ratio_interval(first, following)
 
 
-def _shallow_kl(table: Table | None, step: int) -> Finding:
-    result = shallow_ratio(table) if table is not None else None
-    if table is None or result is None:
-        return not_measured(
-            GUARD, "shallow_kl", step, "no divergence from the base model was recorded"
-        )
-    ratio, low, high = result
+def _shallow_kl(history: History, table: Table | str) -> Finding:
+    result = None if isinstance(table, str) else shallow_ratio(table)
+    if isinstance(table, str) or result is None:
+        why = "no divergence from the base model was recorded"
+        return SHALLOW_KL.not_measured(history, why)
+    ratio, *interval = result
     n = int(np.isfinite(table.column("kl_next")[-1]).sum())
     first = mean(table.column("kl_first")[-1])
-    verdict: Verdict = "watch" if ratio > SHALLOW_KL_WATCH else "pass"
-    if n < MIN_EXAMPLES:
-        verdict = "insufficient"
-    elif first < SHALLOW_KL_LEAST:
-        verdict = "pass"
-    return Finding(
-        GUARD,
-        "shallow_kl",
-        verdict,
-        step,
+    verdict = grade(n, watch=ratio > SHALLOW_KL_WATCH and not first < SHALLOW_KL_LEAST)
+    message = (
         f"The first answer token moved {ratio:.1f} times as far from the base model as the next "
-        f"four (KL {figure(first)} nats).",
-        statistic=ratio,
-        threshold=SHALLOW_KL_WATCH,
-        interval=bounded((low, high)),
-        n=n,
-        unit="ratio",
-        primary=False,
+        f"four (KL {figure(first)} nats)."
     )
+    return SHALLOW_KL(history, verdict, message, statistic=ratio, interval=tuple(interval), n=n)
 
 
-def _surface_share(val: Table | None, step: int) -> Finding:
-    if val is None or no_change_yet(val, "") or not np.isfinite(val.column("surface_nll")).any():
+def _surface_share(history: History) -> Finding:
+    val = compared(history.table("val"), "")
+    if isinstance(val, str) or not np.isfinite(val.column("surface_nll")).any():
         why = "it takes `val` scored with its boilerplate tokens, before and after training"
-        return not_measured(GUARD, "surface_share", step, why)
+        return SURFACE.not_measured(history, why)
     last = len(val.steps) - 1
     share, content = _surface_at(val, last)
     learned = paired(val.loss[last] - val.loss[0]).interval[1] < 0 and math.isfinite(share)
     fails = learned and _empty(share, content)
     before = last > 1 and _empty(*_surface_at(val, last - 1))
-    verdict: Verdict = "pass"
-    if content.n < MIN_EXAMPLES or not learned:
-        verdict = "insufficient"
-    elif fails:
-        verdict = "alarm" if before else "watch"
-    return Finding(
-        GUARD,
-        "surface_share",
-        verdict,
-        step,
-        "val_loss has not improved enough to say where."
-        if verdict == "insufficient"
-        else f"{share:.0%} of what was learned on `val` lies in boilerplate tokens; the loss of "
-        f"the content tokens changed by {signed(content.mean)} nats ({interval_of(content)}).",
-        statistic=finite(share) if learned else None,
-        threshold=SURFACE_SHARE,
-        n=content.n,
-        unit="share",
-        primary=False,
+    verdict = grade(content.n, alarm=fails and before, watch=fails, blind=not learned)
+    message = (
+        f"{share:.0%} of what was learned on `val` lies in boilerplate tokens; the loss of "
+        f"the content tokens changed by {signed(content.mean)} nats ({interval_of(content)})."
     )
+    if verdict == "insufficient":
+        message = "val_loss has not improved enough to say where."
+    return SURFACE(history, verdict, message, statistic=share if learned else None, n=content.n)
 
 
 def _surface_at(val: Table, evaluation: int) -> tuple[float, Paired]:

@@ -84,16 +84,28 @@ class History:
         """Steps after which any probe was scored, in order."""
         return tuple(sorted({step for table in self.tables.values() for step in table.steps}))
 
+    @property
+    def newest(self) -> int:
+        """The step that a verdict is about: of the newest evaluation, else of the newest record."""
+        steps = self.eval_steps
+        return steps[-1] if steps else self.step
+
     def table(self, probe: str) -> Table | None:
         """The scores of `probe`, or None when it was never scored."""
         return self.tables.get(probe)
 
+    def series(self, name: str) -> tuple[Array, Array]:
+        """Steps and values of the training records that have `name`, both `[num_records]`.
+
+        A value that was not finite is NaN.
+        """
+        records = [record for record in self.metrics if name in record and "loss" in record]
+        steps = np.array([record["step"] for record in records], dtype=float)
+        return steps, np.array([record[name] for record in records], dtype=float)
+
     def losses(self) -> tuple[Array, Array]:
         """Steps and training losses, both `[num_steps]`; a value that was not finite is NaN."""
-        records = [r for r in self.metrics if "loss" in r]
-        steps = np.array([r["step"] for r in records], dtype=float)
-        losses = [math.nan if r["loss"] is None else r["loss"] for r in records]
-        return steps, np.array(losses, dtype=float)
+        return self.series("loss")
 
     def at(self, step: int) -> History:
         """The history as it stood after the evaluation at `step`."""

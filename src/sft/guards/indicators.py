@@ -10,8 +10,8 @@ import numpy as np
 
 from sft.guards.base import Finding
 from sft.guards.evaluations import UNIT, interval_of
-from sft.guards.health import HARDLY
-from sft.guards.history import Array, History
+from sft.guards.health import HARDLY, known_series, whole_trend
+from sft.guards.history import History
 from sft.guards.overfitting import overfitting
 from sft.guards.statistics import paired, theil_sen
 from sft.guards.thresholds import MIN_EXAMPLES
@@ -84,19 +84,13 @@ def _unchanged(history: History, probe: str) -> str:
 
 def _unchanged_steps(history: History) -> str:
     """The same of the steps' own losses, where no training rows were scored."""
-    steps, losses = _losses(history)
+    steps, losses = known_series(history, "loss")
     if history.table("train_probe") is not None or len(losses) < _MIN_STEPS:
         return ""
-    change, low, high = (value * float(np.ptp(steps)) for value in theil_sen(steps, losses))
+    change, low, high = whole_trend(steps, losses)
     if not low <= 0 <= high or abs(change) > history.settings.margin:
         return ""
     return f"{signed(change)} {UNIT}, 95 % interval {interval_text((low, high))}"
-
-
-def _losses(history: History) -> tuple[Array, Array]:
-    steps, losses = history.losses()
-    finite = np.isfinite(losses)
-    return steps[finite], losses[finite]
 
 
 def _training_loss(history: History) -> Indicator:
@@ -106,7 +100,7 @@ def _training_loss(history: History) -> Indicator:
     alike that its interval comes out too narrow.
     """
     name = "training loss"
-    steps, losses = _losses(history)
+    steps, losses = known_series(history, "loss")
     if len(losses) < _MIN_STEPS:
         why = f"not measured: {counted(len(losses), 'step')}; {_MIN_STEPS} are needed"
         return Indicator(name, "unknown", f"Training loss was {why}")

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from sft.guards.attribution import attribute, causes
 from sft.guards.base import SEVERITY, Finding, weight
 from sft.guards.distribution_mismatch import distribution_mismatch
-from sft.guards.evaluations import newest, not_measured
+from sft.guards.evaluations import Signal
 from sft.guards.forgetting import forgetting
 from sft.guards.format_collapse import format_collapse
 from sft.guards.health import health
@@ -59,7 +59,7 @@ def _judge_own(name: str, guard: Guard, history: History) -> list[Finding]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if frame.filename == __file__ else f"{frame.filename}:{frame.lineno}: "
         why = f"the guard failed: {where}{type(error).__name__}: {error}"
-        return [not_measured(name, FAILED, newest(history), why, primary=True)]
+        return [Signal(name, FAILED, primary=True).not_measured(history, why)]
 
 
 def rank(findings: Sequence[Finding]) -> list[Finding]:

@@ -8,20 +8,19 @@ decides too, because it blinds the curve. Methods and thresholds: docs/guards.md
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import Any
 
 import numpy as np
 
 from sft.guards import thresholds
 from sft.guards.base import Finding, Verdict
 from sft.guards.data_size import TYPICAL_SD, data_size, leaked_rows, leaks
-from sft.guards.evaluations import UNIT, alarm_level, figures, interval_of, newest, not_measured
+from sft.guards.evaluations import UNIT, Signal, alarm_level, grade, interval_of, lasts
 from sft.guards.history import Array, History, Table
 from sft.guards.statistics import Paired, auc, examples_needed, paired, theil_sen, welch
 from sft.guards.thresholds import LARGEST_USEFUL_MDE, MIN_EXAMPLES, WATCH_LEVEL
 from sft.texts.numbers import figure, interval_text, signed
 
-GUARD = "overfitting"
 PLATEAU_EVALS = 3
 _MIN_LOSSES = 6  # training steps that a trend is read from
 
@@ -34,7 +33,11 @@ _CONFIDENCE = (
 _NO_ROWS = (
     f"it takes two evaluations of at least {MIN_EXAMPLES} rows of train_probe and of val each"
 )
-_evidence = partial(Finding, GUARD, primary=False)
+RISE = Signal("overfitting", "paired_rise", UNIT, primary=True)
+OVER_CONFIDENCE = Signal("overfitting", "over_confidence", "fraction of tokens", 0.0)
+GAP = Signal("overfitting", "gap", UNIT)
+MEMORISATION = Signal("overfitting", "memorisation", "AUC", thresholds.MEMORISATION_WATCH)
+PLATEAU = Signal("overfitting", "plateau", UNIT)
 
 
 def overfitting(history: History) -> list[Finding]:
@@ -45,9 +48,8 @@ def overfitting(history: History) -> list[Finding]:
     rise = ValRise.of(history)
     if rise is None:
         why = "no validation row was scored, or all of them are in training too"
-        finding = not_measured(GUARD, "paired_rise", newest(history), why, primary=True)
         remedy = "Hold rows back: --set data.val_fraction=0.1, or give data.val."
-        return [replace(finding, remedy=remedy), *data_size(history)]
+        return [RISE.not_measured(history, why, remedy), *data_size(history)]
     live = [_paired_rise(rise), _over_confidence(rise), _gap(rise), _memorisation(rise)]
     return [*live, _plateau(rise), *data_size(history)]
 
@@ -80,11 +82,6 @@ class ValRise:
         return cls(history, val, now, best, alarm_level(history))
 
     @property
-    def step(self) -> int:
-        """The step of the newest evaluation of any probe."""
-        return newest(self.history)
-
-    @property
     def margin(self) -> float:
         """The smallest rise that matters, in nats per token."""
         return self.history.settings.margin
@@ -107,15 +104,10 @@ class ValRise:
 
     def surely_rose(self) -> bool:
         """Sure and large enough, in two evaluations in a row or beyond doubt."""
-        test = self.test()
-        if test.p >= self.level or test.mean <= self.margin:
-            return False
-        if test.t > thresholds.OVERWHELMING_T:
-            return True
-        before = self.now - 1
-        if self.val.steps[before] <= self.history.settings.warmup_steps:
-            return False
-        return self.test(before).p < self.level
+        test, before = self.test(), self.now - 1
+        rose = test.p < self.level and test.mean > self.margin
+        after_warmup = self.val.steps[before] > self.history.settings.warmup_steps
+        return lasts(rose, after_warmup and self.test(before).p < self.level, test.t)
 
     def maybe_rose(self) -> bool:
         """Above the margin at the uncorrected level."""
@@ -133,20 +125,19 @@ def _means(loss: Array) -> Array:
 
 
 def _paired_rise(rise: ValRise) -> Finding:
-    test = rise.test()
-    finding = Finding(
-        GUARD, "paired_rise", "insufficient", rise.step, "", threshold=rise.margin, unit=UNIT
-    )
+    history, test = rise.history, rise.test()
     if not rise.judged:
-        warmup = rise.history.settings.warmup_steps
+        warmup = history.settings.warmup_steps
         why = f"steps up to {warmup} are warm-up" if rise.now else "there is no earlier evaluation"
-        return replace(finding, message=f"Nothing to compare with yet: {why}.")
+        message = f"Nothing to compare with yet: {why}."
+        return RISE(history, "insufficient", message, threshold=rise.margin)
     verdict, message, remedy = _verdict(rise, test)
-    if num_leaks := leaks(rise.history):
+    if num_leaks := leaks(history):
         message = f"UNRELIABLE, {num_leaks} validation rows are in training too: {message}"
         verdict = "insufficient" if verdict == "pass" else verdict
-    finding = replace(finding, verdict=verdict, message=message, remedy=remedy, n=test.n)
-    return finding if test.n < 2 else replace(finding, **figures(test))
+    if test.n < 2:
+        return RISE(history, verdict, message, threshold=rise.margin, n=test.n, remedy=remedy)
+    return RISE(history, verdict, message, test, threshold=rise.margin, remedy=remedy)
 
 
 def _verdict(rise: ValRise, test: Paired) -> tuple[Verdict, str, str]:
@@ -280,20 +271,12 @@ def _over_confidence(rise: ValRise) -> Finding:
     change = _accuracy(rise)
     if not rise.judged or change.n < MIN_EXAMPLES:
         verdict: Verdict = "insufficient" if change.n else "not_measured"
-        return _evidence("over_confidence", verdict, rise.step, "Too little was measured to tell.")
+        return OVER_CONFIDENCE(rise.history, verdict, "Too little was measured to tell.")
     text = f"share of right val tokens {signed(change.mean)} since step {rise.best_step}"
-    verdict, message = "pass", f"No sign of mere over-confidence: {text}"
-    if rise.maybe_rose() and change.mean >= 0:
-        verdict, message = "watch", f"val_loss rises but accuracy does not fall: {text}"
-    return _evidence(
-        "over_confidence",
-        verdict,
-        rise.step,
-        message,
-        threshold=0.0,
-        unit="fraction of tokens",
-        **figures(change),
-    )
+    verdict = grade(watch=rise.maybe_rose() and change.mean >= 0)
+    seen = "val_loss rises but accuracy does not fall"
+    message = f"{seen if verdict == 'watch' else 'No sign of mere over-confidence'}: {text}"
+    return OVER_CONFIDENCE(rise.history, verdict, message, change)
 
 
 def _drops(rise: ValRise) -> tuple[Array, Array] | None:
@@ -311,50 +294,34 @@ def _gap(rise: ValRise) -> Finding:
     """Difference in differences: less the first evaluation, as val may simply be harder."""
     drops = _drops(rise)
     if drops is None:
-        return not_measured(GUARD, "gap", rise.step, _NO_ROWS)
-    gap, low, high = welch(drops[0], drops[1])
-    text = (
-        f"the loss of training rows fell by {figure(gap)} {UNIT} more than that of val rows "
-        f"(95 % interval {interval_text((low, high))})"
+        return GAP.not_measured(rise.history, _NO_ROWS)
+    gap, low, high = welch(*drops)
+    verdict = grade(watch=low > rise.margin and rise.test().mean > 0 and rise.judged)
+    seen = "The gap is open and val no longer improves" if verdict == "watch" else "No harmful gap"
+    message = (
+        f"{seen}: the loss of training rows fell by {figure(gap)} {UNIT} more than that of val "
+        f"rows (95 % interval {interval_text((low, high))})"
     )
-    verdict: Verdict = "pass"
-    message = f"No harmful gap: {text}"
-    if low > rise.margin and rise.test().mean > 0 and rise.judged:
-        verdict, message = "watch", f"The gap is open and val no longer improves: {text}"
-    return _evidence(
-        "gap",
-        verdict,
-        rise.step,
-        message,
-        statistic=gap,
-        threshold=rise.margin,
-        interval=(low, high),
-        n=min(map(len, drops)),
-        unit=UNIT,
-    )
+    figures: dict[str, Any] = {"statistic": gap, "interval": (low, high)}
+    n = min(map(len, drops))
+    return GAP(rise.history, verdict, message, threshold=rise.margin, n=n, **figures)
 
 
 def _memorisation(rise: ValRise) -> Finding:
     drops = _drops(rise)
     if drops is None:
-        return replace(not_measured(GUARD, "memorisation", rise.step, _NO_ROWS), unit="AUC")
+        return MEMORISATION.not_measured(rise.history, _NO_ROWS)
     area, p = auc(*drops)
-    verdict: Verdict = "pass"
-    if area > thresholds.MEMORISATION_WATCH and p < WATCH_LEVEL:
-        verdict = "watch"
-    if area > thresholds.MEMORISATION_ALARM and rise.judged and rise.surely_rose():
-        verdict = "alarm"
-    return _evidence(
-        "memorisation",
-        verdict,
-        rise.step,
-        "How far the loss of a row fell tells training rows from val rows with AUC "
-        f"{area:.2f} (0.5: not at all; 1: learned by heart)",
-        statistic=area,
-        threshold=thresholds.MEMORISATION_WATCH,
-        n=min(map(len, drops)),
-        unit="AUC",
+    high = area > thresholds.MEMORISATION_ALARM and rise.judged
+    verdict = grade(
+        alarm=high and rise.surely_rose(),
+        watch=area > thresholds.MEMORISATION_WATCH and p < WATCH_LEVEL,
     )
+    message = (
+        "How far the loss of a row fell tells training rows from val rows with AUC "
+        f"{area:.2f} (0.5: not at all; 1: learned by heart)"
+    )
+    return MEMORISATION(rise.history, verdict, message, statistic=area, n=min(map(len, drops)))
 
 
 def _plateau(rise: ValRise) -> Finding:
@@ -362,7 +329,7 @@ def _plateau(rise: ValRise) -> Finding:
     first = rise.now - PLATEAU_EVALS + 1
     if first < 1 or rise.val.steps[first] <= rise.history.settings.warmup_steps:
         message = f"It takes {PLATEAU_EVALS} evaluations after warm-up, and one before them."
-        return _evidence("plateau", "insufficient", rise.step, message, unit=UNIT)
+        return PLATEAU(rise.history, "insufficient", message)
     loss = rise.val.loss
     means = _means(loss)
     before, recent = int(np.argmin(means[:first])), first + int(np.argmin(means[first:]))
@@ -374,6 +341,4 @@ def _plateau(rise: ValRise) -> Finding:
         message = f"val_loss rises: by {figure(-gain.mean)} {UNIT} {last}"
     else:
         message = f"val_loss is steady {last}: it changed by {signed(-gain.mean)} {UNIT}"
-    return _evidence(
-        "plateau", "pass", rise.step, message, threshold=rise.margin, unit=UNIT, **figures(gain)
-    )
+    return PLATEAU(rise.history, "pass", message, gain, threshold=rise.margin)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from scipy import stats
 
-from sft.guards.evaluations import alarm_level, lasts, no_change_yet
+from sft.guards.evaluations import alarm_level, compared, lasts
 from sft.guards.history import History, Table
 from sft.guards.statistics import Paired, paired, ratio_interval
 from sft.guards.thresholds import MIN_EXAMPLES, TRANSFER_RATIO
@@ -66,35 +66,29 @@ class Judgement:
 
 def judge_transfer(history: History) -> Judgement:
     """Judge the ratio at the newest evaluation that scored both probes."""
-    val, usage = history.table("val"), history.table("usage")
-    if usage is None:
-        return Judgement(
-            "not judgeable", why="usage prompts with reference answers were not scored"
-        )
-    why = no_change_yet(usage, "`usage` was not scored") or no_change_yet(val, "there is no `val`")
-    if why or val is None:
-        return Judgement("pending", why=why or "")
+    if history.table("usage") is None:
+        why = "usage prompts with reference answers were not scored"
+        return Judgement("not judgeable", why=why)
+    usage = compared(history.table("usage"), "`usage` was not scored")
+    val = compared(history.table("val"), "there is no `val`")
+    if isinstance(usage, str) or isinstance(val, str):
+        return Judgement("pending", why=usage if isinstance(usage, str) else str(val))
     steps = [step for step in usage.steps if step in set(val.steps) and step > 0]
     if not steps:
         return Judgement("pending", why="`val` and `usage` were not scored at the same evaluation")
     now = ratio_at(val, usage, steps[-1], history)
     before = ratio_at(val, usage, steps[-2], history) if len(steps) > 1 else None
     if min(now.val.n, now.usage.n) < MIN_EXAMPLES:
-        few = f"{now.val.n} rows of `val` and {now.usage.n} of `usage` are too few to judge"
-        return Judgement("pending", now, why=few)
+        why = f"{now.val.n} rows of `val` and {now.usage.n} of `usage` are too few to judge"
+        return Judgement("pending", now, why=why)
     if not now.improved:
-        return Judgement(
-            "pending", now, why="loss on `val` has not improved enough to compare with"
-        )
+        why = "loss on `val` has not improved enough to compare with"
+        return Judgement("pending", now, why=why)
     alarm = lasts(now.fails, before is not None and before.fails, now.t)
-    return Judgement(_outcome(now, before, alarm), now, alarm)
-
-
-def _outcome(now: TransferRatio, before: TransferRatio | None, alarm: bool) -> Outcome:
     if now.interval[0] > TRANSFER_RATIO:
-        return "profits"
+        return Judgement("profits", now, alarm)
     lags_on = now.lags and before is not None and before.lags
-    return "fails" if alarm or lags_on else "undecided"
+    return Judgement("fails" if alarm or lags_on else "undecided", now, alarm)
 
 
 def ratio_at(val: Table, usage: Table, step: int, history: History) -> TransferRatio:
