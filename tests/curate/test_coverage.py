@@ -42,7 +42,7 @@ def test_words_that_training_lacks_count(topic):
     narrow = TfidfVectorizer().fit(train)
     # What the mistake would read: the unknown words gone, the known ones scaled up.
     assert nearest(narrow.transform(usage), narrow.transform(train))[1].min() > 0.3
-    vectors = tfidf(train, usage).rows
+    vectors = tfidf(train, usage)[0]
     assert nearest(vectors[200:], vectors[:200])[1].max() < 0.3
 
 
@@ -111,7 +111,7 @@ def test_slices_cover_all_usage_prompts(topic):
 
 
 def test_few_rows_are_one_group():
-    assert group(tfidf(["a b c", "d e f", "g h i"]).rows).tolist() == [0, 0, 0]
+    assert group(tfidf(["a b c", "d e f", "g h i"])[0]).tolist() == [0, 0, 0]
     assert slices(space(["some words here"], ["1", "2"])) == {"other": [0, 1]}
 
 

@@ -54,14 +54,18 @@ def rehearse(tokens: Tokens, num_steps: int, console: Console) -> dict[str, str]
     per_step = config.batch.examples * sum(e.num_tokens for e in data) / len(data)
     step_seconds = seconds * per_step / batch.num_tokens
     disk = needed_bytes(model, parameters, config.checkpoint.keep)
-    where = "GPU" if device.type == "cuda" else "the process"
+    if device.type == "cuda":
+        where, peak = "GPU", int(torch.cuda.max_memory_allocated(device))
+        total = int(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        where, peak = "the process", peak_memory_bytes()
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "rehearsal": f"{batch.num_tokens:,} tokens forward, backward and updated in "
         f"{seconds:.1f} s, loading apart",
         "time": f"about {duration(step_seconds * num_steps)} for {num_steps:,} steps of "
         f"{per_step:,.0f} tokens; evaluations take up to {config.eval.budget:.0%} more",
-        "memory": f"{format_bytes(peak_bytes(device))} at most in {where}, of "
-        f"{format_bytes(total_bytes(device))}",
+        "memory": f"{format_bytes(peak)} at most in {where}, of {format_bytes(total)}",
         "disk": f"{format_bytes(disk)} for checkpoints and the model; "
         f"{format_bytes(free_bytes(run_folder(config).absolute()))} are free",
     }
@@ -80,17 +84,3 @@ def longest_batch(tokens: Tokens) -> Batch:
         if total >= limit:
             break
     return max(micro_batches(chosen, limit), key=lambda batch: batch.num_tokens)
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Most memory in use so far: of the GPU, else of the process."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return peak_memory_bytes()
-
-
-def total_bytes(device: torch.device) -> int:
-    """Memory of the GPU, else of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sft.curate.classifier import two_sample
-from sft.curate.coverage import coverage, slices, space, uncovered_groups
+from sft.curate.coverage import coverage, slices, space, two_sample, uncovered_groups
 from sft.curate.facts import compare
 from sft.data.repeats import Prompted, answer_text, clusters, leaks, prompt_text
 from sft.data.rows.conversation import Conversation

@@ -21,14 +21,6 @@ SEED = 0
 _ROWS = 256  # of a block of similarities
 
 
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """`rows` is `[num_texts, num_terms]`, sparse, each of length 1 (0 for a text of no words)."""
-
-    rows: csr_matrix
-    terms: list[str]
-
-
 def words_and_pairs(text: str) -> list[str]:
     """The words of a text and each two that stand together."""
     single = words(text)
@@ -64,8 +56,10 @@ def hashed_terms(texts: Sequence[str]) -> HashedTerms:
     return HashedTerms((flat >> np.uint64(32)).astype(np.uint32), begins)
 
 
-def tfidf(*groups: Sequence[str]) -> Vectors:
-    """Vectors of all groups, one after the other, with one vocabulary for all of them.
+def tfidf(*groups: Sequence[str]) -> tuple[csr_matrix, list[str]]:
+    """Vectors of all groups, one after the other, with one vocabulary for all, and its terms.
+
+    They are `[num_texts, num_terms]`, sparse, each of length 1 (0 for a text of no words).
 
     With the vocabulary of the training texts alone, what is new in the others would vanish and
     the rest be scaled up to length 1: everything would seem to be known.
@@ -77,7 +71,7 @@ def tfidf(*groups: Sequence[str]) -> Vectors:
         texts = [f"{text} \u2205" for text in texts]  # one word all share, rather than none
     vectorizer = TfidfVectorizer(analyzer=words_and_pairs, dtype=np.float32)
     rows = vectorizer.fit_transform(texts).tocsr()
-    return Vectors(rows, vectorizer.get_feature_names_out().tolist())
+    return rows, vectorizer.get_feature_names_out().tolist()
 
 
 def nearest(
@@ -114,3 +108,36 @@ def top_words(weights: NDArray[np.float64], terms: Sequence[str], count: int) ->
     """
     order = (i for i in np.argsort(-weights, kind="stable") if weights[i] > 0)
     return list(islice((terms[i] for i in order if is_telling(terms[i])), count))
+
+
+def topics(
+    rows: csr_matrix,
+    labels: NDArray[np.integer],
+    terms: Sequence[str],
+    *,
+    against: csr_matrix | None = None,
+    min_texts: int = 1,
+    named: float = 0.0,
+    other: str = "other",
+) -> dict[str, list[int]]:
+    """The texts of each label by the three words that mark them, the largest group first.
+
+    Words mark a group against the texts `against`, or else of the other groups. They are of
+    `min_texts` texts at least, and so large a share `named` of the group has one of them: the group
+    of all that fits nowhere else has marking words too, and is called `other`.
+    """
+    shared = np.asarray((rows > 0).sum(axis=0)).ravel() >= min_texts
+    index = {term: i for i, term in enumerate(terms)}
+    groups: dict[str, list[int]] = {}
+    for label in np.unique(labels):
+        inside = labels == label
+        outside = rows[~inside] if against is None else against
+        weights = np.asarray(rows[inside].mean(axis=0)).ravel() * shared
+        if outside.shape[0]:
+            weights = weights - np.asarray(outside.mean(axis=0)).ravel()
+        marking = top_words(weights, terms, 3)
+        having = rows[inside][:, [index[word] for word in marking]].sum(axis=1) > 0
+        name = ", ".join(marking) if marking and having.mean() >= named else other
+        groups.setdefault(name, []).extend(np.flatnonzero(inside).tolist())
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {name: sorted(members) for name, members in ordered}

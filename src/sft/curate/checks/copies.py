@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sft.curate.corpus import Corpus
-from sft.curate.finding import DataFinding, count, finding, place, quoted, share
+from sft.curate.finding import DataFinding, count, finding, place, quoted, share, verb
 
 
 def duplicates(corpus: Corpus) -> list[DataFinding]:
@@ -11,21 +11,10 @@ def duplicates(corpus: Corpus) -> list[DataFinding]:
 
     The first of each set is not among the rows of the finding, so that they can be dropped.
     """
-    extra, _ = corpus.repeats
-    if not extra:
-        return []
-    verb = "is a copy" if len(extra) == 1 else "are copies"
-    return [
-        finding(
-            corpus,
-            "duplicates",
-            "warning",
-            extra,
-            f"{count(len(extra))} ({share(len(extra), len(corpus.train))}) {verb} of an earlier "
-            f"row, so that it is trained on more often; {_pair(corpus, extra)}",
-            "sft curate DATA --dedupe exact --out FILE, or data.deduplicate: true",
-        )
-    ]
+    copies, _ = corpus.repeats
+    are = "is a copy" if len(copies) == 1 else "are copies"
+    what = f"{are} of an earlier row, so that it is trained on more often"
+    return _finding(corpus, "duplicates", copies, what, "exact")
 
 
 def near_duplicates(corpus: Corpus) -> list[DataFinding]:
@@ -34,23 +23,20 @@ def near_duplicates(corpus: Corpus) -> list[DataFinding]:
     Those of one cluster of near-duplicates; see `sft.data.repeats`.
     """
     _, near = corpus.repeats
-    if not near:
+    what = f"{verb(len(near), 'say')} almost the same as an earlier row"
+    return _finding(corpus, "near_duplicates", near, what, "near")
+
+
+def _finding(
+    corpus: Corpus, check: str, later: dict[int, int], what: str, dedupe: str
+) -> list[DataFinding]:
+    if not later:
         return []
-    verb = "says" if len(near) == 1 else "say"
-    return [
-        finding(
-            corpus,
-            "near_duplicates",
-            "warning",
-            near,
-            f"{count(len(near))} ({share(len(near), len(corpus.train))}) {verb} almost the same as "
-            f"an earlier row; {_pair(corpus, near)}",
-            "sft curate DATA --dedupe near --out FILE, or data.deduplicate: true",
-        )
-    ]
-
-
-def _pair(corpus: Corpus, later: dict[int, int]) -> str:
     copy, original = next(iter(later.items()))
-    quote = quoted(corpus.prompts[copy], 60)
-    return f"{place(corpus, copy)} repeats {place(corpus, original)}: {quote}"
+    message = (
+        f"{count(len(later))} ({share(len(later), len(corpus.train))}) {what}; "
+        f"{place(corpus, copy)} repeats {place(corpus, original)}: "
+        f"{quoted(corpus.prompts[copy], 60)}"
+    )
+    fix = f"sft curate DATA --dedupe {dedupe} --out FILE, or data.deduplicate: true"
+    return [finding(corpus, check, "warning", later, message, fix)]

@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, count, finding, place, quoted, share, word_set
-from sft.curate.vectors import SEED, top_words
+from sft.curate.vectors import SEED, topics
 from sft.texts.near_duplicates import effective_size, first_of_each, words
 from sft.texts.openers import opener, surface
 
@@ -47,7 +46,7 @@ def diversity(
     if not corpus.train:
         return {}, (), ()
     rows_by_topic = _topics(corpus) if len(corpus.train) >= MIN_ROWS else {}
-    topics = tuple(
+    facts_of_topics = tuple(
         {
             "name": name,
             "rows": len(rows),
@@ -56,10 +55,10 @@ def diversity(
         }
         for name, rows in rows_by_topic.items()
     )
-    return _facts(corpus, rows_by_topic), topics, tuple(_findings(corpus, rows_by_topic))
+    return _facts(corpus, rows_by_topic), facts_of_topics, tuple(_findings(corpus, rows_by_topic))
 
 
-def _facts(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> dict[str, str]:
+def _facts(corpus: Corpus, rows_by_topic: Mapping[str, Sequence[int]]) -> dict[str, str]:
     total = len(corpus.train)
     effective = effective_size(corpus.labels)
     distinct = first_of_each(corpus.labels)
@@ -83,8 +82,8 @@ def _facts(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> dict[str, str
             f"{alike['distinct_2']:.0%}, compression {alike['compression_ratio']:.2f} "
             "(a sample of 64 answers)"
         )
-    if topics:
-        sizes = [len(rows) for rows in topics.values()]
+    if rows_by_topic:
+        sizes = [len(rows) for rows in rows_by_topic.values()]
         labels = [i for i, size in enumerate(sizes) for _ in range(size)]
         facts["topics"] = f"{len(sizes)}, as varied as {effective_size(labels):.1f} of equal size"
     return facts
@@ -149,32 +148,15 @@ def _topics(corpus: Corpus) -> dict[str, list[int]]:
     latent = normalize(svd.transform(rows))
     means = MiniBatchKMeans(number, n_init=3, random_state=SEED, batch_size=2048)
     labels = means.fit(latent[chosen]).predict(latent)
-    return _named(labels, rows, vectorizer.get_feature_names_out().tolist())
+    terms = vectorizer.get_feature_names_out().tolist()
+    return topics(rows, labels, terms, against=rows, named=NAMED, other=MIXED)
 
 
-def _named(
-    labels: NDArray[np.int32], rows: csr_matrix, terms: Sequence[str]
-) -> dict[str, list[int]]:
-    mean = np.asarray(rows.mean(axis=0)).ravel()
-    index = {term: i for i, term in enumerate(terms)}
-    topics: dict[str, list[int]] = {}
-    for label in np.unique(labels):
-        inside = np.flatnonzero(labels == label)
-        weights = np.asarray(rows[inside].mean(axis=0)).ravel() - mean
-        marking = top_words(weights, terms, 3)
-        having = rows[inside][:, [index[word] for word in marking]].sum(axis=1) > 0
-        # The group of all that fits nowhere else has marking words too, that few of it have.
-        name = ", ".join(marking) if marking and having.mean() >= NAMED else MIXED
-        topics.setdefault(name, []).extend(inside.tolist())
-    ordered = sorted(topics.items(), key=lambda item: (-len(item[1]), item[0]))
-    return {name: sorted(members) for name, members in ordered}
-
-
-def _findings(corpus: Corpus, topics: Mapping[str, Sequence[int]]) -> list[DataFinding]:
+def _findings(corpus: Corpus, rows_by_topic: Mapping[str, Sequence[int]]) -> list[DataFinding]:
     total = len(corpus.train)
     findings = []
-    if len(topics) > 2:
-        name, rows = next(iter(topics.items()))
+    if len(rows_by_topic) > 2:
+        name, rows = next(iter(rows_by_topic.items()))
         if name != MIXED and len(rows) > DOMINATES * total:
             message = f"{count(len(rows))} ({share(len(rows), total)}) are about one topic: {name}"
             fix = "sft curate DATA --select K --out FILE keeps the K most different rows"

@@ -13,45 +13,31 @@ from sft.errors import ConfigError, did_you_mean
 
 
 class CurateConfig(Section):
-    """Every option; steps run in the order of the fields from `min_answer_words` on."""
+    """Every option, as the help of its flag describes it.
 
-    data: list[str] = Field(min_length=1, description="Files and folders to read, in order.")
-    out: str = Field(description="The new file, JSON lines.")
-    format: str = Field("auto", description="Shape of the rows; `auto` recognises it.")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="Column map, from our name to the file's."
-    )
-    min_answer_words: int | None = Field(None, ge=0, description="Drop rows of shorter answers.")
-    max_answer_words: int | None = Field(None, ge=1, description="Drop rows of longer answers.")
-    quality: bool = Field(
-        False, description="Drop rows whose answer repeats itself or is mostly symbols."
-    )
-    drop: list[str] = Field(
-        default_factory=list, description="Drop rows that these checks of `sft check` find."
-    )
-    decontaminate: list[str] = Field(
-        default_factory=list, description="Drop rows that hold a text of these files."
-    )
-    dedupe: Literal["none", "exact", "near"] = Field("none", description="Which copies go.")
-    openers: Literal["drop", "strip"] = Field(
-        "drop", description="What happens to answers that open as too many others do."
-    )
-    cap_openers: float | None = Field(
-        None, gt=0, le=1, description="Largest share of the answers that may open alike."
-    )
-    balance: int | None = Field(
-        None, ge=2, description="Group prompts into so many clusters and cap the large ones."
-    )
-    toward: str | None = Field(None, description="Prompts the rows should resemble.")
-    mode: Literal["weight", "select"] = Field(
-        "weight",
-        description="`toward`: write a column `row_weight`, or draw `select` rows.",
-    )
-    select: int | None = Field(None, ge=1, description="Keep so many rows.")
-    seed: int = Field(0, ge=0, description="Seed of what depends on chance.")
-    workers: int = Field(1, ge=1, le=256, description="Processes that read rows.")
-    engine: Literal["local", "ray"] = Field("local", description="Where they run.")
-    dry_run: bool = Field(False, description="Write nothing, only say what would be done.")
+    Steps run in the order of the fields from `min_answer_words` on.
+    """
+
+    data: list[str] = Field(min_length=1)
+    out: str
+    format: str = "auto"
+    columns: dict[str, str] = Field(default_factory=dict)  # from our name to the file's
+    min_answer_words: int | None = Field(None, ge=0)
+    max_answer_words: int | None = Field(None, ge=1)
+    quality: bool = False
+    drop: list[str] = Field(default_factory=list)
+    decontaminate: list[str] = Field(default_factory=list)
+    dedupe: Literal["none", "exact", "near"] = "none"
+    openers: Literal["drop", "strip"] = "drop"
+    cap_openers: float | None = Field(None, gt=0, le=1)
+    balance: int | None = Field(None, ge=2)
+    toward: str | None = None
+    mode: Literal["weight", "select"] = "weight"  # of `toward`: a column `row_weight`, or a draw
+    select: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    workers: int = Field(1, ge=1, le=256)
+    engine: Literal["local", "ray"] = "local"
+    dry_run: bool = False
 
     @field_validator("data", "drop", "decontaminate", mode="before")
     @classmethod

@@ -182,24 +182,26 @@ def _steps(
     config: CurateConfig, store: Store, sources: list[Source], progress: Progress
 ) -> dict[str, Step]:
     """The steps that compare rows, in their order."""
-    made: dict[str, Step] = {}
+    asked: dict[str, Step] = {}
     for name in split_checks(config.drop)[1]:
-        made[name] = lambda alive, name=name: corpus_check(name, sources, alive)  # type: ignore[misc]
+        asked[name] = lambda alive, name=name: corpus_check(name, sources, alive)  # type: ignore[misc]
     if config.dedupe != "none":
-        made["exact_duplicates"] = lambda alive: steps.exact_duplicates(store, alive)
+        asked["exact_duplicates"] = lambda alive: steps.exact_duplicates(store, alive)
     if config.dedupe == "near":
-        made["near_duplicates"] = lambda alive: steps.near_duplicates(store, alive, progress)
+        asked["near_duplicates"] = lambda alive: steps.near_duplicates(store, alive, progress)
     if (share := config.cap_openers) is not None and config.openers == "drop":
-        made["openers"] = lambda alive: steps.drop_openers(store, alive, share)
+        asked["openers"] = lambda alive: steps.drop_openers(store, alive, share)
     if (clusters := config.balance) is not None:
-        made["balance"] = lambda alive: steps.balance(store, alive, clusters, config.seed, progress)
+        asked["balance"] = lambda alive: steps.balance(
+            store, alive, clusters, config.seed, progress
+        )
     k = config.select
     if k is not None and config.toward and config.mode == "select":
         usage = steps.read_usage(config.toward)
-        made["toward"] = lambda alive: steps.draw(store, alive, usage, k, config.seed)
+        asked["toward"] = lambda alive: steps.draw(store, alive, usage, k, config.seed)
     elif k is not None:
-        made["select"] = lambda alive: steps.select_diverse(store, alive, k, config.seed, progress)
-    return made
+        asked["select"] = lambda alive: steps.select_diverse(store, alive, k, config.seed, progress)
+    return asked
 
 
 def _refuse_nothing(alive: Mask, dropped: dict[str, RowChanges]) -> None:
@@ -220,14 +222,14 @@ def _counts(
     at_once = Counter(rule for rule, _ in fates(store))
     counts = {name: at_once[name] for name in ("unreadable", *rule_names(config))}
     counts |= {name: len(changes.rows) for name, changes in dropped.items()}
-    made = []
+    steps_of_rows = []
     for name, number in counts.items():
         left -= number
-        made.append({"step": name, "dropped": number, "changed": 0, "left": left})
+        steps_of_rows.append({"step": name, "dropped": number, "changed": 0, "left": left})
     if edited is not None:
-        made.append({"step": "openers", "dropped": 0, "changed": edited, "left": left})
+        steps_of_rows.append({"step": "openers", "dropped": 0, "changed": edited, "left": left})
     rows = {"rows_read": read, "rows_written": left, "rows_left": left}
-    return {**rows, "rows_changed": edited or 0, "steps": made}
+    return {**rows, "rows_changed": edited or 0, "steps": steps_of_rows}
 
 
 def _publish(store: Store, summary: Summary, out: Path) -> None:

@@ -126,14 +126,14 @@ class _Writer:
         kind = 0 if changes.kind is None else int(changes.kind[at])
         if step not in REASONS:
             return step, str(changes.notes["messages"][kind])
-        other, *kept = self._kept(changes, at)
+        other, *last = self._kept(changes, at)
         begin = ""
         if step == "openers":
             row = conversation(_values(item), origin, source)
             begin = opener(answer_text(row)) if isinstance(row, Conversation) else ""
         through = "" if value >= 0.8 else ", through other rows"
         named = {"value": value, "kind": kind, "other": other, "opener": begin, "through": through}
-        return step, REASONS[step].format(**named, **changes.notes), *kept
+        return step, REASONS[step].format(**named, **changes.notes), *last
 
     def _kept(self, changes: RowChanges, at: int) -> list[str]:
         """The row that a row is like, and the one that is kept, where later steps dropped that."""

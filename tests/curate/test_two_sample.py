@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from sft.curate.classifier import two_sample
-from sft.curate.coverage import space
+from sft.curate.coverage import space, two_sample
 from sft.texts.near_duplicates import without_repeats
 
 
