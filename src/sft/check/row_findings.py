@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sft.curate.finding import DataFinding, count
+from sft.curate.finding import DataFinding, Severity, count
 from sft.data.account import DataSet
 from sft.data.tokenize import RowFate
 
@@ -21,7 +21,7 @@ def row_findings(data: DataSet, policy: str) -> list[DataFinding]:
     if data.num_bad:
         bad = [fate for fate in data.fates if fate.status == "bad"]
         first = f"; the first: {bad[0].reason} [{bad[0].origin}]" if bad else ""
-        severity = "error" if policy == "error" else "warning"
+        severity: Severity = "error" if policy == "error" else "warning"
         message = f"{data.num_bad:,} of {data.num_rows:,} rows cannot be used{first}"
         fix = "correct them, or leave them out: --set data.on_bad_row=skip"
         places = _places(bad)

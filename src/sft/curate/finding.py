@@ -103,17 +103,19 @@ def example_finding(
     *,
     noun: str = "",
     limit: int = 60,
+    total: int = 0,
 ) -> list[DataFinding]:
     """One finding about rows (by index) with the text that shows it; none where there are none.
 
-    The message counts the rows, or the examples where they are called by a `noun`, says `what`
-    they are or do, and quotes `limit` characters of the first example.
+    The message counts the rows, or the examples where they are called by a `noun`, with their share
+    of a `total`, says `what` they are or do, and quotes `limit` characters of the first example.
     """
     if not examples:
         return []
     row, text = examples[0]
     number = len(examples) if noun else len({row for row, _ in examples})
-    message = f"{count(number, noun or 'row')} {what}; {place(corpus, row)}: {quoted(text, limit)}"
+    counted = count(number, noun or "row") + (f" ({share(number, total)})" if total else "")
+    message = f"{counted} {what}; {place(corpus, row)}: {quoted(text, limit)}"
     return [finding(corpus, check, severity, (row for row, _ in examples), message, fix)]
 
 

@@ -13,7 +13,6 @@ from sft.curate.finding import (
     finding,
     place,
     quoted_end,
-    share,
     verb,
 )
 from sft.texts.near_duplicates import words
@@ -187,10 +186,11 @@ def refusals(corpus: Corpus) -> list[DataFinding]:
             "refusals",
             "info" if len(examples) < MANY * total else "warning",
             examples,
-            f"({share(len(examples), total)}) {verb(len(examples), does)}{how}",
+            f"{verb(len(examples), does)}{how}",
             fix,
             noun="answer",
             limit=80,
+            total=total,
         )
     ]
 

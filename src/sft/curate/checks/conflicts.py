@@ -7,7 +7,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from sft.curate.corpus import Corpus
 from sft.curate.finding import DataFinding, count, finding, place, quoted
@@ -20,16 +19,11 @@ SHORT = 34  # characters of each answer that are quoted
 LABEL = 4  # words; an answer this short is a label or a value
 _OTHER = re.compile(r"[\W_]+")
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_Answer = tuple[int, str]  # row and text
 _SIDES = {
     **dict.fromkeys(("yes", "true", "correct", "ja", "oui", "sí", "sì", "sim"), True),
     **dict.fromkeys(("no", "false", "incorrect", "nein", "non", "não"), False),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    row: int
-    text: str
 
 
 def conflicts(corpus: Corpus) -> list[DataFinding]:
@@ -40,17 +34,16 @@ def conflicts(corpus: Corpus) -> list[DataFinding]:
     """
     kinds: dict[str, list[list[_Answer]]] = {"contradict": [], "differ": [], "nearly": []}
     for answers in _by_prompt(corpus.train):
-        distinct = list({" ".join(words(a.text)) or a.text: a for a in reversed(answers)}.values())
+        distinct = {" ".join(words(text)) or text: text for _, text in reversed(answers)}
         if len(distinct) > 1:
-            kind = _kind([a.text for a in reversed(distinct)])
-            kinds[kind].append(answers)
+            kinds[_kind(list(distinct.values())[::-1])].append(answers)
     return [_finding(corpus, kind, groups) for kind, groups in kinds.items() if groups]
 
 
 def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> DataFinding:
-    rows = [answer.row for answers in groups for answer in answers]
-    first = groups[0][0]
-    other = next(a for a in groups[0] if words(a.text) != words(first.text) or a.text != first.text)
+    rows = [row for answers in groups for row, _ in answers]
+    (at, text), *others = groups[0]
+    other_at, other = next((i, t) for i, t in others if words(t) != words(text) or t != text)
     number = count(len(groups), "prompt")
     what = {
         "contradict": "contradict each other",
@@ -58,8 +51,8 @@ def _finding(corpus: Corpus, kind: str, groups: Sequence[Sequence[_Answer]]) -> 
         "nearly": "differ a little",
     }[kind]
     message = (
-        f"{number} with answers that {what}; {place(corpus, first.row)} and "
-        f"{place(corpus, other.row)}: {quoted(first.text, SHORT)} / {quoted(other.text, SHORT)}"
+        f"{number} with answers that {what}; {place(corpus, at)} and "
+        f"{place(corpus, other_at)}: {quoted(text, SHORT)} / {quoted(other, SHORT)}"
     )
     fix = "keep one answer for each prompt"
     if kind == "nearly":
@@ -80,11 +73,11 @@ def _by_prompt(rows: Sequence[Conversation]) -> Iterator[list[_Answer]]:
         asked = ""
         for message in row.messages:
             if message.role == "assistant" and message.weight > 0 and asked.strip():
-                groups.setdefault(history.digest(), []).append(_Answer(index, _text(message)))
+                groups.setdefault(history.digest(), []).append((index, _text(message)))
             history.update(_normal(message))
             asked = message.content
     for answers in groups.values():
-        if len({answer.row for answer in answers}) > 1:
+        if len({row for row, _ in answers}) > 1:
             yield answers
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sft.curate.corpus import Corpus, Turn
-from sft.curate.finding import DataFinding, count, finding, place, quoted, share
+from sft.curate.finding import DataFinding, count, example_finding, finding, quoted, share
 from sft.curate.remedies import cap_openers, strip_openers
 from sft.texts.near_duplicates import words
 from sft.texts.openers import FILLERS, HEAD, LEAD_INS, read_opener
@@ -36,7 +36,18 @@ def openers(corpus: Corpus) -> list[DataFinding]:
     fixes = _fixes(corpus) if shared else {}
     total = sum(bool(turn.answer.strip()) for turn in corpus.turns)
     return [
-        _opener_finding(corpus, phrase, users, total, fixes) for phrase, users in shared.items()
+        one
+        for phrase, users in shared.items()
+        for one in example_finding(
+            corpus,
+            "openers",
+            "warning",
+            [(turn.row, turn.answer) for turn in users],
+            f"begin with {quoted(phrase)}, whatever the prompt asks",
+            _opener_fix(phrase, len(corpus.train), fixes),
+            noun="answer",
+            total=total,
+        )
     ]
 
 
@@ -98,36 +109,15 @@ class _PromptWords:
 
     def explain(self, users: Sequence[Turn]) -> bool:
         """Whether most of these prompts share a word that the others rarely have."""
-        inside = Counter(word for turn in users for word in set(words(turn.prompt)))
         num_others = self._total - len(users)
         if num_others < OTHERS * self._total:
             return False  # too few to compare with
-        for word, number in inside.items():
-            if number < EXPLAINED * len(users):
-                continue
-            outside = (self._counts[word] - number) / max(num_others, 1)
-            if number / len(users) >= LIFT * outside:
-                return True
-        return False
-
-
-def _opener_finding(
-    corpus: Corpus,
-    phrase: str,
-    users: Sequence[Turn],
-    total: int,
-    fixes: dict[str, tuple[set[str], int]],
-) -> DataFinding:
-    first = users[0]
-    return finding(
-        corpus,
-        "openers",
-        "warning",
-        (turn.row for turn in users),
-        f"{count(len(users), 'answer')} ({share(len(users), total)}) begin with {quoted(phrase)}, "
-        f"whatever the prompt asks; {place(corpus, first.row)}: {quoted(first.answer, 60)}",
-        _opener_fix(phrase, len(corpus.train), fixes),
-    )
+        inside = Counter(word for turn in users for word in set(words(turn.prompt)))
+        return any(
+            number >= EXPLAINED * len(users)
+            and number / len(users) >= LIFT * ((self._counts[word] - number) / max(num_others, 1))
+            for word, number in inside.items()
+        )
 
 
 def _opener_fix(phrase: str, total: int, fixes: dict[str, tuple[set[str], int]]) -> str:

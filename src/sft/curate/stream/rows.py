@@ -17,7 +17,7 @@ from sft.data.rows.json_rows import json_lines
 from sft.data.rows.lines import MAX_ROW_BYTES, numbered_lines
 from sft.data.rows.problems import BadRows, RowError, listing
 from sft.data.rows.read import MAX_UNRECOGNISED
-from sft.data.rows.sources import Row, local_files, read_rows
+from sft.data.rows.sources import Row, local_files, read_file, read_rows
 from sft.errors import ConfigError, DataError
 
 CHUNK_ROWS = 2_000
@@ -118,17 +118,19 @@ def _size(value: Any) -> int:
 
 def _items(source: Source) -> Iterator[tuple[int, bytes | Values | RowError | None]]:
     path = Path(source.path)
-    if kind_of(path) != ".jsonl":
-        yield from _values(source)
-        return
     empty = True
+    for number, item in _lines(path) if kind_of(path) == ".jsonl" else read_file(path):
+        empty = False
+        yield number, item
+    if empty:
+        raise DataError(f"{path}: holds no rows")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     with open_text(path) as file:
         for number, line in numbered_lines(file):
             if line is None or line.strip():
-                empty = False
                 yield number, line
-    if empty:
-        raise DataError(f"{path}: holds no rows")
 
 
 def count_rows(sources: Sequence[Source]) -> int:
@@ -141,27 +143,6 @@ def count_rows(sources: Sequence[Source]) -> int:
             while block := file.read(1 << 20):
                 num_lines += block.count(b"\n")
     return num_lines
-
-
-class _InOrder(BadRows):
-    """Keeps bad rows until the next good one, so that they come in the order of the file."""
-
-    def __init__(self) -> None:
-        super().__init__("skip")
-        self.pending: list[tuple[int, RowError]] = []
-
-    def add(self, origin: Origin, reason: str) -> None:
-        self.pending.append((origin.line, RowError(reason)))
-
-
-def _values(source: Source) -> Iterator[tuple[int, Values | RowError]]:
-    report = _InOrder()
-    file = source.config.model_copy(update={"path": source.path})
-    for row in read_rows(file, report, {}):
-        yield from report.pending
-        report.pending = []
-        yield row.origin.line, row.values
-    yield from report.pending
 
 
 def chunk_values(chunk: Chunk) -> list[Values | RowError]:

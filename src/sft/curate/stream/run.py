@@ -8,6 +8,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ def _steps(
     """The steps that compare rows, in their order."""
     asked: dict[str, Step] = {}
     for name in split_checks(config.drop)[1]:
-        asked[name] = lambda alive, name=name: corpus_check(name, sources, alive)  # type: ignore[misc]
+        asked[name] = partial(corpus_check, name, sources)
     if config.dedupe != "none":
         asked["exact_duplicates"] = lambda alive: steps.exact_duplicates(store, alive)
     if config.dedupe == "near":

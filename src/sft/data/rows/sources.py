@@ -54,7 +54,7 @@ def _numbered(
     paths = local_files(source.path, texts=source.format == "text")
     for path in paths:
         files[str(path)] = sha256_of(path)
-        yield from _placed(_read_file(path), str(path))
+        yield from _placed(read_file(path), str(path))
     if not paths:
         yield from _placed(_read_hub(source, files), source.path)
 
@@ -145,7 +145,8 @@ def _near_file(path: Path) -> str:
     return did_you_mean(path.name, names)
 
 
-def _read_file(path: Path) -> Iterator[Numbered]:
+def read_file(path: Path) -> Iterator[Numbered]:
+    """The rows of a file by their lines, in the form that its name tells."""
     kind = kind_of(path, texts=True)
     if kind == ".parquet":
         yield from parquet_rows(path)
