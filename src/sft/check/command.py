@@ -56,8 +56,8 @@ def check(source: str | None, html: str | None, as_json: bool, fail_on: str, **f
 
     from sft.check.examine import CheckOptions, examine
     from sft.check.page import write_page
-    from sft.check.terminal import print_report, verdict
-    from sft.curate.finding import as_severe_as
+    from sft.check.terminal import print_report
+    from sft.curate.finding import as_severe_as, verdict
     from sft.errors import DataError
     from sft.terminal.console import Console
 

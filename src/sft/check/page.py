@@ -15,7 +15,7 @@ from typing import Any
 from markupsafe import Markup
 
 from sft.check.report import CheckReport, RowView
-from sft.curate.finding import SEVERITIES, DataFinding
+from sft.curate.finding import SEVERITIES, SEVERITY_NAMES, DataFinding, verdict
 from sft.disk import write_text
 from sft.errors import ConfigError
 from sft.report.document import asset, document, one_script
@@ -34,7 +34,6 @@ TRAINED = ("used", "changed", "truncated")
 MODULES = ("dom", "prose", "pieces")  # of the page of sft watch, in the order of their imports
 SECTIONS = ("Findings", "Account", "Lengths", "Template", "Estimate", "Rows", "Diversity", "Usage",
             "Suspicious", "Notes")  # fmt: skip
-SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
 
 
 def write_page(report: CheckReport, path: Path) -> None:
@@ -92,7 +91,6 @@ def _headline(report: CheckReport) -> dict[str, Any]:
         return sum(line.count for line in report.account if line.status in statuses)
 
     counts = {s: sum(f.severity == s for f in report.findings) for s in SEVERITIES}
-    counted = [f"{n} {SEVERITY_NAMES[s]}{'s' * (n > 1)}" for s, n in counts.items() if n]
     worst = next((s for s, n in counts.items() if n), "none")
     return {
         "worst": worst,
@@ -102,7 +100,7 @@ def _headline(report: CheckReport) -> dict[str, Any]:
             "info": "Nothing stands in the way",
             "none": "Nothing wrong was found",
         }[worst],
-        "counted": ", ".join(counted),
+        "counted": verdict(report.findings),
         "unmeasured": [name for name, part in _parts(report).items() if not part],
         "counts": [(SEVERITY_NAMES[s], s, n) for s, n in counts.items()],
         "trained": total(TRAINED),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sft.check.report import CheckReport, RowView
-from sft.curate.finding import SEVERITIES, DataFinding, count
+from sft.curate.finding import DataFinding, verdict
 from sft.data.lengths import Lengths
 from sft.runs.account import AccountLine
 from sft.terminal.console import BARS
@@ -49,18 +48,8 @@ def print_report(report: CheckReport, num_views: int, out: RichConsole) -> None:
         out.print(token_text(view), soft_wrap=True)
 
 
-def verdict(findings: Sequence[DataFinding]) -> str:
-    """`2 errors, 1 warning, 3 notes`, or that nothing was found."""
-    names = {"error": "error", "warning": "warning", "info": "note"}
-    counts = Counter(finding.severity for finding in findings)
-    parts = [
-        count(counts[severity], names[severity]) for severity in SEVERITIES if counts[severity]
-    ]
-    return ", ".join(parts) or "nothing found that is wrong"
-
-
 def _findings(findings: Sequence[DataFinding]) -> RenderableType:
-    title = f"Findings: {verdict(findings)}"
+    title = f"Findings: {verdict(findings) or 'nothing found that is wrong'}"
     if not findings:
         return Text(title, style="bold")
     table = Table(title=title, title_justify="left", show_lines=True)

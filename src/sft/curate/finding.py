@@ -5,6 +5,7 @@ Its message has numbers, places, and quotes that are short and safe to print.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePath
@@ -14,6 +15,7 @@ from sft.curate.corpus import Corpus
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")  # the worst first
+SEVERITY_NAMES = {"error": "error", "warning": "warning", "info": "note"}
 MAX_QUOTE = 100  # characters
 
 
@@ -35,6 +37,12 @@ class DataFinding:
     def record(self) -> dict[str, Any]:
         """The finding as plain JSON types."""
         return {**asdict(self), "rows": list(self.rows)}
+
+
+def verdict(findings: Iterable[DataFinding]) -> str:
+    """`2 errors, 1 warning, 3 notes`; empty for none."""
+    counts = Counter(finding.severity for finding in findings)
+    return ", ".join(count(counts[s], SEVERITY_NAMES[s]) for s in SEVERITIES if counts[s])
 
 
 def worst_first(findings: Iterable[DataFinding]) -> list[DataFinding]:

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ MIN_SHARED = 5  # words of the side that is the same: many rows have the answer 
 MAX_SET = 1_000  # rows with one side in common that are compared with each other
 _PAIRS = 20_000  # whose signatures are compared at a time
 _BLOCK = 2_000  # texts that are hashed at a time
+BAND_NAMES = tuple(f"band{band:02d}" for band in range(BANDS))
 
 Pairs = NDArray[np.int64]  # [pairs, 2]
 
@@ -171,26 +172,72 @@ class Roots:
         return self._parent
 
 
+def columns_of(
+    rows: Sequence[Sides],
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[Hashes, NDArray[np.int64]]]]:
+    """What rows are compared by, by name: numbers of each row, and lists of hashes.
+
+    The numbers are `signature` (`[rows, NUM_HASHES]`), the bands of the signatures, and the keys of
+    both sides (`side_keys`); the lists, end to end with how many each row has, are `runs` and the
+    words of `prompt` and `answer` in order.
+    """
+    runs, begins = run_hashes(*word_hashes([row.text for row in rows]), RUN)
+    signed = signatures(runs, begins)
+    numbers: dict[str, NDArray[Any]] = {"signature": short_signatures(signed)}
+    numbers |= zip(BAND_NAMES, band_keys(signed), strict=True)
+    lists = {"runs": (runs, np.diff(begins))}
+    for side in ("prompt", "answer"):
+        flat, starts = word_hashes([getattr(row, side) for row in rows])
+        numbers[f"{side}.key"] = side_keys(flat, starts, [row.kind for row in rows])
+        lists[side] = (flat, np.diff(starts))
+    return numbers, lists
+
+
 class Columns(Protocol):
-    """What rows are compared by; rows are numbered from 0."""
+    """The columns of `columns_of`; rows are numbered from 0."""
 
     def __len__(self) -> int:
         """The number of rows."""
 
-    def band(self, number: int) -> Hashes:
-        """`[rows]`: equal where all columns of this band of the signatures are."""
+    def numbers(self, name: str) -> Hashes:
+        """`[rows]`: a band, or the keys of a side."""
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """`[rows, NUM_HASHES]`."""
 
-    def runs(self, row: int) -> Hashes:
-        """The runs of words of a row."""
+    def hashes(self, name: str, row: int) -> Hashes:
+        """One of the lists of a row."""
 
-    def side_keys(self, side: str) -> Hashes:
-        """`[rows]`: equal where the words of this side are, in any order; 0 for too few words."""
 
-    def side_words(self, side: str, row: int) -> Hashes:
-        """The words of a side of a row, in order."""
+class _InMemory:
+    """The columns of some rows."""
+
+    def __init__(self, rows: Sequence[Sides]) -> None:
+        parts = [columns_of(rows[at : at + _BLOCK]) for at in range(0, max(1, len(rows)), _BLOCK)]
+        self._size = len(rows)
+        self._numbers = {
+            name: np.concatenate([numbers[name] for numbers, _ in parts]) for name in parts[0][0]
+        }
+        self._hashes = {
+            name: [
+                one
+                for _, lists in parts
+                for one in np.split(lists[name][0], np.cumsum(lists[name][1])[:-1])
+            ]
+            for name in parts[0][1]
+        }
+
+    def __len__(self) -> int:
+        return self._size
+
+    def numbers(self, name: str) -> Hashes:
+        return self._numbers[name]
+
+    def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self._numbers["signature"][rows]
+
+    def hashes(self, name: str, row: int) -> Hashes:
+        return self._hashes[name][row]
 
 
 def link(columns: Columns, progress: Callable[[str, int, int], None] | None = None) -> Roots:
@@ -204,7 +251,9 @@ def link(columns: Columns, progress: Callable[[str, int, int], None] | None = No
         for pairs in _likely(columns, band, roots):
             for i, j in pairs.tolist():
                 joined = roots.find(i) == roots.find(j)
-                if not joined and jaccard(columns.runs(i), columns.runs(j)) >= THRESHOLD:
+                if not joined and (
+                    jaccard(columns.hashes("runs", i), columns.hashes("runs", j)) >= THRESHOLD
+                ):
                     roots.join(i, j)
         if progress:
             progress("comparing rows: band", band + 1, BANDS)
@@ -213,9 +262,9 @@ def link(columns: Columns, progress: Callable[[str, int, int], None] | None = No
 
 def _likely(columns: Columns, band: int, roots: Roots) -> Iterator[Pairs]:
     """Rows that agree in the band, seem to be alike and are not joined yet; the best first."""
-    keys = columns.band(band)
+    keys = columns.numbers(BAND_NAMES[band])
     # Sorted by the next band too, so that of many rows with one key the most alike are neighbours.
-    order = np.lexsort((columns.band((band + 1) % BANDS), keys))
+    order = np.lexsort((columns.numbers(BAND_NAMES[(band + 1) % BANDS]), keys))
     keys = keys[order]
     for distance in range(1, min(NEIGHBOURS, len(keys) - 1) + 1):
         at = np.flatnonzero(keys[distance:] == keys[:-distance])
@@ -251,9 +300,9 @@ def same_side_pairs(columns: Columns) -> Iterator[tuple[int, int]]:
         ("prompt", "answer", SAME_PROMPT),
         ("answer", "prompt", SAME_ANSWER),
     ):
-        keys = columns.side_keys(same)
+        keys = columns.numbers(f"{same}.key")
         for rows in _sets(keys):
-            hashed = [columns.side_words(other, row) for row in rows.tolist()]
+            hashed = [columns.hashes(other, row) for row in rows.tolist()]
             for i, j in _overlapping(keys[rows], hashed, least):
                 yield int(rows[i]), int(rows[j])
             if same == "prompt":
@@ -315,44 +364,3 @@ def _going_on(keys: Hashes, hashed: Sequence[Hashes]) -> Iterator[tuple[int, int
         if beginnings:
             yield beginnings[-1][2], i
         beginnings.append((key, one, i))
-
-
-class _InMemory:
-    """The columns of some rows."""
-
-    def __init__(self, rows: Sequence[Sides]) -> None:
-        self._runs: list[Hashes] = []
-        self._signatures = np.empty((len(rows), NUM_HASHES), dtype=np.uint8)
-        self._bands = np.empty((BANDS, len(rows)), dtype=np.uint64)
-        for start in range(0, len(rows), _BLOCK):
-            block = rows[start : start + _BLOCK]
-            runs, begins = run_hashes(*word_hashes([row.text for row in block]), RUN)
-            signed = signatures(runs, begins)
-            self._signatures[start : start + len(block)] = short_signatures(signed)
-            self._bands[:, start : start + len(block)] = band_keys(signed)
-            self._runs += np.split(runs, begins[1:-1])
-        self._words = {
-            side: word_hashes([getattr(row, side) for row in rows]) for side in ("prompt", "answer")
-        }
-        self._kinds = [row.kind for row in rows]
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def band(self, number: int) -> Hashes:
-        keys: Hashes = self._bands[number]
-        return keys
-
-    def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self._signatures[rows]
-
-    def runs(self, row: int) -> Hashes:
-        return self._runs[row]
-
-    def side_keys(self, side: str) -> Hashes:
-        return side_keys(*self._words[side], self._kinds)
-
-    def side_words(self, side: str, row: int) -> Hashes:
-        flat, starts = self._words[side]
-        own: Hashes = flat[starts[row] : starts[row + 1]]
-        return own

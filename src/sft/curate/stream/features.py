@@ -34,23 +34,12 @@ from sft.curate.vectors import hashed_terms
 from sft.data.repeats import sides
 from sft.data.rows.conversation import Conversation
 from sft.errors import ConfigError, SFTError
-from sft.texts.near_duplicates import RUN, Sides, side_keys
-from sft.texts.ngrams import (
-    BANDS,
-    Hashes,
-    band_keys,
-    run_hashes,
-    short_signatures,
-    signatures,
-    text_hash,
-    text_key,
-    word_hashes,
-)
+from sft.texts.near_duplicates import columns_of
+from sft.texts.ngrams import text_hash, text_key
 from sft.texts.openers import opener
 
 PASS = "features"
 HEAD = 400  # characters of an answer, which hold more openers than are ever taken off
-BAND_NAMES = tuple(f"band{band:02d}" for band in range(BANDS))
 AHEAD = 2  # chunks that wait for each process
 RAY_WINDOW = 64  # chunks for each worker that are given to Ray at a time: each time starts actors
 
@@ -135,34 +124,11 @@ class Featurizer:
             terms = hashed_terms(rows.prompts)
             lists["terms"] = (terms.flat.tobytes(), np.diff(terms.begins))
         if config.dedupe == "near":
-            both = [sides(row) for row in rows.train]
-            hashed = word_hashes([row.text for row in both])
-            runs, begins_of_runs = run_hashes(*hashed, RUN)
-            signed = signatures(runs, begins_of_runs)
-            side_hashes, side_words = _both_sides(both, *hashed)
             numbers["augmented"] = np.array([bool(row.parent) for row in rows.train], dtype=bool)
-            numbers["signature"] = short_signatures(signed)
-            numbers |= dict(zip(BAND_NAMES, band_keys(signed), strict=True)) | side_hashes
-            lists |= {"runs": (runs.tobytes(), np.diff(begins_of_runs)), **side_words}
+            compared, own = columns_of([sides(row) for row in rows.train])
+            numbers |= compared
+            lists |= {name: (flat.tobytes(), counts) for name, (flat, counts) in own.items()}
         return numbers, lists
-
-
-def _both_sides(
-    rows: Sequence[Sides], flat: Hashes, starts: NDArray[np.int64]
-) -> tuple[dict[str, Hashes], dict[str, Lists]]:
-    """Keys and words of prompt and answer, which stand in this order in the words of a row."""
-    kinds = [row.kind for row in rows]
-    keys: dict[str, Hashes] = {}
-    words: dict[str, Lists] = {}
-    begins = starts[:-1]
-    for side in ("prompt", "answer"):
-        counts = np.array([len(getattr(row, side)) for row in rows], dtype=np.int64)
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        own = flat[np.arange(ends[-1]) + np.repeat(begins - ends[:-1], counts)]
-        keys[f"{side}.key"] = side_keys(own, ends, kinds)
-        words[side] = (own.tobytes(), counts)
-        begins = begins + counts
-    return keys, words
 
 
 def _places(chunk: Chunk, path: str) -> Columns:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sft.config import SourceConfig
 from sft.curate.diverse_rows import DIMENSIONS, Vectors, most_different, prompt_clusters
 from sft.curate.remedies import largest_cap, opener_plan
-from sft.curate.stream.features import BAND_NAMES, Progress
+from sft.curate.stream.features import Progress
 from sft.curate.stream.store import Lists, Mask, RowChanges, Rows, Store
 from sft.curate.usage_weights import effective_rows, log_weights, usage_weights
 from sft.curate.vectors import HashedTerms, hashed_terms
@@ -52,7 +52,7 @@ def near_duplicates(store: Store, alive: Mask, progress: Progress) -> RowChanges
     root = link(columns, progress).all()
     later = np.flatnonzero(root != np.arange(len(rows)))
     value = [
-        jaccard(columns.runs(a), columns.runs(b))
+        jaccard(columns.hashes("runs", a), columns.hashes("runs", b))
         for a, b in zip(later.tolist(), root[later].tolist(), strict=True)
     ]
     return RowChanges(rows[later], other=rows[root[later]], value=np.array(value))
@@ -66,34 +66,24 @@ class _OnDisk:
         with store.path("signature").open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._signatures = np.frombuffer(self._map, dtype=np.uint8).reshape(-1, NUM_HASHES)
-        self._runs = Lists(store, "runs", np.uint64)
-        self._words = {side: Lists(store, side, np.uint64) for side in ("prompt", "answer")}
+        self._lists = {name: Lists(store, name, np.uint64) for name in ("runs", "prompt", "answer")}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def band(self, number: int) -> Hashes:
-        """Pages of signatures that the band before needed are given back."""
+    def numbers(self, name: str) -> Hashes:
+        """Pages of signatures that were needed before are given back."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
-        return self._column(BAND_NAMES[number])
+        column: Hashes = self._store.load(name, np.uint64)[self._rows]
+        return column
 
     def signatures(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         values: NDArray[np.uint8] = self._signatures[self._rows[rows]]
         return values
 
-    def runs(self, row: int) -> Hashes:
-        return self._runs.row(int(self._rows[row]))
-
-    def side_keys(self, side: str) -> Hashes:
-        return self._column(f"{side}.key")
-
-    def side_words(self, side: str, row: int) -> Hashes:
-        return self._words[side].row(int(self._rows[row]))
-
-    def _column(self, name: str) -> Hashes:
-        column: Hashes = self._store.load(name, np.uint64)[self._rows]
-        return column
+    def hashes(self, name: str, row: int) -> Hashes:
+        return self._lists[name].row(int(self._rows[row]))
 
 
 def drop_openers(store: Store, alive: Mask, share: float) -> RowChanges:
