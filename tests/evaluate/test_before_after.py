@@ -102,7 +102,7 @@ def test_the_numbers_are_those_of_transformers(tmp_path, rows):
             )
             hits += int((logits.argmax(-1) == torch.tensor(answer)).sum())
             tokens += len(answer)
-            (said,) = generate(model, [prompt], max_new_tokens=6, stop_ids=[4, 2], pad_id=0)
+            (said,) = generate(model, [prompt], max_new_tokens=6, stop_ids=[4, 2])
             text = tokenizer.decode(said.ids, skip_special_tokens=True)
             assert getattr(row, side).text == text
             assert getattr(row, side).stop_reason == said.stop_reason

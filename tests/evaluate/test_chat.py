@@ -27,9 +27,7 @@ def answer_to(*texts, system=None, num_tokens=12):
     if system:
         messages.insert(0, {"role": "system", "content": system})
     prompt = ChatTemplate(tokenizer).prompt_ids(messages)
-    (answer,) = generate(
-        tiny.model(), [prompt], max_new_tokens=num_tokens, stop_ids=[4, 2], pad_id=0
-    )
+    (answer,) = generate(tiny.model(), [prompt], max_new_tokens=num_tokens, stop_ids=[4, 2])
     return tokenizer.decode(answer.ids, skip_special_tokens=True)
 
 
@@ -58,7 +56,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path):
     """A model whose first token is ESC: its embedding is swapped with that of the real one."""
     tokenizer, model = tiny.tokenizer(), tiny.model()
     prompt = ChatTemplate(tokenizer).prompt_ids([{"role": "user", "content": "Hi"}])
-    (answer,) = generate(model, [prompt], max_new_tokens=1, stop_ids=[4, 2], pad_id=0)
+    (answer,) = generate(model, [prompt], max_new_tokens=1, stop_ids=[4, 2])
     (escape,) = tokenizer("\x1b")["input_ids"]
     assert not {escape, answer.ids[0]} & {*prompt}
     swap = [escape, answer.ids[0]]

@@ -102,7 +102,7 @@ def test_a_eval_leaves_no_trace_in_the_model():
     wanted = torch.rand(1), np.random.rand(), random.random()
     torch.manual_seed(5), np.random.seed(5), random.seed(5)
     with unchanged(model):
-        generate(model, [[1, 5, 9]], max_new_tokens=3, stop_ids=[2], pad_id=0, temperature=1.0)
+        generate(model, [[1, 5, 9]], max_new_tokens=3, stop_ids=[2], temperature=1.0)
         model.generation_config.eos_token_id = [1, 2]
         torch.rand(3), np.random.rand(3), random.random()
         assert model.config._attn_implementation == "sdpa"

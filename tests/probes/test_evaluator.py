@@ -11,7 +11,7 @@ from sft.data.tokenize import continuation
 from sft.errors import CheckpointError
 from sft.model.forward import Forward
 from sft.probes.base_logits import TOP
-from sft.probes.evaluator import EvaluationStopped, Evaluator, answer_prompts
+from sft.probes.evaluator import EvaluationStopped, Evaluator, complete_prompts
 from sft.probes.pack import Probe
 from sft.probes.val_loss import score_examples, summarize
 
@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_loss_on_every_probe(forward):
         for score in evaluation.scores[probe.name]:
             one = plain[score.id]
             assert (score.nll, score.tokens, score.correct) == (one.nll, one.tokens, one.correct)
-    assert evaluation.seconds > 0 and evaluation.samples == []
+    assert evaluation.seconds > 0
 
 
 def test_the_divergence_on_retain_is_nothing_at_the_base_and_right_after_it(forward, monkeypatch):
@@ -221,21 +221,18 @@ def test_without_what_the_base_model_predicted_a_run_cannot_go_on(evaluator, tmp
 def test_answers_are_greedy_and_to_the_first_probe_of_real_prompts(evaluator):
     tokenizer = tiny.tokenizer()
 
-    def answer(probe):
-        return answer_prompts(
-            evaluator._forward.model,
-            tokenizer,
-            probe.examples[:2],
-            step=7,
-            probe=probe.name,
-            stop_ids=[2],
-            max_new_tokens=5,
-        )
-
-    found = evaluator.answers(answer, quiet)
-    assert [sample["id"] for sample in found.samples] == ["usage:0", "usage:1"]
-    assert found.seconds > 0
-    for sample, example in zip(found.samples, evaluator.probes[2].examples, strict=False):
+    probe = evaluator.sampled_probe
+    samples = complete_prompts(
+        evaluator._forward.model,
+        tokenizer,
+        probe.examples[:2],
+        step=7,
+        probe=probe.name,
+        stop_ids=[2],
+        max_new_tokens=5,
+    )
+    assert [sample["id"] for sample in samples] == ["usage:0", "usage:1"]
+    for sample, example in zip(samples, evaluator.probes[2].examples, strict=False):
         assert (sample["step"], sample["probe"]) == (7, "usage")
         prompt = example.input_ids[: int((example.labels >= 0).argmax()) + 1].tolist()
         reference = example.input_ids[len(prompt) : -1].tolist()  # without its stop token
@@ -254,5 +251,4 @@ def test_answers_are_greedy_and_to_the_first_probe_of_real_prompts(evaluator):
 
 def test_answers_without_any_prompt(evaluator):
     nothing = Evaluator(evaluator._forward, [Probe("retain", examples("retain", 2, 0))], TOKENS)
-    evaluation = nothing.answers(lambda _: pytest.fail("there is nothing to answer"), quiet)
-    assert (evaluation.samples, evaluation.seconds) == ([], 0.0)
+    assert nothing.sampled_probe is None

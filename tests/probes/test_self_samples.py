@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from sft.probes.self_samples import continuations, seed_for, self_samples
+from sft.probes.self_samples import continuations, seed_for
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,9 @@ def model():
 
 
 def sample(model, *, num=6, num_tokens=8, seed=0, stop_ids=(), bos_ids=(1,), batch=16):
-    return self_samples(model, bos_ids, num, num_tokens, seed, stop_ids, 0, batch)
+    prompts = [bos_ids] * num
+    texts = continuations(model, prompts, num_tokens, seed, stop_ids=stop_ids, batch=batch)
+    return [[*bos_ids, *ids] for ids in texts]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
@@ -67,11 +69,11 @@ def test_first_tokens_are_distributed_as_the_model_says(model):
 
 def test_each_prompt_gets_its_own_continuation(model):
     prompts = [[1, 5, 6], [1], [1, 7]]
-    found = continuations(model, prompts, 4, 0, stop_ids=(), pad_id=0)
+    found = continuations(model, prompts, 4, 0, stop_ids=())
     assert [len(ids) for ids in found] == [4, 4, 4]
-    again = continuations(model, prompts[::-1], 4, 0, stop_ids=(), pad_id=0)
+    again = continuations(model, prompts[::-1], 4, 0, stop_ids=())
     assert again == found[::-1]  # whatever their order
-    assert continuations(model, [], 4, 0, stop_ids=(), pad_id=0) == []
+    assert continuations(model, [], 4, 0, stop_ids=()) == []
 
 
 def test_nothing_to_start_from_is_refused(model):

@@ -12,7 +12,7 @@ from sft.data.packing import pack
 from sft.data.tokenize import Example, continuation
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
-from sft.probes.self_samples import self_samples
+from sft.probes.self_samples import continuations
 from sft.remedies.anchor import Anchor
 from sft.remedies.dropout import add_dropout
 from sft.training.optimizers import build_optimizer
@@ -71,7 +71,7 @@ def test_with_the_whole_vocabulary_loss_and_gradient_are_those_of_kl(kind, layou
     anchor = Anchor(forward, TEXTS, 0.7, per_step=2, top=VOCAB)
     moved(model)
     loss = anchor.loss(2)
-    assert anchor.rows(2) == ["row:2", "row:3"]
+    assert [text.id for text in anchor.texts(2)] == ["row:2", "row:3"]
     found = gradients(model, loss)
     kl = full_kl(tiny.model(kind), model, TEXTS[2:4])
     assert float(kl.detach()) > 0.05
@@ -110,10 +110,10 @@ def test_it_is_nothing_at_the_base_model_and_leaves_mode_and_randomness_alone():
 def test_all_texts_come_in_turn_whatever_the_batches_were():
     forward = Forward(tiny.model())
     anchor = Anchor(forward, TEXTS, 1.0, per_step=2, micro_batch_tokens=20)
-    seen = [name for step in range(1, 6) for name in anchor.rows(step)]
-    assert seen == [text.id for text in TEXTS] * 2
-    assert anchor.rows(4) == Anchor(forward, TEXTS, 1.0, per_step=2).rows(4)
-    assert Anchor(forward, TEXTS, 1.0, per_step=99).rows(1) == [text.id for text in TEXTS]
+    seen = [text for step in range(1, 6) for text in anchor.texts(step)]
+    assert seen == TEXTS * 2
+    assert anchor.texts(4) == Anchor(forward, TEXTS, 1.0, per_step=2).texts(4)
+    assert Anchor(forward, TEXTS, 1.0, per_step=99).texts(1) == TEXTS
     moved(forward.model)
     other = Anchor(Forward(tiny.model()), TEXTS, 1.0, per_step=2)
     other._forward = forward
@@ -122,8 +122,8 @@ def test_all_texts_come_in_turn_whatever_the_batches_were():
 
 def written(model, num: int, seed: int) -> list[Example]:
     """Texts of the model itself."""
-    texts = self_samples(model, [1], num, 20, seed, stop_ids=(), pad_id=0, batch=num)
-    return [continuation(f"{seed}:{i}", None, ids[:1], ids[1:], 0) for i, ids in enumerate(texts)]
+    texts = continuations(model, [[1]] * num, 20, seed, stop_ids=(), batch=num)
+    return [continuation(f"{seed}:{i}", None, [1], ids, 0) for i, ids in enumerate(texts)]
 
 
 def train(method: MethodConfig, weight: float) -> tuple[float, float]:

@@ -17,17 +17,16 @@ from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.model.lora import merge, prepare_method, trained_parameters
 from sft.remedies.blend import (
-    BlendResult,
     Change,
     Point,
     adapter_ends,
     choose,
     crossing,
     interpolate,
-    render,
     sweep,
     weights_of,
 )
+from sft.remedies.blend_run import BlendResult, render
 
 KINDS = ["gpt2", "llama", "mistral"]
 IDS = torch.arange(380, 400)[None]
@@ -239,7 +238,7 @@ def test_the_base_model_always_qualifies_and_is_chosen_where_nothing_gains():
 # --- display -------------------------------------------------------------------------------
 
 
-def shown(result: BlendResult) -> str:
+def printed(result: BlendResult) -> str:
     out = io.StringIO()
     Console(file=out, width=120).print(render(result))
     return out.getvalue()
@@ -248,18 +247,18 @@ def shown(result: BlendResult) -> str:
 def test_the_table_marks_what_was_chosen():
     test = [point(0.25, -0.91, 0.02), point(1.0, -0.4, 0.9)]
     result = BlendResult("runs/a", "[bold]base", "runs/a/model-blend", 0.05, 0.25, PILOT, test, "")
-    lines = shown(result).splitlines()
+    lines = printed(result).splitlines()
     assert "runs/a: blends of [bold]base" in lines[0]
     (chosen,) = [line for line in lines if "chosen" in line and "test" not in line]
     assert chosen.split() == ["│", "0.25", "│", "-0.962", "±", "0.100", "│", "+0.011", "±",
                               "0.100", "│", "chosen", "│"]  # fmt: skip
     assert sum("chosen, on test" in line for line in lines) == 1
     assert any("1 (tuned)" in line and "+0.900" in line and "on test" in line for line in lines)
-    assert "budget 0.05" in shown(result) and "no blend" not in shown(result)
+    assert "budget 0.05" in printed(result) and "no blend" not in printed(result)
 
 
-def test_what_was_not_measured_or_not_finite_is_said():
+def test_what_was_not_measured_or_not_finite_says_so():
     points = [point(0.0, 0, 0), Point(1.0, Change(None, None, 9), Change(None, None, 0))]
-    text = shown(BlendResult("runs/a", "base", "x", 0.05, 0.0, points, [], ""))
+    text = printed(BlendResult("runs/a", "base", "x", 0.05, 0.0, points, [], ""))
     assert "not finite" in text and "not measured" in text
     assert "no blend gains anything within it" in " ".join(text.split())

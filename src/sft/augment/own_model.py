@@ -9,7 +9,7 @@ from sft.augment.cache import Cache, request_key
 from sft.config import ModelConfig
 from sft.data.template.chat_template import ChatTemplate
 from sft.errors import DataError
-from sft.evaluate.before_after import run_config, tuned_model
+from sft.evaluate.finished_run import tuned_model
 from sft.model.load import fingerprint, load_tokenizer, model_folder, stop_ids
 from sft.probes.generate import generate, load_for_answers
 from sft.runs.run_dir import RunDir
@@ -37,7 +37,7 @@ class OwnModel:
         on_progress("loading the model", 0, 0)
         run = RunDir(name)
         named = ModelConfig.model_validate({"name": name})
-        config = tuned_model(run, run_config(run)) if run.config.is_file() else named
+        config = tuned_model(run)[1] if run.config.is_file() else named
         folder = model_folder(config)
         # As in a chat: without a template of its own the model gets one without new tokens.
         tokenizer = load_tokenizer(config, folder, "lora")
@@ -84,7 +84,6 @@ class OwnModel:
             list(prompts.values()),
             max_new_tokens=max(requests[key].max_tokens for key in prompts),
             stop_ids=self._stops,
-            pad_id=int(self._model.generation_config.pad_token_id),
         )
         for key, answer in zip(prompts, answers, strict=True):
             cut = answer.stop_reason != "stop" or len(answer.ids) > requests[key].max_tokens

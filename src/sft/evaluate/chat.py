@@ -15,7 +15,7 @@ import torch
 from sft.config import ModelConfig
 from sft.data.template.chat_template import ChatTemplate
 from sft.errors import SFTError
-from sft.evaluate.before_after import run_config, tuned_model
+from sft.evaluate.finished_run import tuned_model
 from sft.model.load import load_tokenizer, model_folder, stop_ids
 from sft.probes.generate import AnswerStream, load_for_answers, stream
 from sft.runs.run_dir import RunDir
@@ -63,7 +63,6 @@ def chat(
         tokenizer.tokenizer,
         max_new_tokens=max_new_tokens,
         stop_ids=stops,
-        pad_id=int(model.generation_config.pad_token_id),
         temperature=temperature,
         top_p=top_p,
     )
@@ -79,7 +78,7 @@ def _model_config(name: str) -> ModelConfig:
     """The model of a run folder, or the model that `name` is itself."""
     run = RunDir(name)
     if run.config.is_file():
-        return tuned_model(run, run_config(run))
+        return tuned_model(run)[1]
     return ModelConfig.model_validate({"name": name})
 
 
@@ -113,8 +112,8 @@ class _Talk:
             self.out.write("\n")
             self.out.flush()
             if pieces:
-                said = {"role": "assistant", "content": "".join(pieces)}
-                self.messages += [asked, said]
+                reply = {"role": "assistant", "content": "".join(pieces)}
+                self.messages += [asked, reply]
         if answer.completion and answer.completion.stop_reason == "length":
             num_tokens = len(answer.completion.ids)
             self._say(f"(cut after {num_tokens} tokens; --max-new-tokens allows longer answers)")

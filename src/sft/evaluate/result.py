@@ -1,4 +1,4 @@
-"""What an evaluation found, and how it evaluations in the terminal."""
+"""The result of an evaluation, and how it looks in the terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CompletionText:
     """What a model wrote, and whether it ended by itself (`stop`) or was cut (`length`)."""
 
     text: str
@@ -33,13 +33,13 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class RowAnswers:
-    """One row: what was sent, special tokens included, both answers, and the right one."""
+class RowCompletions:
+    """One row: what was sent, special tokens included, both completions, and the reference."""
 
     id: str
     prompt: str
-    base: Answer
-    tuned: Answer
+    base: CompletionText
+    tuned: CompletionText
     reference: str
 
 
@@ -58,11 +58,11 @@ class Evaluation:
     num_rows: int
     max_new_tokens: int
     measures: dict[str, Compared]
-    rows: list[RowAnswers]
+    rows: list[RowCompletions]
 
 
 def render(evaluation: Evaluation) -> RenderableType:
-    """A table of both models, the notes, and three rows with both answers."""
+    """A table of both models, the notes, and three rows with both completions."""
     parts: list[RenderableType] = [_measures(evaluation)]
     parts.append(_line(f"{evaluation.task}: {evaluation.how}"))
     parts += [_line(f"note: {note}", style="yellow") for note in evaluation.notes]
@@ -107,20 +107,20 @@ def _change(change: float | None, unit: str) -> str:
     return f"{100 * change:+.1f} points" if unit == "share" else f"{change:+.4g}"
 
 
-def _sample(row: RowAnswers) -> Table:
+def _sample(row: RowCompletions) -> Table:
     table = Table(title=_line(row.id), title_justify="left", show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("prompt", _line(_tail(row.prompt)))
-    table.add_row("base", _answer(row.base))
-    table.add_row("tuned", _answer(row.tuned))
+    table.add_row("base", _completion(row.base))
+    table.add_row("tuned", _completion(row.tuned))
     table.add_row("reference", _line(_head(row.reference)))
     return table
 
 
-def _answer(answer: Answer) -> Text:
-    text = _line(_head(answer.text))
-    if answer.stop_reason == "length":
+def _completion(completion: CompletionText) -> Text:
+    text = _line(_head(completion.text))
+    if completion.stop_reason == "length":
         text.append(" (cut: it did not stop)", style="yellow")
     return text
 

@@ -46,7 +46,7 @@ class Forward:
         self.layout: Layout = layout
         self._loss = loss
         self._neftune_alpha = neftune_alpha
-        self._dtype = dtype
+        self.dtype = dtype
         self._head = model.get_output_embeddings()
         self._config = model.config.get_text_config()
         self._transformed = any(
@@ -105,8 +105,8 @@ class Forward:
                 visit(self._logits(h), y)
 
     def _autocast(self, batch: Batch) -> AbstractContextManager[None]:
-        reduced = self._dtype != torch.float32
-        return torch.autocast(batch.input_ids.device.type, dtype=self._dtype, enabled=reduced)
+        reduced = self.dtype != torch.float32
+        return torch.autocast(batch.input_ids.device.type, dtype=self.dtype, enabled=reduced)
 
     def _hidden(self, batch: Batch, neftune_alpha: float = 0.0) -> torch.Tensor:
         """Last hidden states `[num_tokens, d]` of the flat stream."""

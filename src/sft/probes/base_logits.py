@@ -9,6 +9,8 @@ otherwise a lower bound (data processing inequality), never an overstatement.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -25,7 +27,8 @@ class BaseLogits:
     Positions are the supervised ones of an example, in order, up to the first `limit` asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, top: int = TOP) -> None:
+        self._top = top
         self._rows: dict[str, list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -41,7 +44,7 @@ class BaseLogits:
 
     def remember(self, name: str, log_probs: torch.Tensor) -> None:
         """Add positions of `name`, from their log-probabilities `[n, vocab]`."""
-        values, ids = log_probs.topk(min(TOP, log_probs.shape[-1]))
+        values, ids = log_probs.topk(min(self._top, log_probs.shape[-1]))
         tail = (1 - values.exp().sum(-1)).clamp_min(_SMALLEST).log()
         rows = zip(ids.int().cpu(), values.cpu(), tail.cpu(), strict=True)
         self._rows.setdefault(name, []).extend(rows)
@@ -81,6 +84,15 @@ class BaseLogits:
             base._rows[name] = rows[start : start + count]
             start += count
         return base
+
+
+def runs(names: Sequence[str]) -> Iterator[tuple[str, slice]]:
+    """Each name and where it stands in `names`, in which the same ones are neighbours."""
+    start = 0
+    for name, run in groupby(names):
+        end = start + len(list(run))
+        yield name, slice(start, end)
+        start = end
 
 
 def divergence(

@@ -1,11 +1,10 @@
-"""One evaluation: score every probe, and answer a few prompts."""
+"""One evaluation: score every probe, and complete a few prompts."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from sft.data.tokenize import Example, last_turn
 from sft.disk import disk_errors
 from sft.errors import CheckpointError
 from sft.model.forward import Forward
-from sft.probes.base_logits import BaseLogits
+from sft.probes.base_logits import BaseLogits, runs
 from sft.probes.first_token import Openings
 from sft.probes.generate import generate
 from sft.probes.pack import Probe
@@ -28,7 +27,7 @@ from sft.runs.metrics import with_derived
 Progress = Callable[[str, int, int], None]
 
 OPENING_PROBES = ("val", "usage", "usage_drift")
-WHOLE = ("val", "usage", "test")  # of which all three metrics are told
+WITH_ACCURACY = ("val", "usage", "test")
 SAMPLED_PROBES = ("usage", "usage_drift", "val")  # the first of these that there is
 
 
@@ -38,24 +37,23 @@ class EvaluationStopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one evaluation found: scores per probe, and what it took."""
+    """Scores per probe, and the seconds they took."""
 
-    scores: dict[str, list[Score]] = field(default_factory=dict)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
+    scores: dict[str, list[Score]]
+    seconds: float
 
     def metrics(self) -> dict[str, float]:
         """The evaluation's part of a record of `metrics.jsonl`."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for probe, scores in self.scores.items():
             summary = summarize(scores, probe)
-            names = ("loss", "accuracy") if probe in WHOLE else ("loss",)
-            found |= {f"{probe}_{name}": summary[f"{probe}_{name}"] for name in names}
+            names = ("loss", "accuracy") if probe in WITH_ACCURACY else ("loss",)
+            metrics |= {f"{probe}_{name}": summary[f"{probe}_{name}"] for name in names}
         if "retain" in self.scores:
             retained = self.scores["retain"]
             tokens = sum(score.tokens for score in retained)
-            found["retain_kl"] = sum(score.more.get("kl", 0.0) for score in retained) / tokens
-        return with_derived(found)
+            metrics["retain_kl"] = sum(score.more.get("kl", 0.0) for score in retained) / tokens
+        return with_derived(metrics)
 
 
 class Evaluator:
@@ -106,36 +104,30 @@ class Evaluator:
         """Score all probes, or those named.
 
         Raises:
-            LookStopped: the user asked to stop.
+            EvaluationStopped: the user asked to stop.
         """
         started = time.perf_counter()
         if at_base:
             self.base.clear()
         chosen = [p for p in self.probes if p.examples and (not probes or p.name in probes)]
         total = sum(len(probe.examples) for probe in chosen)
-        done = 0
-        scores = {}
+        scores: dict[str, list[Score]] = {}
         for probe in chosen:
-            found = self._score(
-                probe, at_base, stop_requested, partial(_advance, progress, done, total)
-            )
-            if len(found) < len(probe.examples):
+            before = sum(map(len, scores.values()))
+
+            def on_done(done: int, before: int = before) -> None:
+                progress("evaluating", before + done, total)
+
+            scores[probe.name] = self._score(probe, at_base, stop_requested, on_done)
+            if len(scores[probe.name]) < len(probe.examples):
                 raise EvaluationStopped
-            scores[probe.name] = found
-            done += len(found)
         return Evaluation(scores, seconds=time.perf_counter() - started)
 
-    def answers(
-        self, answer: Callable[[Probe], list[dict[str, Any]]], progress: Progress
-    ) -> Evaluation:
-        """What `answer` says about the probe whose prompts are answered, timed as an evaluation."""
-        started = time.perf_counter()
+    @property
+    def sampled_probe(self) -> Probe | None:
+        """The probe whose prompts are completed; None where there are no prompts of users."""
         by_name = {probe.name: probe for probe in self.probes if probe.examples}
-        probe = next((by_name[name] for name in SAMPLED_PROBES if name in by_name), None)
-        if probe is None:
-            return Evaluation()
-        progress("answering", 0, 0)
-        return Evaluation(samples=answer(probe), seconds=time.perf_counter() - started)
+        return next((by_name[name] for name in SAMPLED_PROBES if name in by_name), None)
 
     def _score(
         self,
@@ -178,10 +170,6 @@ def _needs_base(probe: Probe) -> bool:
     return probe.name == "retain" or (probe.name in OPENING_PROBES and probe.openings)
 
 
-def _advance(progress: Progress, before: int, total: int, done: int) -> None:
-    progress("evaluating", before + done, total)
-
-
 class _Divergence:
     """`kl`: KL(base || now), summed over all supervised tokens of an example."""
 
@@ -195,19 +183,14 @@ class _Divergence:
         self, names: Sequence[str], places: Sequence[int], logits: torch.Tensor, _nll: torch.Tensor
     ) -> None:
         log_probs = logits.float().log_softmax(-1)
-        start = 0
-        for end in range(1, len(names) + 1):
-            if end < len(names) and names[end] == names[start]:
-                continue
-            name, rows = names[start], log_probs[start:end]
+        for name, part in runs(names):
+            key, kl = f"{self._probe}/{name}", 0.0
             if self._at_base:
-                self._base.remember(f"{self._probe}/{name}", rows)
-                found = 0.0
+                self._base.remember(key, log_probs[part])
             else:
-                key = f"{self._probe}/{name}"
-                found = float(self._base.divergence(key, places[start], rows).double().sum())
-            self._sums[name] = self._sums.get(name, 0.0) + found
-            start = end
+                rows = self._base.divergence(key, places[part.start], log_probs[part])
+                kl = float(rows.double().sum())
+            self._sums[name] = self._sums.get(name, 0.0) + kl
 
     def measures(self, _examples: Sequence[Example]) -> dict[str, dict[str, float]]:
         return {name: {"kl": value} for name, value in self._sums.items()}
@@ -234,7 +217,7 @@ class _Surface:
         return self._sums
 
 
-def answer_prompts(
+def complete_prompts(
     model: Any,
     tokenizer: Any,
     examples: Sequence[Example],
@@ -244,14 +227,13 @@ def answer_prompts(
     stop_ids: Sequence[int],
     max_new_tokens: int,
 ) -> list[dict[str, Any]]:
-    """Greedy answers to the last turn of `examples`, as lines of `samples.jsonl`."""
+    """Greedy completions of the last turn of `examples`, as lines of `samples.jsonl`."""
     turns = [last_turn(example) for example in examples]
     completions = generate(
         model,
         [prompt for prompt, _ in turns],
         max_new_tokens=max_new_tokens,
         stop_ids=stop_ids,
-        pad_id=int(stop_ids[0]),
     )
     return [
         {

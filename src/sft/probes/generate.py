@@ -56,7 +56,6 @@ def generate(
     *,
     max_new_tokens: int,
     stop_ids: Sequence[int],
-    pad_id: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
     batch_tokens: int = 8192,
@@ -72,9 +71,8 @@ def generate(
     answers: dict[int, Completion] = {}
     with _ready(model):
         for group in _groups(prompts, budgets, batch_tokens):
-            settings = _settings(budgets[group[0]], stop_ids, pad_id, temperature, top_p)
-            input_ids, mask = _pad_left([prompts[i] for i in group], pad_id)
-            rows = _run(model, input_ids, mask, settings)
+            settings = _settings(budgets[group[0]], stop_ids, temperature, top_p)
+            rows = _run(model, [prompts[i] for i in group], settings)
             answers |= {i: _completion(row, stop_ids) for i, row in zip(group, rows, strict=True)}
             on_progress(len(answers))
     nothing = Completion((), "length")  # the prompt alone fills the model
@@ -121,12 +119,10 @@ class AnswerStream:
         stop_ids: Sequence[int],
     ) -> None:
         try:
-            input_ids, mask = _pad_left([prompt_ids], settings.pad_token_id)
             with _ready(model):
                 rows = _run(
                     model,
-                    input_ids,
-                    mask,
+                    [prompt_ids],
                     settings,
                     streamer=self._streamer,
                     stopping_criteria=StoppingCriteriaList([_Cancelled(self._cancel)]),
@@ -144,7 +140,6 @@ def stream(
     *,
     max_new_tokens: int,
     stop_ids: Sequence[int],
-    pad_id: int,
     temperature: float = 0.0,
     top_p: float = 1.0,
 ) -> AnswerStream:
@@ -160,7 +155,7 @@ def stream(
             f"the model reads at most {len(prompt_ids) + room:,}"
         )
     budget = min(max_new_tokens, room)
-    settings = _settings(budget, stop_ids, pad_id, temperature, top_p)
+    settings = _settings(budget, stop_ids, temperature, top_p)
     return AnswerStream(model, tokenizer, prompt_ids, settings, stop_ids)
 
 
@@ -214,44 +209,39 @@ def _groups(
 
 
 def _settings(
-    budget: int, stop_ids: Sequence[int], pad_id: int, temperature: float, top_p: float
+    budget: int, stop_ids: Sequence[int], temperature: float, top_p: float
 ) -> GenerationConfig:
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
     return GenerationConfig(
         max_new_tokens=budget,
         eos_token_id=list(stop_ids) or None,
-        pad_token_id=pad_id,
+        # Any id will do: padding is masked before a prompt, and cut off behind a stop token.
+        pad_token_id=stop_ids[0] if stop_ids else 0,
         use_cache=True,
         **(sampling if temperature > 0 else {"do_sample": False}),
     )
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both `[len(prompts), longest]`, padded on the left."""
-    width = max(len(prompt) for prompt in prompts)
-    rows = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(rows), torch.tensor(mask)
 
 
 # Not inference mode: a buffer that a model makes anew in here could not be trained with later.
 @torch.no_grad()
 def _run(
     model: PreTrainedModel,
-    input_ids: torch.Tensor,
-    mask: torch.Tensor,
+    prompts: Sequence[Sequence[int]],
     settings: GenerationConfig,
     **extra: Any,
 ) -> list[list[int]]:
     """New token ids of every row, with stop tokens and what follows them."""
     device = next(model.parameters()).device
+    width = max(len(prompt) for prompt in prompts)  # padded on the left
+    rows = [[settings.pad_token_id] * (width - len(ids)) + list(ids) for ids in prompts]
+    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
     out: torch.Tensor = model.generate(
-        input_ids=input_ids.to(device),
-        attention_mask=mask.to(device),
+        input_ids=torch.tensor(rows, device=device),
+        attention_mask=torch.tensor(mask, device=device),
         generation_config=settings,
         **extra,
     )
-    new: list[list[int]] = out[:, input_ids.shape[1] :].tolist()
+    new: list[list[int]] = out[:, width:].tolist()
     return new
 
 

@@ -11,15 +11,15 @@ test         rows that decide nothing            scored on the base and the fina
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sft.data.tokenize import Example
+from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.probes.retention import SAMPLE_TOKENS
-from sft.probes.surface import boilerplate, surface_mask
 
 # Rows a probe has at least, and at most, where there are so many.
 FEWEST, MOST = 10, 32  # ten is the least that can alarm at six evaluations
@@ -28,6 +28,11 @@ MOST_USAGE = 64
 FEWEST_VAL = 32
 # Scoring a token costs a third of training on it: no backward pass.
 SCORING_COST = 3
+# Boilerplate are tokens of an answer that most training answers share: each ends a run of three
+# tokens (the start of the answer counts) that at least 30 % of the training answers hold.
+_SHARE = 0.3
+_RUN = 3
+_START = -1  # stands before the first token of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +122,24 @@ def val_probe(train: Sequence[Example], val: Sequence[Example], num: int) -> Pro
     chosen = choose(val, num, "val")
     known = boilerplate(train)
     return Probe("val", chosen, {example.id: surface_mask(example, known) for example in chosen})
+
+
+def boilerplate(examples: Sequence[Example]) -> frozenset[tuple[int, ...]]:
+    """The runs of tokens that at least 30 % of the answers of `examples` hold."""
+    counts: Counter[tuple[int, ...]] = Counter()
+    for example in examples:
+        counts.update(set(_runs(example)))
+    least = max(2.0, _SHARE * len(examples))
+    return frozenset(run for run, count in counts.items() if count >= least)
+
+
+def surface_mask(example: Example, known: frozenset[tuple[int, ...]]) -> NDArray[np.bool_]:
+    """Which of the supervised tokens are boilerplate, `[num_trained]`."""
+    return np.array([run in known for run in _runs(example)], dtype=bool)
+
+
+def _runs(example: Example) -> Iterator[tuple[int, ...]]:
+    answer = example.labels[example.labels != IGNORE_INDEX].tolist()
+    padded = [_START] * (_RUN - 1) + answer
+    for end in range(_RUN, len(padded) + 1):
+        yield tuple(padded[end - _RUN : end])

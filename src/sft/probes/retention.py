@@ -25,7 +25,7 @@ from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, continuation, tokenize
 from sft.disk import remove_path, write_text
 from sft.errors import DataError
-from sft.probes.self_samples import self_samples
+from sft.probes.self_samples import continuations
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 
@@ -60,10 +60,7 @@ def sampled(
 ) -> list[Example]:
     """`num` texts of `num_tokens` tokens, sampled at temperature 1 and scored token by token."""
     opening = opening_ids(template, tokenizer)
-    pad = tokenizer.pad_token_id
-    pad = int(tokenizer.eos_token_id or 0) if pad is None else int(pad)
-    texts = self_samples(model, opening, num, num_tokens, seed, stop_ids=(), pad_id=pad, batch=32)
-    written = [ids[len(opening) :] for ids in texts]
+    written = continuations(model, [opening] * num, num_tokens, seed, stop_ids=(), batch=32)
     return [
         continuation(f"{name}:{i}", Origin(name, i), opening, ids, _num_bytes(tokenizer, ids))
         for i, ids in enumerate(written, start=1)

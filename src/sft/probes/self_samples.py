@@ -16,28 +16,6 @@ from transformers import PreTrainedModel
 from sft.probes.generate import generate
 
 
-def self_samples(
-    model: PreTrainedModel,
-    bos_ids: Sequence[int],
-    num: int,
-    num_tokens: int,
-    seed: int,
-    stop_ids: Sequence[int],
-    pad_id: int,
-    batch: int = 16,
-) -> list[list[int]]:
-    """`num` texts that start with `bos_ids` and go on for at most `num_tokens` tokens.
-
-    Plain sampling: temperature 1, no top-k, no top-p. A text ends with its stop token where one
-    was sampled. The same seed and `batch` give the same samples; the global random state is left
-    as it was.
-    """
-    written = continuations(
-        model, [bos_ids] * num, num_tokens, seed, stop_ids=stop_ids, pad_id=pad_id, batch=batch
-    )
-    return [[*bos_ids, *ids] for ids in written]
-
-
 def continuations(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -45,10 +23,14 @@ def continuations(
     seed: int,
     *,
     stop_ids: Sequence[int],
-    pad_id: int,
     batch: int = 16,
 ) -> list[list[int]]:
-    """What the model writes after each of `prompts`, in their order; sampled in the same way."""
+    """What the model writes after each of `prompts`, in their order: at most `num_tokens` tokens.
+
+    Plain sampling: temperature 1, no top-k, no top-p. A text ends with its stop token where one
+    was sampled. The same seed and `batch` give the same samples; the global random state is left
+    as it was.
+    """
     if not all(prompts):
         raise ValueError("a model needs at least one token to go on from; give a BOS or EOS token")
     longest = max((len(prompt) for prompt in prompts), default=0)
@@ -59,11 +41,12 @@ def continuations(
             prompts,
             max_new_tokens=num_tokens,
             stop_ids=(),
-            pad_id=pad_id,
             temperature=1.0,
             batch_tokens=batch * (longest + num_tokens),
         )
-    return [_until(completion.ids, stop_ids) for completion in completions]
+    texts = [list(completion.ids) for completion in completions]
+    ends = [next((t + 1 for t, i in enumerate(ids) if i in stop_ids), len(ids)) for ids in texts]
+    return [ids[:end] for ids, end in zip(texts, ends, strict=True)]
 
 
 def seed_for(seed: int, purpose: str) -> int:
@@ -78,11 +61,3 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield
-
-
-def _until(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
-    """`ids` up to the first stop token, which is kept."""
-    for t, token in enumerate(ids):
-        if token in stop_ids:
-            return list(ids[: t + 1])
-    return list(ids)

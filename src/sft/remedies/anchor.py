@@ -14,34 +14,21 @@ The gradient of the right-hand side is 0 where now = base, as that of KL itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
-from sft.data.packing import Batch, micro_batches, pack
+from sft.data.packing import pack
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
-from sft.probes.base_logits import TOP, divergence
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A text and what the base model predicted in it.
-
-    `ids`, `log_p`: `[num_trained, top]`; `log_rest`: `[num_trained]`; all on the CPU.
-    """
-
-    example: Example
-    ids: torch.Tensor
-    log_p: torch.Tensor
-    log_rest: torch.Tensor
+from sft.probes.base_logits import TOP, BaseLogits, divergence, runs
+from sft.probes.val_loss import score_examples
 
 
 class Anchor:
     """Built while `forward.model` is still the base model; then `loss` is added to each step.
 
-    The rows must not be those of the `retain` probe, which would then no longer be held out.
-    Memory: 12 bytes times `top` per supervised token.
+    The texts must not be those of the `retain` probe, which would then no longer be held out.
+    Memory: 8 bytes times `top` per supervised token.
     """
 
     def __init__(
@@ -57,59 +44,38 @@ class Anchor:
         if not examples:
             raise ValueError("an anchor needs at least one text of the base model")
         self._forward = forward
+        self._examples = list(examples)
         self._weight = weight
         self._per_step = min(per_step, len(examples))
-        order = {example.id: i for i, example in enumerate(examples)}
-        by_id = {example.id: example for example in examples}
-        self._device = next(forward.model.parameters()).device
-        rows = [
-            _Row(by_id[name], *parts)
-            for batch in micro_batches(examples, micro_batch_tokens)
-            for name, parts in self._remember(batch, top)
-        ]
-        self._rows = sorted(rows, key=lambda row: order[row.example.id])
+        self._base = BaseLogits(top)
 
-    def _remember(
-        self, batch: Batch, top: int
-    ) -> list[tuple[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
-        """What the model predicts in each example of `batch`."""
-        kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        def remember(names: Sequence[str], _: object, logits: torch.Tensor, __: object) -> None:
+            log_probs = logits.float().log_softmax(-1)
+            for name, part in runs(names):
+                self._base.remember(name, log_probs[part])
 
-        def visit(logits: torch.Tensor, _labels: torch.Tensor) -> None:
-            log_p, ids = logits.float().log_softmax(-1).topk(min(top, logits.shape[-1]))
-            # As `divergence` takes it of the model now, so that both are equal at first.
-            rest = (1 - log_p.exp().sum(-1)).clamp_min(1e-12).log()
-            kept.append((ids.cpu(), log_p.cpu(), rest.cpu()))
+        for _ in score_examples(forward, examples, micro_batch_tokens, observe=remember):
+            pass
 
-        self._forward.read(batch.to(self._device), visit)
-        counts = [int((labels >= 0).sum()) for labels in batch.labels.split(batch.lengths)]
-        columns = [torch.cat(parts).split(counts) for parts in zip(*kept, strict=True)]
-        return [(name, (i, p, r)) for name, i, p, r in zip(batch.ids, *columns, strict=True)]
-
-    def rows(self, step: int) -> list[str]:
-        """Ids of the texts that step `step` (from 1) is held to: all in turn, `per_step` each."""
-        return [row.example.id for row in self._chosen(step)]
-
-    def _chosen(self, step: int) -> list[_Row]:
+    def texts(self, step: int) -> list[Example]:
+        """The texts of step `step` (from 1): all in turn, `per_step` each."""
         start = (step - 1) * self._per_step
-        return [self._rows[(start + i) % len(self._rows)] for i in range(self._per_step)]
+        num = len(self._examples)
+        return [self._examples[(start + i) % num] for i in range(self._per_step)]
 
     def loss(self, step: int) -> torch.Tensor:
         """`weight` times the mean KL in nats over the texts of this step; differentiable, scalar.
 
         In evaluation mode: without dropout it is 0 at first, and draws no random numbers.
         """
-        chosen = self._chosen(step)
-        batch = pack([row.example for row in chosen]).to(self._device)
-        model = self._forward.model
+        model, texts = self._forward.model, self.texts(step)
+        batch = pack(texts).to(next(model.parameters()).device)
         training = model.training
         model.eval()
         try:
             log_q = self._forward.logits(batch).float().log_softmax(-1)
         finally:
             model.train(training)
-        ids, log_p, log_rest = (
-            torch.cat([getattr(row, name) for row in chosen]).to(self._device)
-            for name in ("ids", "log_p", "log_rest")
-        )
+        columns = zip(*(self._base.rows(e.id, 0, e.num_trained) for e in texts), strict=True)
+        ids, log_p, log_rest = (torch.cat(parts).to(log_q.device) for parts in columns)
         return self._weight * divergence(ids, log_p, log_rest, log_q).mean()

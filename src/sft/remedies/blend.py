@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import yaml
 from rich.table import Table
 from rich.text import Text
 from torch import nn
@@ -23,7 +22,6 @@ from sft.data.account import Progress
 from sft.data.tokenize import Example
 from sft.model.forward import Forward
 from sft.probes.val_loss import score_examples
-from sft.texts.markdown import code, text
 from sft.texts.safe import printable
 
 ALPHAS = (0.1, 0.25, 0.5, 0.75, 1.0)
@@ -52,24 +50,6 @@ class Point:
     alpha: float
     task: Change
     retain: Change
-
-
-@dataclass(frozen=True, slots=True)
-class BlendResult:
-    """What `sft blend` found and saved; also `blend.json` in the run folder.
-
-    `points` led to the choice of `alpha`. `test` are the chosen and the tuned model on examples
-    that had no part in it; empty where there are none.
-    """
-
-    run: str
-    base_model: str
-    model_dir: str
-    budget: float
-    alpha: float
-    points: list[Point]
-    test: list[Point]
-    verified: str
 
 
 # ------------------------------------------------------------------------- weights
@@ -143,29 +123,19 @@ def sweep(
     an alpha into the model of `forward`, such as `interpolate` with the two ends filled in. The
     model keeps those of the last alpha that was tried.
     """
-    steps = sorted({0.0, *alphas})
-    total = len(steps) + (0 if budget is None else REFINEMENTS)
-    probes = {"task": list(task), "retain": list(retain)}
-    before: dict[str, dict[str, float]] = {}
+    todo = sorted({0.0, *alphas})
+    total = len(todo) + (0 if budget is None else REFINEMENTS)
+    before: list[dict[str, float]] = []
     points: list[Point] = []
-
-    def measure(alpha: float) -> None:
-        set_alpha(alpha)
-        losses = {
-            name: _losses(forward, examples, micro_batch_tokens)
-            for name, examples in probes.items()
-        }
-        before.update({} if before else losses)
-        changes = {name: _change(before[name], losses[name]) for name in probes}
-        points.append(Point(alpha, **changes))
+    while todo:
+        set_alpha(alpha := todo.pop(0))
+        losses = [_losses(forward, examples, micro_batch_tokens) for examples in (task, retain)]
+        before = before or losses
+        points.append(Point(alpha, *map(_change, before, losses)))
         on_progress("measuring blends", len(points), total)
-
-    for alpha in steps:
-        measure(alpha)
-    for _ in range(0 if budget is None else REFINEMENTS):
-        if (between := crossing(points, budget or 0.0)) is None:
-            break
-        measure(between)
+        if not todo and budget is not None and len(points) < total:
+            between = crossing(points, budget)
+            todo = [] if between is None else [between]
     return sorted(points, key=lambda point: point.alpha)
 
 
@@ -228,35 +198,6 @@ def _gain(point: Point) -> float:
 # ------------------------------------------------------------------------- display
 
 
-def card(result: BlendResult) -> str:
-    """`README.md` of the blended model, as Markdown with the YAML header that model hubs read."""
-    chosen = next(point for point in result.points if point.alpha == result.alpha)
-    rows = [("task", chosen.task), ("retain", chosen.retain)]
-    for point in result.test:
-        if point.alpha == result.alpha:
-            rows += [("task, test rows", point.task), ("retain, new texts", point.retain)]
-    table = "\n".join(f"| {name} | {shown(change)} | {change.n} |" for name, change in rows)
-    head = {
-        "base_model": result.base_model,
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["sft", "merge"],
-    }
-    return f"""---
-{yaml.safe_dump(head, sort_keys=False)}---
-# {text(result.base_model)}, fine-tuned and blended
-
-The weights are (1 - alpha) * base + alpha * tuned with alpha = {result.alpha:g}: between
-{code(result.base_model)} and the model that was fine-tuned from it with sft. Alpha was chosen as
-the one with the largest gain on the task whose loss on what the base model knew (`retain`) rises by
-at most {result.budget:g} nats per token.
-
-| change of the loss against the base model, nats per token | mean ± standard error | examples |
-|---|---|---|
-{table}
-"""
-
-
 def points_table(
     points: Sequence[Point], alpha: float, budget: float, title: str = "blends"
 ) -> Table:
@@ -273,28 +214,18 @@ def points_table(
     table.add_column("retain", justify="right")
     table.add_column("")
     for point in points:
-        _add(table, point, "chosen" if point.alpha == alpha else "")
+        add_point(table, point, "chosen" if point.alpha == alpha else "")
     return table
 
 
-def render(result: BlendResult) -> Table:
-    """The sweep as a table, the chosen row marked, and the chosen one on held-out examples."""
-    title = f"{result.run}: blends of {result.base_model}"
-    table = points_table(result.points, result.alpha, result.budget, title)
-    if result.test:
-        table.add_section()
-    for point in result.test:
-        _add(table, point, "chosen, on test" if point.alpha == result.alpha else "on test")
-    return table
-
-
-def _add(table: Table, point: Point, note: str) -> None:
+def add_point(table: Table, point: Point, note: str) -> None:
+    """A row of `points_table`."""
     name = {0.0: "0 (base)", 1.0: "1 (tuned)"}.get(point.alpha, f"{point.alpha:g}")
     style = "bold" if note.startswith("chosen") else ""
-    table.add_row(name, shown(point.task), shown(point.retain), note, style=style)
+    table.add_row(name, change_text(point.task), change_text(point.retain), note, style=style)
 
 
-def shown(change: Change) -> str:
+def change_text(change: Change) -> str:
     """`-0.123 ± 0.045`."""
     if not change.n:
         return "not measured"

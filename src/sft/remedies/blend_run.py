@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+import yaml
+from rich.table import Table
 
-from sft.config import Config, ModelConfig, read_config
 from sft.data.account import Progress
 from sft.data.dataset import load_data
 from sft.data.held_out import load_held_out
-from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import TokenCache
 from sft.data.tokenize import Example, fingerprint
 from sft.disk import write_json
 from sft.errors import ConfigError, DataError
-from sft.evaluate.before_after import run_config, tuned_model
+from sft.evaluate.finished_run import FinishedRun, open_run
 from sft.model import load
-from sft.model.forward import Forward, Layout
+from sft.model.forward import Forward
 from sft.model.save import NUM_VERIFIED, save_model, verify_model
 from sft.model.starter import cache_folder
 from sft.probes.pack import choose as choose_examples
@@ -32,41 +30,38 @@ from sft.probes.self_samples import seed_for
 from sft.probes.val_loss import score_examples
 from sft.remedies.blend import (
     ALPHAS,
-    BlendResult,
     Point,
-    card,
+    add_point,
+    change_text,
     choose,
     interpolate,
-    render,
+    points_table,
     sweep,
     weights_of,
 )
 from sft.runs.run_dir import RunDir
-
-__all__ = ["BlendResult", "blend", "render"]
+from sft.texts.markdown import code, text
 
 # Rows the task is measured on; every alpha scores all of them.
 MOST_ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Probes:
-    """What a blend is chosen by, and what it is measured on once it is chosen."""
+class BlendResult:
+    """What `sft blend` measured and saved; also `blend.json` in the run folder.
 
-    task: list[Example]
-    retain: list[Example]
-    test: list[Example]
+    `points` led to the choice of `alpha`. `test` are the chosen and the tuned model on examples
+    that had no part in it; empty where there are none.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """The model that is set to one blend after the other."""
-
-    model: PreTrainedModel
-    forward: Forward
-    set_alpha: Callable[[float], None]
-    saved_dtype: torch.dtype
-    computed_dtype: torch.dtype
+    run: str
+    base_model: str
+    model_dir: str
+    budget: float
+    alpha: float
+    points: list[Point]
+    test: list[Point]
+    verified: str = ""
 
 
 def blend(
@@ -88,46 +83,34 @@ def blend(
         ConfigError: no such run, the run has no model or no probes, or `to` exists.
         DataError: the run's data is not what it was.
     """
-    folder = RunDir.find(run)
-    config = run_config(folder)
-    tuned = tuned_model(folder, config)
+    opened = open_run(run)
+    config, tokenizer = opened.config, opened.tokenizer.tokenizer
     budget = config.guards.forgetting_budget if budget is None else budget
-    target = _target(folder, to)
+    target = _target(opened.folder, to)
     _check(budget, alphas)
-    tokenizer = load.load_tokenizer(tuned, str(folder.model), config.method.kind)
-    template = ChatTemplate(tokenizer.tokenizer, config.data.tools)
-    probes = _probes(folder, config, template, tokenizer.tokenizer, on_progress)
+    task, retain, rows = _probes(opened, on_progress)
     on_progress("loading the models", 0, 0)
-    blended = _load(folder, config, tuned, tokenizer)
+    forward, set_alpha = _load(opened)
     measure = partial(
         sweep,
-        blended.set_alpha,
-        blended.forward,
+        set_alpha,
+        forward,
         micro_batch_tokens=config.batch.micro_batch_tokens,
         on_progress=on_progress,
     )
-    points = measure(probes.task, probes.retain, alphas=alphas, budget=budget)
-    chosen = choose(points, budget)
+    points = measure(task, retain, alphas=alphas, budget=budget)
+    alpha = choose(points, budget).alpha
     test: list[Point] = []
-    if probes.test:
-        blended.set_alpha(0.0)  # new texts, because the old ones had a part in the choice
-        seed = seed_for(config.run.seed, "blend test")
-        new = partial(sampled, blended.model, template, tokenizer.tokenizer, len(probes.retain))
-        ends = (chosen.alpha, 1.0)
-        test = measure(probes.test, new(seed=seed, name="new"), alphas=ends)
-        test = [point for point in test if point.alpha in ends]
-    blended.set_alpha(chosen.alpha)
+    if rows:
+        set_alpha(0.0)  # new texts, because the old ones had a part in the choice
+        seed, num = seed_for(config.run.seed, "blend test"), len(retain)
+        new = sampled(forward.model, opened.template, tokenizer, num, seed=seed, name="new")
+        test = [p for p in measure(rows, new, alphas=(alpha, 1.0)) if p.alpha in (alpha, 1.0)]
+    set_alpha(alpha)
     result = BlendResult(
-        run=str(folder.path),
-        base_model=config.model.name,
-        model_dir=str(target),
-        budget=budget,
-        alpha=chosen.alpha,
-        points=points,
-        test=test,
-        verified="",
+        str(opened.folder.path), config.model.name, str(target), budget, alpha, points, test
     )
-    return _save(folder, result, blended, tokenizer.tokenizer, probes, on_progress)
+    return _save(opened, result, forward, task, on_progress)
 
 
 def _target(folder: RunDir, to: str | Path | None) -> Path:
@@ -149,109 +132,135 @@ def _check(budget: float, alphas: Sequence[float]) -> None:
 
 
 def _probes(
-    folder: RunDir,
-    config: Config,
-    template: ChatTemplate,
-    tokenizer: Any,
-    on_progress: Progress,
-) -> _Probes:
-    """The probes of the run, read again from its data and its folder."""
+    run: FinishedRun, on_progress: Progress
+) -> tuple[list[Example], list[Example], list[Example]]:
+    """Task, `retain` and `test`, read again from the data of the run and from its folder."""
+    config, folder = run.config, run.folder
     retain = load_texts(folder.retain)
     if not retain:
         raise ConfigError(
             f"{folder.path}: this run has no retain probe, so what a blend forgets cannot be "
             "measured; train with guards.enabled=true"
         )
-    cache = TokenCache.of(config.data.cache, cache_folder() / "tokens", tokenizer)
+    tokens = cache_folder() / "tokens"
+    cache = TokenCache.of(config.data.cache, tokens, run.tokenizer.tokenizer)
     seed, num = config.run.seed, config.num_examples
-    data = load_data(config.data, template, seed, on_progress, cache=cache, num_examples=num)
-    held_out = load_held_out(config.data, template)
+    data = load_data(config.data, run.template, seed, on_progress, cache=cache, num_examples=num)
+    held_out = load_held_out(config.data, run.template)
     task, name = (held_out.usage, "usage") if held_out.usage else (data.val, "val")
     if not task:
         raise ConfigError(
             f"{folder.path}: this run has no validation and no usage rows with answers, so what a "
             "blend gains cannot be measured; train with data.val or data.usage"
         )
-    saved = _saved(folder, "fingerprint").get(name)
-    if saved is not None and saved != fingerprint(task):
+    if run.fingerprint.get(name) not in (None, fingerprint(task)):
         raise DataError(
             f"{folder.path}: the {name} rows are not those that the run was measured on; put its "
             f"data files back ({', '.join(data.files | dict(held_out.files))})"
         )
-    return _Probes(choose_examples(task, MOST_ROWS, name), retain, held_out.test)
+    return choose_examples(task, MOST_ROWS, name), retain, held_out.test
 
 
-def _saved(folder: RunDir, section: str) -> Mapping[str, Any]:
-    part = read_config(folder.config).get(section)
-    return part if isinstance(part, Mapping) else {}
-
-
-def _load(
-    folder: RunDir, config: Config, tuned: ModelConfig, tokenizer: load.TokenizerInfo
-) -> _Model:
-    """Both models in fp32, of which one is set to the blends.
+def _load(run: FinishedRun) -> tuple[Forward, Callable[[float], None]]:
+    """The tuned model in fp32, and what sets it to a blend.
 
     Raises:
         ConfigError: the base model is another one by now.
     """
-    base_folder = load.model_folder(config.model)
-    model = load.load_model(config.model, base_folder, tokenizer, dtype=torch.float32)
-    found, base = load.fingerprint(model), weights_of(model)
-    model = load.load_model(tuned, str(folder.model), tokenizer, dtype=torch.float32)
-    ends = weights_of(model)
-    # The fingerprint is of the weights as training held them, which for LoRA may be bf16.
+    config = run.config
+    folder = load.model_folder(config.model)
+    model = load.load_model(config.model, folder, run.tokenizer, dtype=torch.float32)
+    fingerprint, base = load.fingerprint(model), weights_of(model)
+    model = load.load_model(run.tuned, str(run.folder.model), run.tokenizer, dtype=torch.float32)
+    tuned = weights_of(model)
+    # The fingerprint is of the weights as they were in training, which for LoRA may be bf16.
     rounded = config.method.kind == "lora" and config.model.dtype == "bfloat16"
-    same = rounded or _saved(folder, "fingerprint").get("model") in (None, found)
-    if not same or {n: w.shape for n, w in base.items()} != {n: w.shape for n, w in ends.items()}:
+    same = rounded or run.fingerprint.get("model") in (None, fingerprint)
+    if not same or {n: w.shape for n, w in base.items()} != {n: w.shape for n, w in tuned.items()}:
         raise ConfigError(
-            f"model.name: '{config.model.name}' is no longer the model that {folder.path} was "
+            f"model.name: '{config.model.name}' is no longer the model that {run.folder.path} was "
             "trained from; put that one back"
         )
     on_cuda = torch.cuda.is_available()
-    reduced = on_cuda and config.model.dtype == "bfloat16"
-    computed = torch.bfloat16 if reduced else torch.float32
     model.to(torch.device("cuda" if on_cuda else "cpu"))
-    layout: Layout = "flat" if config.model.attention == "flat" else "padded"
-    return _Model(
-        model=model,
-        forward=Forward(model, layout=layout, dtype=computed),
-        set_alpha=partial(interpolate, model, base, ends),
-        saved_dtype=load.weights_dtype(config.model, base_folder),
-        computed_dtype=computed,
+    forward = Forward(
+        model,
+        layout="flat" if config.model.attention == "flat" else "padded",
+        dtype=torch.bfloat16 if on_cuda and config.model.dtype == "bfloat16" else torch.float32,
     )
+    return forward, partial(interpolate, model, base, tuned)
 
 
 def _save(
-    folder: RunDir,
+    run: FinishedRun,
     result: BlendResult,
-    blended: _Model,
-    tokenizer: Any,
-    probes: _Probes,
+    forward: Forward,
+    task: Sequence[Example],
     on_progress: Progress,
 ) -> BlendResult:
     """Write the model as it is now, load it again as others will, and write `blend.json`."""
-    shortest = sorted(probes.task, key=lambda example: example.num_tokens)[:NUM_VERIFIED]
-    expected = {e.id: e.nll for e in score_examples(blended.forward, shortest, 1)}
-    target = Path(result.model_dir)
-    size = blended.model.num_parameters()
-    with RunDir.open(folder.path):
+    model, target = forward.model, Path(result.model_dir)
+    shortest = sorted(task, key=lambda example: example.num_tokens)[:NUM_VERIFIED]
+    expected = {e.id: e.nll for e in score_examples(forward, shortest, 1)}
+    base = run.config.model
+    dtype = load.weights_dtype(base, load.model_folder(base))
+    with RunDir.open(run.folder.path) as folder:
         on_progress("saving the model", 0, 0)
         target.parent.mkdir(parents=True, exist_ok=True)
         save_model(
-            blended.model,
-            tokenizer,
+            model,
+            run.tokenizer.tokenizer,
             target,
             folder.adapter,
             is_lora=False,
-            dtype=blended.saved_dtype,
+            dtype=dtype,
             card=card(result),
         )
         on_progress("verifying the model", 0, 0)
-        blended.model.cpu()
+        model.cpu()
         gc.collect()
-        exact = blended.computed_dtype == torch.float32
-        dtype = blended.saved_dtype if exact else torch.bfloat16
-        verified = verify_model(target, shortest, expected, size, dtype)
+        exact = dtype if forward.dtype == torch.float32 else torch.bfloat16
+        verified = verify_model(target, shortest, expected, model.num_parameters(), exact)
         result = replace(result, verified=verified)
         write_json(folder.blend, asdict(result))
     return result
+
+
+def card(result: BlendResult) -> str:
+    """`README.md` of the blended model, as Markdown with the YAML header that model hubs read."""
+    chosen = next(point for point in result.points if point.alpha == result.alpha)
+    rows = [("task", chosen.task), ("retain", chosen.retain)]
+    for point in result.test:
+        if point.alpha == result.alpha:
+            rows += [("task, test rows", point.task), ("retain, new texts", point.retain)]
+    table = "\n".join(f"| {name} | {change_text(change)} | {change.n} |" for name, change in rows)
+    head = {
+        "base_model": result.base_model,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["sft", "merge"],
+    }
+    return f"""---
+{yaml.safe_dump(head, sort_keys=False)}---
+# {text(result.base_model)}, fine-tuned and blended
+
+The weights are (1 - alpha) * base + alpha * tuned with alpha = {result.alpha:g}: between
+{code(result.base_model)} and the model that was fine-tuned from it with sft. Alpha was chosen as
+the one with the largest gain on the task whose loss on what the base model knew (`retain`) rises by
+at most {result.budget:g} nats per token.
+
+| change of the loss against the base model, nats per token | mean ± standard error | examples |
+|---|---|---|
+{table}
+"""
+
+
+def render(result: BlendResult) -> Table:
+    """The sweep as a table, the chosen row marked, and the chosen one on held-out examples."""
+    title = f"{result.run}: blends of {result.base_model}"
+    table = points_table(result.points, result.alpha, result.budget, title)
+    if result.test:
+        table.add_section()
+    for point in result.test:
+        add_point(table, point, "chosen, on test" if point.alpha == result.alpha else "on test")
+    return table

@@ -47,15 +47,12 @@ def replay_examples(
     texts; the global random state is left as it was.
     """
     opening, closing = opening_ids(template, tokenizer), _closing_ids(template, tokenizer)
-    pad = tokenizer.pad_token_id
-    pad = int(tokenizer.eos_token_id or 0) if pad is None else int(pad)
     first = continuations(
         model,
         [opening] * num,
         max_tokens // 2 if closing else max_tokens,
         seed_for(seed, "replay instructions"),
         stop_ids=closing[:1],
-        pad_id=pad,
         batch=batch,
     )
     # Ended by the model: the rest of what the template puts there is given, and it answers.
@@ -67,7 +64,6 @@ def replay_examples(
         max_tokens - max_tokens // 2,
         seed_for(seed, "replay answers"),
         stop_ids=[template.facts.stop_id],
-        pad_id=pad,
         batch=batch,
     )
     answer_of = dict(zip(asked, answers, strict=True))

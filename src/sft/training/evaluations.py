@@ -5,6 +5,7 @@ it.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from sft.errors import ConfigError, DivergedError
 from sft.guards.base import Finding, describe
 from sft.guards.early_stopping import reason_to_stop
 from sft.guards.judge import FAILED, judge
-from sft.probes.evaluator import Evaluation, EvaluationStopped, answer_prompts
+from sft.probes.evaluator import Evaluation, EvaluationStopped, complete_prompts
 from sft.probes.pack import choose
 from sft.probes.val_loss import sums_by_source
 from sft.runs.best_step import rule_of
@@ -27,7 +28,7 @@ from sft.training.interrupt import StopFlag
 from sft.training.parts import Parts
 from sft.training.step import StopRequested
 
-# Tokens of a sampled answer: enough for its opening, its form, and whether it repeats itself.
+# Tokens of a sampled completion: enough for its opening, its form, and whether it repeats itself.
 SAMPLE_TOKENS = 24
 
 
@@ -54,7 +55,7 @@ class Evaluations:
         self._stores = stores
         self._show = show
         self._stop = stop
-        self._told: set[tuple[str, str]] = set()
+        self._announced: set[tuple[str, str]] = set()
         self._actions = parts.config.guards.actions()
         self._own_guards = own_guards(parts.config) if parts.config.guards.enabled else {}
 
@@ -86,18 +87,18 @@ class Evaluations:
         self._record(evaluation, epoch)
         sampled = counters.step in (0, self._middle(), parts.num_steps)
         if sampled:
-            self._answer()
+            self._sample()
         if counters.step == 0:
             parts.evaluator.save_base(self._run.base_logits)
         findings = self._judge()
         self._decide(findings)
         if counters.stopped is not None and not sampled:
-            # The last evaluation after all. Judged with its answers, as whoever replays it will.
-            self._answer()
+            # The last evaluation after all. Judged with its samples, as whoever replays it will.
+            self._sample()
             findings = self._judge()
         for finding in findings:
             self._stores["findings"].append(finding.record())
-            self._tell(finding)
+            self._announce(finding)
         if counters.stopped is not None:
             self._show.log("stopped", counters.stopped, level="warning", step=counters.step)
 
@@ -106,30 +107,30 @@ class Evaluations:
         every = int(self._parts.config.eval.every)
         return every * max(1, round(self._parts.num_steps / every / 2))
 
-    def _answer(self) -> None:
-        """Answer the fixed prompts and record what came out."""
+    def _sample(self) -> None:
+        """Complete the fixed prompts and record what came out."""
         parts, step = self._parts, self._parts.counters.step
         wanted = parts.config.eval.samples if parts.config.guards.enabled else 0
-        if not wanted:
+        probe = parts.evaluator.sampled_probe
+        if not wanted or probe is None:
             return
-        found = parts.evaluator.answers(
-            lambda probe: answer_prompts(
-                parts.model,
-                parts.tokenizer,
-                choose(probe.examples, wanted, "samples"),
-                step=step,
-                probe=probe.name,
-                stop_ids=parts.stop_ids,
-                max_new_tokens=SAMPLE_TOKENS,
-            ),
-            self._show.progress,
+        self._show.progress("answering")
+        started = time.perf_counter()
+        samples = complete_prompts(
+            parts.model,
+            parts.tokenizer,
+            choose(probe.examples, wanted, "samples"),
+            step=step,
+            probe=probe.name,
+            stop_ids=parts.stop_ids,
+            max_new_tokens=SAMPLE_TOKENS,
         )
-        parts.counters.eval_seconds += found.seconds
-        for sample in found.samples:
+        parts.counters.eval_seconds += time.perf_counter() - started
+        for sample in samples:
             self._stores["samples"].append(sample)
 
     def _record(self, evaluation: Evaluation, epoch: float) -> None:
-        """Append what was found to the records.
+        """Append the evaluation to the records.
 
         Raises:
             DivergedError: a loss is not finite.
@@ -192,12 +193,12 @@ class Evaluations:
         if parts.config.eval.early_stopping == "stop" and counters.stopped is None:
             self._stop_on_plateau()
 
-    def _tell(self, finding: Finding) -> None:
-        """Show what is new: a verdict is told once, until it changes."""
+    def _announce(self, finding: Finding) -> None:
+        """Show what is new: a verdict is shown once, until it changes."""
         key = (f"{finding.guard}.{finding.signal}", finding.verdict)
         action = self._actions.get(finding.guard, "warn")
-        if finding.verdict in ("watch", "alarm") and key not in self._told and action != "off":
-            self._told.add(key)
+        if finding.verdict in ("watch", "alarm") and key not in self._announced and action != "off":
+            self._announced.add(key)
             if finding.primary or finding.verdict == "alarm":
                 self._show.note(
                     describe(finding),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +75,49 @@ def check_same_run(run: RunDir, now: Mapping[str, Any], show: Console) -> None:
         )
     for line in differences(saved.get("versions", {}), now["versions"]):
         show.note(f"note: {line}; the result may differ in the last digits", level="warning")
+
+
+def check_finished(run: RunDir, config: Config) -> None:
+    """Compare `config`, and the files it was trained on, with a run that is finished.
+
+    Raises:
+        CheckpointError: it was started with another config.
+    """
+    identity = saved_identity(run)
+    saved, files = identity["config"], identity.get("fingerprint", {}).get("files", {})
+    asked = _with_chosen(config.model_dump(mode="json"), saved, identity.get("reasons", {}))
+    changed = differences(without_place(saved), without_place(asked))
+    changed += differences(files, _files_now(files))
+    if changed:
+        raise CheckpointError(
+            f"{run.path}: holds a finished run of something else:\n  "
+            + "\n  ".join(changed)
+            + "\nNothing was changed; choose another --run"
+        )
+
+
+def _files_now(files: Mapping[str, str]) -> dict[str, str]:
+    """The SHA-256 the data files have now; what is no local file (any more) keeps its own."""
+    now = dict(files)
+    for path in filter(os.path.isfile, files):
+        with open(path, "rb") as file:
+            now[path] = hashlib.file_digest(file, "sha256").hexdigest()
+    return now
+
+
+def _with_chosen(
+    asked: dict[str, Any], saved: dict[str, Any], reasons: Mapping[str, str]
+) -> dict[str, Any]:
+    """`asked` with the value of the finished run wherever both leave the choice (`auto`)."""
+    return {
+        section: {
+            key: saved.get(section, {}).get(key)
+            if value == "auto" and f"{section}.{key}" in reasons
+            else value
+            for key, value in values.items()
+        }
+        for section, values in asked.items()
+    }
 
 
 def identity(tokens: Tokens, base_fingerprint: str, num_steps: int) -> dict[str, Any]:

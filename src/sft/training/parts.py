@@ -14,24 +14,32 @@ import torch
 from transformers import PreTrainedModel
 
 from sft.config import Config
+from sft.config.resolve import EVALS_PER_RUN
 from sft.curate.preflight import preflight
 from sft.data.account import DataSet, account
 from sft.data.example_views import example_views
 from sft.data.mixing import Share
+from sft.data.rows.conversation import Origin
+from sft.data.rows.problems import BadRows
 from sft.data.template.chat_template import ChatTemplate
+from sft.data.tokenize import Example, continuation, tokenize
 from sft.disk import write_json
 from sft.model.forward import Forward
 from sft.model.load import set_stop_ids, stop_ids
 from sft.model.losses import loss_named
-from sft.probes.build import ProbeSource, build_probes
 from sft.probes.evaluator import Evaluator
-from sft.probes.pack import SCORING_COST, Probe
-from sft.probes.retention import BaseTexts
+from sft.probes.generate import generate
+from sft.probes.pack import SCORING_COST, Probe, choose, choose_sizes, val_probe
+from sft.probes.retention import BaseTexts, sampled, user_texts
+from sft.probes.self_samples import seed_for
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
 from sft.training.identity import check_same_run, write_identity
 from sft.training.state import Counters
 from sft.training.tokens import Tokens
+
+# Tokens of the base model's completion that `usage_drift` is scored on.
+DRIFT_TOKENS = 32
 
 
 @dataclass
@@ -56,7 +64,7 @@ class Parts:
     @property
     def config(self) -> Config:
         """The config with every `auto` decided that has been so far."""
-        return self.tokens.resolver.config
+        return self.tokens.config
 
     @property
     def tokenizer(self) -> Any:
@@ -88,21 +96,22 @@ def build_parts(
 
     `visits` are the examples that the run will see; `model.attention` must be decided.
     """
-    source, config = tokens.probe_source(), tokens.resolver.config
-    stops = stop_ids(model, source.tokenizer, *tokens.template.facts.stop_ids)
-    set_stop_ids(model, source.tokenizer, stops)
+    config, tokenizer = tokens.config, tokens.tokenizer.tokenizer
+    stops = stop_ids(model, tokenizer, *tokens.template.facts.stop_ids)
+    set_stop_ids(model, tokenizer, stops)
     run = texts.run
     written = run.config.exists() and run.preflight.is_file()
-    examined = examine(source, visits, show) if config.guards.enabled and not written else None
+    examined = _examine(tokens, visits, show) if config.guards.enabled and not written else None
     show.progress("building the probes")
-    probes = build_probes(source, model, texts, num_steps)
+    probes = _build_probes(tokens, model, texts, num_steps)
+    scored = {probe.name for probe in probes if probe.examples}
     forward = build_forward(config, model, dtype)
     return Parts(
         tokens=tokens,
         model=model,
         forward=forward,
         evaluator=Evaluator(forward, probes, config.batch.micro_batch_tokens),
-        objective=objective_of(probes),
+        objective=next((f"{p}_loss" for p in ("usage", "val") if p in scored), None),
         stop_ids=stops,
         num_steps=num_steps,
         preflight=examined,
@@ -155,16 +164,96 @@ def build_forward(config: Config, model: PreTrainedModel, dtype: torch.dtype) ->
     )
 
 
-def objective_of(probes: Sequence[Probe]) -> str | None:
-    """The metric that the best weights have the lowest value of; None when nothing is held out."""
-    scored = {probe.name for probe in probes if probe.examples}
-    return next((f"{name}_loss" for name in ("usage", "val") if name in scored), None)
-
-
-def examine(source: ProbeSource, visits: int, show: Console) -> dict[str, Any]:
+def _examine(tokens: Tokens, visits: int, show: Console) -> dict[str, Any]:
     """`preflight.json`: what the data are like; `visits` are the examples the run will see."""
     show.progress("examining the data")
-    rows, used = source.data.split, {example.origin for example in source.data.train}
+    rows, used = tokens.data.split, {example.origin for example in tokens.data.train}
     train = [row for row in rows.train if row.origin in used]
-    usage = [prompt.conversation for prompt in source.held_out.prompts]
-    return preflight(train, rows.val, usage or None, visits=visits * source.data.sampled)
+    usage = [prompt.conversation for prompt in tokens.held_out.prompts]
+    return preflight(train, rows.val, usage or None, visits=visits * tokens.data.sampled)
+
+
+def _build_probes(
+    tokens: Tokens, model: PreTrainedModel, texts: BaseTexts, num_steps: int
+) -> list[Probe]:
+    """All probes. `model` must still be the base model, unless `texts` has its own."""
+    config, val = tokens.config, tokens.data.val
+    if not config.guards.enabled:
+        return [Probe("val", val, openings=False), Probe("test", tokens.held_out.test)]
+    held_out, train = tokens.held_out, tokens.data.train
+    mean = sum(example.num_tokens for example in train) / len(train)
+    sizes = choose_sizes(
+        train,
+        val,
+        held_out.usage,
+        [len(ids) + DRIFT_TOKENS for ids in held_out.unanswered.values()],
+        trained_tokens=mean * config.batch.examples * num_steps,
+        budget=config.eval.budget,
+        num_evals=EVALS_PER_RUN,
+    )
+    drift = texts.get(texts.run.drift, lambda: _drift(tokens, model, sizes.drift))
+    retain = texts.get(texts.run.retain, lambda: _retain(tokens, model, sizes.retain))
+    train = _completions_only(tokens)
+    return [
+        Probe("train_probe", choose(train, sizes.train_probe, "train_probe")),
+        val_probe(train, val, sizes.val),
+        Probe("usage", choose(held_out.usage, sizes.usage, "usage")),
+        Probe("usage_drift", drift),
+        Probe("retain", retain),
+        Probe("test", held_out.test),
+    ]
+
+
+def _completions_only(tokens: Tokens) -> list[Example]:
+    """The training rows with their answers supervised and nothing else, as in every other probe."""
+    config = tokens.config.data
+    if not config.prompt_weight:
+        return tokens.data.train
+    return tokenize(
+        tokens.data.split.train,
+        tokens.template,
+        BadRows("skip"),
+        max_seq_len=int(config.max_seq_len),
+        overflow=config.overflow,
+    ).examples
+
+
+def _retain(tokens: Tokens, model: PreTrainedModel, num: int) -> list[Example]:
+    """Half of it texts of the user's, if there are any; the rest sampled from the base model."""
+    config = tokens.config
+    own = user_texts(config.data, tokens.template, tokens.tokenizer.tokenizer, num // 2)
+    samples = sampled(
+        model,
+        tokens.template,
+        tokens.tokenizer.tokenizer,
+        num - len(own),
+        seed=seed_for(config.run.seed, "retain"),
+        name="self",
+    )
+    return [*samples, *own]
+
+
+def _drift(tokens: Tokens, model: PreTrainedModel, num: int) -> list[Example]:
+    """Prompts without an answer, each with the base model's own."""
+    unanswered = tokens.held_out.unanswered
+    if not unanswered:
+        return []
+    names = list(unanswered)
+    names = [names[i * len(names) // num] for i in range(num)]  # evenly spaced: files are sorted
+    tokenizer = tokens.tokenizer.tokenizer
+    stops = stop_ids(model, tokenizer, *tokens.template.facts.stop_ids)
+    completions = generate(
+        model,
+        [unanswered[name] for name in names],
+        max_new_tokens=DRIFT_TOKENS,
+        stop_ids=stops,
+    )
+    examples = []
+    for name, completion in zip(names, completions, strict=True):
+        file, _, line = name.rpartition(":")
+        ids = [*completion.ids, *(stops[:1] if completion.stop_reason == "stop" else ())]
+        if ids:
+            size = len(tokenizer.decode(completion.ids).encode())
+            origin = Origin(file, int(line))
+            examples.append(continuation(name, origin, unanswered[name], ids, size))
+    return examples

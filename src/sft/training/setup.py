@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,14 +21,16 @@ from sft.data.tokenize import Example
 from sft.errors import DivergedError
 from sft.model import load
 from sft.model.flops import ModelShape, model_shape
+from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
 from sft.model.losses import loss_named
 from sft.model.self_check import check_layout
-from sft.probes.retention import BaseTexts
+from sft.probes.retention import BaseTexts, sampled
+from sft.probes.self_samples import seed_for
+from sft.remedies.anchor import Anchor
 from sft.remedies.blend import weights_of
 from sft.remedies.dropout import add_dropout
-from sft.remedies.own_texts import replay_texts, retain_penalty
-from sft.remedies.replay import mixed
+from sft.remedies.replay import mixed, replay_examples
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
 from sft.training.identity import identity, own_code
@@ -37,6 +40,10 @@ from sft.training.parts import Parts, build_parts, eval_cost, write_start
 from sft.training.schedules import Schedule, schedule_named
 from sft.training.state import TrainState, seed_everything
 from sft.training.tokens import Tokens, prepare_data
+
+# At most so many texts for `data.replay`, of so many tokens; and texts for `optim.retain_kl`.
+MOST_REPLAY, REPLAY_TOKENS = 512, 96
+NUM_ANCHORS = 32
 
 
 @dataclass
@@ -76,11 +83,11 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
     schedule = schedule_named(config.optim.schedule)
     tokens = prepare_data(config, show, stop.raise_before_training)
     resolver, texts = tokens.resolver, BaseTexts(run)
-    _tell(tokens, show)
+    _show_notes(tokens, show)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(resolver, device)
     model, trained, base = load_checked(tokens, device, dtype, show, stop)
-    replay = replay_texts(tokens.probe_source(), model, texts, show)
+    replay = replay_texts(tokens, model, texts, show)
     batches = build_batches(resolver.config, tokens.data, tokens.held_out, replay)
     num_steps = batches.num_steps(config.optim.epochs, config.optim.max_steps)
     visits = config.batch.examples * num_steps
@@ -107,12 +114,12 @@ def prepare(config: Config, run: RunDir, show: Console, stop: StopFlag) -> Setup
         batches=batches,
         state=TrainState(parameters, optimizer, batches, parts.counters),
         schedule=schedule,
-        penalty=retain_penalty(tokens.probe_source(), parts.forward),
+        penalty=retain_penalty(tokens, parts.forward),
         weights_dtype=load.weights_dtype(config.model, tokens.folder),
     )
 
 
-def _tell(tokens: Tokens, show: Console) -> None:
+def _show_notes(tokens: Tokens, show: Console) -> None:
     """What is worth knowing about the data before training starts."""
     for remark in tokens.data.remarks:
         show.note(remark)
@@ -138,10 +145,45 @@ def build_batches(
     """
     weights = source_weights(config.data.train, data.train, config.data.temperature)
     prompts = [prompt.conversation for prompt in held_out.prompts]
-    found = importance(data.split.train, prompts, config.data.usage_weighting)
-    each = [*(found.get(e.origin, 1.0) for e in data.train), *[1.0] * len(replay)]
+    by_row = importance(data.split.train, prompts, config.data.usage_weighting)
+    each = [*(by_row.get(e.origin, 1.0) for e in data.train), *[1.0] * len(replay)]
     train, weights = mixed(data.train, weights, replay, config.data.replay)
-    return Batches(train, config.batch.examples, weights, config.run.seed, each if found else None)
+    return Batches(train, config.batch.examples, weights, config.run.seed, each if by_row else None)
+
+
+def replay_texts(
+    tokens: Tokens, model: PreTrainedModel, texts: BaseTexts, show: Console
+) -> list[Example]:
+    """Texts for `data.replay`; `model` must be the base model still, unless `texts` has them."""
+    config = tokens.config
+    if not config.data.replay:
+        return []
+
+    def generate() -> list[Example]:
+        show.progress("writing texts for replay")
+        return replay_examples(
+            model,
+            tokens.template,
+            tokens.tokenizer.tokenizer,
+            min(MOST_REPLAY, math.ceil(len(tokens.data.train) * config.data.replay)),
+            max_tokens=REPLAY_TOKENS,
+            seed=config.run.seed,
+            source=len(config.data.train),
+        )
+
+    return texts.get(texts.run.replay, generate)
+
+
+def retain_penalty(tokens: Tokens, forward: Forward) -> Callable[[int], torch.Tensor] | None:
+    """What `optim.retain_kl` adds to the objective; `forward` still holds the base model."""
+    weight, tokenizer = tokens.config.optim.retain_kl, tokens.tokenizer.tokenizer
+    if not weight:
+        return None
+    seed = seed_for(tokens.config.run.seed, "anchor")
+    texts = sampled(
+        forward.model, tokens.template, tokenizer, NUM_ANCHORS, seed=seed, name="anchor"
+    )
+    return Anchor(forward, texts, weight).loss
 
 
 def load_checked(

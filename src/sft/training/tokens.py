@@ -17,7 +17,6 @@ from sft.data.token_cache import TokenCache
 from sft.model import load
 from sft.model.load import TokenizerInfo
 from sft.model.starter import cache_folder
-from sft.probes.build import ProbeSource
 from sft.terminal.console import Console
 
 
@@ -32,15 +31,10 @@ class Tokens:
     data: DataSet
     held_out: HeldOut
 
-    def probe_source(self) -> ProbeSource:
-        """What probes are made of, with the config as it is resolved by now."""
-        return ProbeSource(
-            self.resolver.config,
-            self.data,
-            self.held_out,
-            self.template,
-            self.tokenizer.tokenizer,
-        )
+    @property
+    def config(self) -> Config:
+        """The config with every `auto` decided that has been so far."""
+        return self.resolver.config
 
 
 def prepare_data(
