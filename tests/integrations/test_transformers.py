@@ -18,7 +18,7 @@ from sft.config import load_config, read_config
 from sft.errors import CheckpointError, ConfigError
 from sft.guards.base import Finding
 from sft.integrations.transformers import JOINED, GuardCallback
-from sft.integrations.unchanged import unchanged
+from sft.integrations.watch import unchanged
 from sft.probes.generate import generate
 from sft.runs.history import history_of, read_findings, replay
 from sft.runs.run_dir import RunDir

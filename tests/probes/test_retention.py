@@ -131,7 +131,7 @@ def test_nothing_given_is_nothing_found(tokenizer, template):
     ("content", "problem"),
     [
         (None, "cannot be read"),
-        (b"\xff\xfe\x00", "UTF-16 text, and UTF-8 is needed"),
+        ("A text.\n".encode("utf-16"), "UTF-16 text, and UTF-8 is needed"),
         (b"good\ncaf\xe9\n", r"general\.txt:2: column 4: byte 0xE9 is not UTF-8"),
         (b"", "no text of 16 tokens or more"),
         (b"short\nlines\n", "no text of 16 tokens or more"),

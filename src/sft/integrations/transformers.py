@@ -30,8 +30,7 @@ from sft.integrations.trainer import (
     tokenised_alike,
     tokenizer_of,
 )
-from sft.integrations.unchanged import unchanged
-from sft.integrations.watch import Plan, Watch, build
+from sft.integrations.watch import Plan, Watch, build, unchanged
 from sft.runs.run_dir import RunDir
 from sft.runs.store import open_stores
 from sft.terminal.console import Console
@@ -62,7 +61,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
 
     `chat_template` replaces the tokenizer's in what is measured, not in what is trained.
     `settings` are further keys of a config, such as `{"guards.alpha": 0.01}`. In a training with
-    several processes the first one evaluations, while the others wait; it must hold the whole
+    several processes the first one evaluates, while the others wait; it must hold the whole
     model.
     """
 
@@ -126,15 +125,18 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         watch = self._watch
         self._pending = False
         # The trainer may have put other weights into the model by now.
-        if watch and watch.last_eval != state.global_step and not args.load_best_model_at_end:
+        if (
+            watch
+            and watch.counters.last_eval != state.global_step
+            and not args.load_best_model_at_end
+        ):
             watch.take(state.global_step, float(state.epoch or 0.0))
         if watch:
             watch.restore()
-        if _from_first(watch.restores if watch else None):
+        if _from_first(watch.counters.restore_best if watch else None):
             _share_weights(parts["model"])
         if watch:
             watch.report()
-            watch.end()
         self._close()
 
     # ------------------------------------------------------------------ parts
@@ -163,7 +165,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         )
         with unchanged(model):
             watched = build(config, run, model, tokenizer, ahead, show)
-        _tell(watched, loader, parts.get("eval_dataloader"), show)
+        _note_gaps(watched, loader, parts.get("eval_dataloader"), show)
         stores = stack.enter_context(open_stores(run))
         self._watch = Watch(watched, run, stores, show)
         begin(run, show).release()
@@ -179,7 +181,7 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         self._pending = False
         if self._watch:
             self._watch.take(state.global_step, float(state.epoch or 0.0))
-        if _from_first(self._watch.stopped if self._watch else None):
+        if _from_first(self._watch.counters.stopped if self._watch else None):
             control.should_training_stop = True
 
     def _close(self) -> None:
@@ -205,19 +207,13 @@ class _AboveBars:
         tqdm.write(text, file=sys.stderr, end="")
         return len(text)
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        return sys.stderr.isatty()
-
-    def fileno(self) -> int:
-        return sys.stderr.fileno()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
-def _tell(watched: Parts, train_loader: Any, eval_loader: Any, show: Console) -> None:
+def _note_gaps(watched: Parts, train_loader: Any, eval_loader: Any, show: Console) -> None:
     """What is not measured, or not as it is trained."""
-    data = watched.tokens.data
+    data = watched.data
     for note in data.notes:
         show.note(f"guards: {note}", level="warning")
     if not data.val:

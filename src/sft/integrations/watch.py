@@ -4,11 +4,15 @@ weights.
 
 from __future__ import annotations
 
+import copy
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -19,7 +23,6 @@ from sft.data.held_out import load_held_out
 from sft.data.template.chat_template import ChatTemplate
 from sft.errors import ConfigError, DivergedError
 from sft.guards.early_stopping import best_eval
-from sft.integrations.unchanged import unchanged
 from sft.model import load
 from sft.model.self_check import check_layout
 from sft.probes.retention import BaseTexts
@@ -131,6 +134,7 @@ class Watch:
         self, watched: Parts, run: RunDir, stores: Mapping[str, RecordStore], show: Console
     ) -> None:
         self._watched = watched
+        self.counters = watched.counters
         self._run = run
         self._stores = stores
         self._show = show
@@ -139,24 +143,9 @@ class Watch:
         self._started = time.perf_counter()
         self._cut()
 
-    @property
-    def stopped(self) -> str | None:
-        """Why a guard wants the run to end, else None."""
-        return self._watched.counters.stopped
-
-    @property
-    def restores(self) -> bool:
-        """Did a guard ask for the best weights?"""
-        return self._watched.counters.restore_best
-
-    @property
-    def last_eval(self) -> int:
-        """The step of the newest evaluation; -1 before the first."""
-        return self._watched.counters.last_eval
-
     def _cut(self) -> None:
         """Cut off what was recorded after the step that the run goes on from, or all of it."""
-        watched, counters = self._watched, self._watched.counters
+        watched, counters = self._watched, self.counters
         for store in self._stores.values():
             store.truncate_to(end_of_step(store.path, counters.step) if counters.step else 0)
         if not counters.step:
@@ -182,7 +171,7 @@ class Watch:
         Raises:
             DivergedError: the base model is broken.
         """
-        watched, counters = self._watched, self._watched.counters
+        watched, counters = self._watched, self.counters
         counters.step = step
         try:
             with unchanged(watched.model):
@@ -198,7 +187,7 @@ class Watch:
 
     def _keep_best(self) -> None:
         """A copy of the trained weights in main memory, when they are the best so far."""
-        counters = self._watched.counters
+        counters = self.counters
         best = best_eval(counters.evals, counters.over_budget)
         if may_restore(self._watched.config) and best and best[0] == counters.step:
             copies = {name: p.detach().cpu().clone() for name, p in self._trained().items()}
@@ -209,14 +198,14 @@ class Watch:
 
     def restore(self) -> None:
         """Put the best weights into the model, in place, if a guard asked for them."""
-        counters = self._watched.counters
+        counters = self.counters
         best = best_eval(counters.evals, counters.over_budget)
-        if not self.restores or best is None or best[0] == counters.step:
+        if not counters.restore_best or best is None or best[0] == counters.step:
             return
         if self._best is None or self._best[0] != best[0]:
             self._show.note(
                 f"the best weights, of step {best[0]}, are from before this training was "
-                f"continued, and are not held: the model stays as after step {counters.step}",
+                f"continued, and are not in memory: the model stays as after step {counters.step}",
                 level="warning",
             )
             return
@@ -228,19 +217,54 @@ class Watch:
         )
 
     def report(self) -> None:
-        """The verdicts after the last evaluation, and what measuring took."""
-        found = newest(read_findings(self._run))
-        if found:
-            self._show.table(table(found))
-            for text, verdict in lines(found):
+        """The verdicts after the last evaluation, what measuring took, and the report."""
+        findings = newest(read_findings(self._run))
+        if findings:
+            self._show.table(table(findings))
+            for text, verdict in lines(findings):
                 self._show.note(text, level=VERDICT_LEVELS.get(verdict, "info"))
         seconds = time.perf_counter() - self._started
-        share = self._watched.counters.eval_seconds / max(seconds, 1e-9)
+        share = self.counters.eval_seconds / max(seconds, 1e-9)
         self._show.note(
             f"evaluations took {share:.1%} of the time; again: sft guards {self._run.path}"
         )
-
-    def end(self) -> None:
-        """The trainer has ended: say so, and write the report."""
-        self._show.log("finished", "the trainer ended", step=self._watched.counters.step)
+        self._show.log("finished", "the trainer ended", step=self.counters.step)
         report(self._run, self._show)
+
+
+@contextmanager
+def unchanged(model: PreTrainedModel) -> Iterator[None]:
+    """Whatever the block does, the training behind it goes on as if there had been none.
+
+    Put back: the random states of torch (CPU and CUDA), NumPy and Python; the training mode of
+    every module; the attention implementation of every config; the generation config.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    attention = [(config, config._attn_implementation_internal) for config in _configs(model)]
+    generation = model.generation_config
+    model.generation_config = copy.deepcopy(generation)
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+            model.generation_config = generation
+            for config, name in attention:
+                config._attn_implementation_internal = name
+            for module, mode in modes:
+                module.training = mode
+
+
+def _configs(model: PreTrainedModel) -> list[Any]:
+    """The configs of the model and of the models in it, and the configs in those; each once."""
+    configs = {id(m.config): m.config for m in model.modules() if isinstance(m, PreTrainedModel)}
+    todo = list(configs.values())
+    while todo:
+        config = todo.pop()
+        parts = [getattr(config, name, None) for name in config.sub_configs]
+        fresh = {id(part): part for part in parts if part is not None and id(part) not in configs}
+        configs |= fresh
+        todo += fresh.values()
+    return list(configs.values())

