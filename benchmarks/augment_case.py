@@ -151,14 +151,14 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 def augmented(work: Path, ways: str, seed: int) -> Path:
     """Two new rows of each training row, as `sft augment` makes them."""
     from sft.augment.make import AugmentSettings, parse_ways
-    from sft.augment.run import Models, augment
+    from sft.augment.run import augment
     from sft.config import SourceConfig
     from sft.terminal.console import Console
 
     source = SourceConfig.model_validate(str(work / "train.jsonl"))
     wanted = AugmentSettings(parse_ways(ways), per_row=2, seed=seed, systems=SYSTEMS_TO_AUGMENT)
     show = Console(io.StringIO())
-    return augment([source], work / "augmented.jsonl", wanted, Models(), show).out
+    return augment([source], work / "augmented.jsonl", wanted, show).out
 
 
 def measured(run: Path, case: Case, seed: int) -> dict[str, dict[str, list[float]]]:

@@ -7,7 +7,7 @@ from email.utils import formatdate
 import pytest
 
 from sft.augment.ask import Reply, Request
-from sft.augment.budget import Bill, Prices, estimate, most_sent
+from sft.augment.budget import Prices, dollars, estimate, most_sent
 from sft.augment.cache import Cache
 from sft.augment.endpoint import NOT_ASKED, OVER_BUDGET, STOP_AFTER, Endpoint, EndpointSettings
 from sft.errors import ConfigError, SFTError
@@ -21,16 +21,18 @@ def request(text, max_tokens=20):
 
 @pytest.fixture
 def ask(server, tmp_path):
-    """`ask(*texts)`: the replies; `settings` are of the endpoint; a cache of its own each time."""
+    """`ask(*texts)`: the replies; `settings` are of the endpoint; a cache of its own each time.
+
+    `ask.bill` is the bill of the last call.
+    """
     number = iter(range(99))
 
-    def call(*texts, bill=None, cache=None, progress=lambda _d, _t: None, **settings):
+    def call(*texts, cache=None, progress=lambda _d, _t: None, **settings):
         defaults = {"url": server.url, "model": "fake", "backoff": 0.01, "timeout": 5.0}
         path = tmp_path / (cache or f"cache{next(number)}.jsonl")
         with Cache(path) as known:
-            endpoint = Endpoint(
-                EndpointSettings(**defaults | settings), known, bill or Bill(Prices()), progress
-            )
+            endpoint = Endpoint(EndpointSettings(**defaults | settings), known, progress)
+            call.bill = endpoint.bill
             return endpoint.write([request(text) for text in texts])
 
     return call
@@ -173,37 +175,37 @@ def test_an_answer_that_was_cut_or_is_empty_is_none(ask, server):
 def test_the_budget_is_never_crossed(ask, server):
     """The server bills 100 + 10 tokens a request; ten dollars a million each way."""
     texts = [f"{i:0100}" for i in range(30)]  # 132 tokens at most, and 20 of the answer
-    bill = Bill(Prices(10.0, 10.0), limit=0.006)
-    replies = ask(*texts, bill=bill, cache="known.jsonl", parallel=4)
+    prices = Prices(10.0, 10.0)
+    replies = ask(*texts, prices=prices, budget=0.006, cache="known.jsonl", parallel=4)
+    bill = ask.bill
     answered = [reply for reply in replies if reply.text]
     assert len(answered) == len(server.seen) == bill.num_requests
     assert bill.dollars == pytest.approx(len(answered) * 110 * 10 / 1e6)
     assert bill.dollars <= 0.006 and 3 <= len(answered) <= 5
     assert {r.problem for r in replies if not r.text} == {OVER_BUDGET}
-    again = Bill(Prices(10.0, 10.0), limit=0.0)
-    replies = ask(*texts, bill=again, cache="known.jsonl")
-    assert sum(bool(reply.text) for reply in replies) == len(answered) and again.dollars == 0
+    replies = ask(*texts, prices=prices, budget=0.0, cache="known.jsonl")
+    assert sum(bool(reply.text) for reply in replies) == len(answered) and ask.bill.dollars == 0
 
 
 def test_tokens_that_a_provider_adds_are_learned(ask, server):
     server.usage = {"prompt_tokens": 1000, "completion_tokens": 10}
-    bill = Bill(Prices(10.0, 0.0), limit=0.035)
-    replies = ask(*"abcdefgh", bill=bill, parallel=1)
-    assert sum(bool(reply.text) for reply in replies) == 3 and bill.dollars == 0.03
+    replies = ask(*"abcdefgh", prices=Prices(10.0, 0.0), budget=0.035, parallel=1)
+    assert sum(bool(reply.text) for reply in replies) == 3 and ask.bill.dollars == 0.03
 
 
 def test_failures_give_their_reservation_back(ask, server):
     server.plan = [None, 400, 400, 400, None]
-    one = Prices(10.0, 10.0).of(most_sent(request("a")), 20)
+    prices = Prices(10.0, 10.0)
+    one = dollars(prices, most_sent(request("a")), 20)
     server.usage = {"prompt_tokens": 1, "completion_tokens": 1}
-    replies = ask(*"abcde", bill=Bill(Prices(10.0, 10.0), limit=2 * one), parallel=1)
+    replies = ask(*"abcde", prices=prices, budget=2 * one, parallel=1)
     assert [bool(reply.text) for reply in replies] == [True, False, False, False, True]
 
 
 def test_answers_without_usage_are_guessed(ask, server):
     server.usage = None
-    bill = Bill(Prices(1.0, 1.0))
-    ask("a" * 400, bill=bill)
+    ask("a" * 400)
+    bill = ask.bill
     assert bill.num_guessed == 1 and bill.sent == 108 and bill.received > 90
 
 
@@ -213,7 +215,7 @@ def test_the_estimate():
     assert found.received == 3528 and found.dollars == pytest.approx((10_080 + 2 * 3528) / 1e6)
     text = found.sentence()
     assert "10 requests (3 more are answered already)" in text and "about $0.0171" in text
-    assert estimate([], 0, Prices()).dollars is None
+    assert estimate([], 0, None).dollars is None
 
 
 @pytest.mark.parametrize(
@@ -241,9 +243,10 @@ def test_keys(monkeypatch):
         EndpointSettings("http://x.org", "m", "MY_KEY").api_key()
     assert KEY not in str(raised.value)
     monkeypatch.delenv("MY_KEY")
-    assert EndpointSettings("http://x.org", "m", "MY_KEY").api_key() == ""
     with pytest.raises(ConfigError, match="the environment has no MY_KEY"):
-        EndpointSettings("http://x.org", "m", "MY_KEY", key_required=True).api_key()
+        EndpointSettings("http://x.org", "m", "MY_KEY").api_key()
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert EndpointSettings("http://x.org", "m").api_key() == ""
 
 
 def test_the_cache_holds_no_prompt(ask, tmp_path):

@@ -29,8 +29,6 @@ class Acceptance:
     """`accepted`: validation loss is lower with the new rows, one-sided p below 0.05."""
 
     accepted: bool
-    plain: Path
-    augmented: Path
     comparison: Comparison
     file: Path
 
@@ -79,7 +77,11 @@ def accept(
     augmented_dir = run_folder.with_name(run_folder.name + "-augmented")
     out = files.out.resolve()
     own = [source for source in config.data.train if _path(source) != out]
-    plain = with_values(config, {**_undisturbed(config), **_trains_on(own, plain_dir)})
+    # No guard and no plateau ends one of the runs, and nothing but steps is chosen.
+    acting = [name for name in GUARDS if getattr(config.guards, name, "off") != "off"]
+    quiet: dict[str, Any] = {f"guards.{name}": "warn" for name in acting}
+    quiet |= {"eval.early_stopping": "off", "guards.blend": "off"}
+    plain = with_values(config, {**quiet, **_trains_on(own, plain_dir)})
     train(plain)
     saved = read_config(RunDir(plain_dir).config)
     both = [*own, SourceConfig.model_validate(str(files.out))]
@@ -90,10 +92,8 @@ def accept(
     train(with_values(plain, {**_trains_on(both, augmented_dir), **same_plan}))
     comparison = compare(plain_dir, augmented_dir, PROBE)
     accepted = comparison.p_better < LEVEL
-    file = files.out if accepted else files.rejected
-    acceptance = Acceptance(accepted, plain_dir, augmented_dir, comparison, file)
-    _record(acceptance, files)
-    return acceptance
+    _record(comparison, accepted, files)
+    return Acceptance(accepted, comparison, files.out if accepted else files.rejected)
 
 
 def _trains_on(sources: Sequence[SourceConfig], run_dir: Path) -> dict[str, Any]:
@@ -103,18 +103,10 @@ def _trains_on(sources: Sequence[SourceConfig], run_dir: Path) -> dict[str, Any]
     }
 
 
-def _undisturbed(config: Config) -> dict[str, Any]:
-    """No guard and no plateau ends one of the runs, and nothing but steps is chosen."""
-    acting = [name for name in GUARDS if getattr(config.guards, name, "off") != "off"]
-    quiet: dict[str, Any] = {f"guards.{name}": "warn" for name in acting}
-    return {**quiet, "eval.early_stopping": "off", "guards.blend": "off"}
-
-
-def _record(acceptance: Acceptance, files: Files) -> None:
+def _record(result: Comparison, accepted: bool, files: Files) -> None:
     """The figures into the summary; the file moves when it is not accepted."""
     summary = json.loads(files.summary.read_text(encoding="utf-8"))
-    result = acceptance.comparison
-    summary["accepted"] = acceptance.accepted
+    summary["accepted"] = accepted
     summary["acceptance"] = {
         "probe": PROBE,
         "rows": result.n,
@@ -127,9 +119,9 @@ def _record(acceptance: Acceptance, files: Files) -> None:
         "mde": result.mde,
         "step_plain": result.step_a,
         "step_augmented": result.step_b,
-        "runs": [str(acceptance.plain), str(acceptance.augmented)],
+        "runs": [result.run_a, result.run_b],
     }
     write_json(files.summary, summary)
-    if not acceptance.accepted:
+    if not accepted:
         os.replace(files.out, files.rejected)
         sync_path(files.out.parent)

@@ -12,7 +12,7 @@ from sft.augment.faithful import (
     unquoted,
     without_thoughts,
 )
-from sft.augment.rows import Change, indices_of, one_prompt, with_text
+from sft.augment.rows import Change, answers_of, one_prompt, with_text
 from sft.data.rows.conversation import Conversation
 
 # Each further paraphrase of a row asks for another style, so that they differ.
@@ -95,17 +95,17 @@ def take_paraphrase(row: Conversation, reply: Reply, variant: int = 0) -> Change
     prompt = row.messages[place].content
     if unquoted(prompt) == prompt:
         new = unquoted(new)
-    answers = " ".join(row.messages[i].content for i in indices_of("assistant", row))
-    if reason := paraphrase_problem(prompt, new, answers):
+    if reason := paraphrase_problem(prompt, new, answers_of(row)):
         return Change(reason=reason)
     return Change(with_text(row.messages, place, new), STYLES[variant % len(STYLES)])
 
 
 def ask_own_answer(row: Conversation, _variant: int = 0) -> Request | str:
     """The request for the row's answer in the model's own words, or why there is none."""
-    if not _one_answer(row):
-        return "not one user turn and one answer"
     *context, last = row.messages
+    roles = [message.role for message in row.messages if message.role != "system"]
+    if roles != ["user", "assistant"] or last.tool_calls or not last.content.strip():
+        return "not one user turn and one answer"
     text = _DISTILL.format(prompt=context[-1].content, answer=last.content)
     system = tuple((m.role, m.content) for m in context if m.role == "system")
     return Request((*system, ("user", text)), room_for(last.content, 1.5))
@@ -122,25 +122,11 @@ def take_own_answer(row: Conversation, reply: Reply, _variant: int = 0) -> Chang
     return Change(with_text(row.messages, place, new), "in the model's own words")
 
 
-def _one_answer(row: Conversation) -> bool:
-    """A system message at most, one user message, one answer in text."""
-    roles = [message.role for message in row.messages if message.role != "system"]
-    last = row.messages[-1]
-    return roles == ["user", "assistant"] and not last.tool_calls and bool(last.content.strip())
-
-
-@dataclass(frozen=True, slots=True)
-class ModelWay:
-    """How a model is asked for the `variant`-th new row of a row, and what its reply makes of it.
-
-    `ask` gives the reason instead where the row is none to ask about.
-    """
-
-    ask: Callable[[Conversation, int], Request | str]
-    take: Callable[[Conversation, Reply, int], Change]
-
-
-MODEL_WAYS: dict[str, ModelWay] = {
-    "paraphrase": ModelWay(ask_paraphrase, take_paraphrase),
-    "self_answer": ModelWay(ask_own_answer, take_own_answer),
+# How a model is asked for the `variant`-th new row of a row, and what its reply makes of it. The
+# first gives the reason instead where the row is none to ask about.
+Ask = Callable[[Conversation, int], Request | str]
+Take = Callable[[Conversation, Reply, int], Change]
+MODEL_WAYS: dict[str, tuple[Ask, Take]] = {
+    "paraphrase": (ask_paraphrase, take_paraphrase),
+    "self_answer": (ask_own_answer, take_own_answer),
 }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sft.augment.ask import Request
 
@@ -13,18 +14,16 @@ MESSAGE_TOKENS = 8  # what a chat template adds around a message
 ANSWER_SHARE = 0.35  # of the tokens that are sent, an answer usually takes
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """US dollars per million tokens, sent and received; None where they are not known."""
+class Prices(NamedTuple):
+    """US dollars per million tokens."""
 
-    sent: float | None = None
-    received: float | None = None
+    sent: float
+    received: float
 
-    def of(self, sent: float, received: float) -> float | None:
-        """Dollars for so many tokens."""
-        if self.sent is None or self.received is None:
-            return None
-        return (sent * self.sent + received * self.received) / 1e6
+
+def dollars(prices: Prices | None, sent: float, received: float) -> float | None:
+    """The price of so many tokens; None where it is not known."""
+    return prices and (sent * prices.sent + received * prices.received) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +45,11 @@ class Estimate:
         return text + (f", about ${self.dollars:.4f}" if self.dollars is not None else "")
 
 
-def estimate(requests: Sequence[Request], num_cached: int, prices: Prices) -> Estimate:
+def estimate(requests: Sequence[Request], num_cached: int, prices: Prices | None) -> Estimate:
     """The cost of `requests`, none of which is cached, at four characters a token."""
     sent = sum(likely_sent(request) for request in requests)
     received = round(sum(min(r.max_tokens, ANSWER_SHARE * likely_sent(r)) for r in requests))
-    return Estimate(len(requests), num_cached, sent, received, prices.of(sent, received))
+    return Estimate(len(requests), num_cached, sent, received, dollars(prices, sent, received))
 
 
 def likely_sent(request: Request) -> int:
@@ -73,7 +72,7 @@ class Bill:
     share it.
     """
 
-    def __init__(self, prices: Prices, limit: float | None = None) -> None:
+    def __init__(self, prices: Prices | None, limit: float | None = None) -> None:
         self._prices = prices
         self._limit = limit
         self._lock = threading.Lock()
@@ -87,7 +86,7 @@ class Bill:
     @property
     def dollars(self) -> float | None:
         """Spent so far."""
-        return self._prices.of(self.sent, self.received)
+        return dollars(self._prices, self.sent, self.received)
 
     def sentence(self) -> str:
         """What was asked and paid, in one line."""
@@ -97,30 +96,37 @@ class Bill:
             f"{self.received:,} received{cost}"
         )
 
+    def record(self) -> dict[str, Any]:
+        """The same for the summary."""
+        return {
+            "requests": self.num_requests,
+            "tokens_sent": self.sent,
+            "tokens_received": self.received,
+            "answers_without_usage": self.num_guessed,
+            "dollars": self.dollars,
+        }
+
     def reserve(self, request: Request) -> float | None:
         """Set aside the most that `request` can cost; None when the limit does not allow it."""
         with self._lock:
             sent = most_sent(request) + self._added
-            most = self._prices.of(sent, request.max_tokens) or 0.0
+            most = dollars(self._prices, sent, request.max_tokens) or 0.0
             spent = (self.dollars or 0.0) + self._reserved
             if self._limit is not None and spent + most > self._limit:
                 return None
             self._reserved += most
         return most
 
-    def settle(
-        self, request: Request, reserved: float, sent: int, received: int, *, guessed: bool = False
-    ) -> None:
-        """Put the tokens that were really taken in place of what was set aside."""
+    def settle(self, request: Request, reserved: float, answer: Mapping[str, Any] | None) -> None:
+        """Put what the answer took in place of what was set aside: nothing, where there is none."""
         with self._lock:
-            self._added = max(self._added, sent - most_sent(request))
             self._reserved -= reserved
-            self.sent += sent
-            self.received += received
+            if answer is None:
+                return
+            sent, received = answer["sent"], answer["received"]
             self.num_requests += 1
-            self.num_guessed += guessed
-
-    def release(self, reserved: float) -> None:
-        """Nothing was answered, so nothing is paid."""
-        with self._lock:
-            self._reserved -= reserved
+            self.num_guessed += sent is None
+            sent = likely_sent(request) if sent is None else sent
+            self._added = max(self._added, sent - most_sent(request))
+            self.sent += sent
+            self.received += len(answer["text"]) // 4 if received is None else received

@@ -7,7 +7,6 @@ import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sft.runs.store import RecordStore, read_records
@@ -22,7 +21,7 @@ def request_key(asked: Mapping[str, Any]) -> str:
 class Cache:
     """Appends each answer as it comes, so that a stopped command loses none; threads may share it.
 
-    Keys, addresses and prompts are not in the file.
+    Keys, addresses and prompts are not in the file, which is made with the first answer.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,10 +30,9 @@ class Cache:
         Raises:
             DataError: a line is not one of ours.
         """
-        self._known = {
-            str(record["key"]): record for record in read_records(path) if "key" in record
-        }
-        self._store = RecordStore(path)
+        self._path = path
+        self._known = {r["key"]: r for r in read_records(path) if isinstance(r.get("key"), str)}
+        self._store: RecordStore | None = None
         self._lock = threading.Lock()
 
     def get(self, key: str) -> Mapping[str, Any] | None:
@@ -46,16 +44,13 @@ class Cache:
         record = {"key": key, **answer}
         with self._lock:
             self._known[key] = record
+            self._store = self._store or RecordStore(self._path)
             self._store.append(record)
 
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._store.sync()
-        self._store.close()
+    def __exit__(self, *_error: object) -> None:
+        if self._store:
+            self._store.sync()
+            self._store.close()

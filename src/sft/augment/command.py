@@ -57,24 +57,23 @@ def augment(data: Sequence[str], out: str, accept_config: str | None, **flags: A
 
     Train on both files; each new row stays on the side of the split where its parent is.
     """
-    from sft.augment.options import augment_settings, model_settings
+    from sft.augment.options import augment_settings, endpoint_settings
     from sft.augment.run import augment as run
-    from sft.config import SourceConfig, load_config, read_config
+    from sft.config import load_config, read_config
     from sft.terminal.console import Console
 
-    sources, on_bad_row = [SourceConfig.model_validate(path) for path in data], "error"
-    if len(data) == 1 and is_config_file(data[0]):
-        config = load_config(read_config(data[0])).data
-        sources, on_bad_row = config.train, config.on_bad_row
-    on_bad_row = flags["on_bad_row"] or on_bad_row
-    settings, models, dry_run = augment_settings(flags), model_settings(flags), flags["dry_run"]
+    is_config = len(data) == 1 and is_config_file(data[0])
+    config = load_config(read_config(data[0]) if is_config else {"data": {"train": list(data)}})
+    sources, on_bad_row = config.data.train, flags["on_bad_row"] or config.data.on_bad_row
+    settings, endpoint = augment_settings(flags), endpoint_settings(flags)
+    own_model, dry_run = flags["own_model"], flags["dry_run"]
     acceptance = load_config(read_config(accept_config)) if accept_config else None
     if acceptance:
         from sft.augment.accept import check_accept
 
         check_accept(acceptance, sources)
     with Console() as show:
-        files = run(sources, out, settings, models, show, on_bad_row=on_bad_row, dry_run=dry_run)
+        files = run(sources, out, settings, show, endpoint, own_model, on_bad_row, dry_run)
     if dry_run:
         return
     if acceptance is None:

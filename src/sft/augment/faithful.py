@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from sft.augment.spans import kept_texts, numbers
@@ -65,23 +64,20 @@ def unquoted(text: str) -> str:
 
 def paraphrase_problem(original: str, new: str, answer: str) -> str:
     """Why `new` is not `original` in other words; `answer` is the row's answer."""
-    tests: Sequence[Callable[[], str]] = (
-        lambda: "empty" if not new.strip() else "",
-        lambda: "the same words" if words(new) == words(original) else "",
-        lambda: _talks(original, new),
-        lambda: _numbers(original, new),
-        lambda: _kept(original, new),
-        lambda: _length(original, new),
-        lambda: _request(original, new),
-        lambda: _says_answer(original, new, answer),
-        lambda: _shares_nothing(original, new),
+    if not new.strip():
+        return "empty"
+    if words(new) == words(original):
+        return "the same words"
+    if _PREFACE.match(new) and not _PREFACE.match(original):
+        return "talks about the rewriting"
+    return (
+        _numbers(original, new)
+        or _kept(original, new)
+        or _length(original, new)
+        or _request(original, new)
+        or _says_answer(original, new, answer)
+        or _shares_nothing(original, new)
     )
-    return next((reason for test in tests if (reason := test())), "")
-
-
-def _talks(original: str, new: str) -> str:
-    talks = _PREFACE.match(new) and not _PREFACE.match(original)
-    return "talks about the rewriting" if talks else ""
 
 
 def _numbers(original: str, new: str) -> str:

@@ -6,15 +6,16 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sft.augment.ask import MODEL_WAYS, Request, Writer
 from sft.augment.noise import case, typos, whitespace
-from sft.augment.rows import Change, NewRow, identity, new_row
+from sft.augment.rows import Change, identity
 from sft.augment.wrappers import system_prompt, template
 from sft.data.repeats import prompt_key
 from sft.data.rows.conversation import Conversation
+from sft.data.rows.formats.writing import write
 from sft.errors import ConfigError, did_you_mean
 
 ALREADY_THERE = "already there, word for word"
@@ -40,12 +41,24 @@ class Wanted:
     way: str
     variant: int
 
+    def new_row(self, change: Change) -> Conversation:
+        """The row that `change` makes of it, which knows its parent by the prompt."""
+        return replace(self.row, messages=change.messages, parent=prompt_key(self.row))
+
+    def record(self, new: Conversation, change: Change) -> dict[str, Any]:
+        """The line of the file: the messages shape, and where the row comes from."""
+        return {
+            **write(new, "messages"),
+            "parent_row": str(self.row.origin),
+            "augmentation": f"{self.way}: {change.detail}",
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
     """The new rows, and a line of the ledger for each that was wanted, in the same order."""
 
-    rows: list[NewRow] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     ledger: list[dict[str, Any]] = field(default_factory=list)
 
     def counts(self) -> dict[str, dict[str, Any]]:
@@ -118,13 +131,10 @@ def _digest(row: Conversation, seed: int, purpose: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def requests_for(wanted: Sequence[Wanted]) -> dict[int, Request | str]:
-    """By place in `wanted`: what a model is to be asked, or why it is not."""
-    return {
-        i: MODEL_WAYS[want.way].ask(want.row, want.variant)
-        for i, want in enumerate(wanted)
-        if want.way in MODEL_WAYS
-    }
+def requests_for(way: str, wanted: Sequence[Wanted]) -> dict[int, Request | str]:
+    """By place in `wanted`: what a model is asked for this way, or why it is not."""
+    ask, _ = MODEL_WAYS[way]
+    return {i: ask(want.row, want.variant) for i, want in enumerate(wanted) if want.way == way}
 
 
 def make_rows(
@@ -134,22 +144,23 @@ def make_rows(
     writers: Mapping[str, Writer],
 ) -> Results:
     """Make what is wanted. `writers` has a writer for each way that a model is asked for."""
-    written = _written(wanted, requests_for(wanted), writers)
+    written: dict[int, Change] = {}
+    for way, writer in writers.items():
+        written |= _written(way, wanted, writer)
     there = {identity(row) for row in rows if row.kind == "chat"}
     results = Results()
     for i, want in enumerate(wanted):
         change = written[i] if i in written else _changed(want, settings)
-        line: dict[str, Any] = {"row": str(want.row.origin), "way": want.way}
-        if change.messages:
-            new = new_row(want.row, want.way, change)
-            same = identity(new.conversation)
-            if same not in there:
-                there.add(same)
-                results.rows.append(new)
-                line |= {"status": "made", "detail": change.detail, "line": len(results.rows)}
-        if "status" not in line:
-            line |= {"status": "dropped", "reason": change.reason or ALREADY_THERE}
-        results.ledger.append(line)
+        line = {"row": str(want.row.origin), "way": want.way}
+        new = want.new_row(change)
+        if change.messages and (same := identity(new)) not in there:
+            there.add(same)
+            results.rows.append(want.record(new, change))
+            made = {"status": "made", "detail": change.detail, "line": len(results.rows)}
+            results.ledger.append(line | made)
+        else:
+            reason = change.reason or ALREADY_THERE
+            results.ledger.append(line | {"status": "dropped", "reason": reason})
     return results
 
 
@@ -159,19 +170,13 @@ def _changed(want: Wanted, settings: AugmentSettings) -> Change:
     return _LOCAL_WAYS[want.way](want.row, random.Random(digest), settings)
 
 
-def _written(
-    wanted: Sequence[Wanted], asked: Mapping[int, Request | str], writers: Mapping[str, Writer]
-) -> dict[int, Change]:
-    """What the models make of the rows, by place in `wanted`."""
+def _written(way: str, wanted: Sequence[Wanted], writer: Writer) -> dict[int, Change]:
+    """What a model makes of the rows, by place in `wanted`."""
+    asked = requests_for(way, wanted)
     changes = {i: Change(reason=why) for i, why in asked.items() if isinstance(why, str)}
-    for way, writer in writers.items():
-        requests = {
-            i: request
-            for i, request in asked.items()
-            if wanted[i].way == way and isinstance(request, Request)
-        }
-        replies = writer.write(list(requests.values()))
-        for i, reply in zip(requests, replies, strict=True):
-            want = wanted[i]
-            changes[i] = MODEL_WAYS[way].take(want.row, reply, want.variant)
+    requests = {i: request for i, request in asked.items() if isinstance(request, Request)}
+    replies = writer.write(list(requests.values()))
+    _, take = MODEL_WAYS[way]
+    for i, reply in zip(requests, replies, strict=True):
+        changes[i] = take(wanted[i].row, reply, wanted[i].variant)
     return changes

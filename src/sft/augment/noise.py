@@ -10,8 +10,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 
-from sft.augment.rows import Change, indices_of, with_text
+from sft.augment.rows import Change, answers_of, indices_of, with_text
 from sft.augment.spans import free_spans
 from sft.data.rows.conversation import Conversation
 
@@ -44,29 +45,13 @@ _FORM = "the task is about the form of its text"
 Edit = Callable[[str, frozenset[str], random.Random], tuple[str, str]]
 
 
-def case(row: Conversation, rng: random.Random) -> Change:
-    """Lower case, or no final stop, or both. Words in capitals (NASA, US) keep them."""
-    return _edited(row, rng, _change_case)
-
-
-def whitespace(row: Conversation, rng: random.Random) -> Change:
-    """Some doubled spaces, and now and then a space or an empty line at the end."""
-    return _edited(row, rng, _change_spaces)
-
-
-def typos(row: Conversation, rng: random.Random) -> Change:
-    """One word in twenty with a neighbouring key, or with two letters swapped."""
-    return _edited(row, rng, _mistype)
-
-
-def _edited(row: Conversation, rng: random.Random, edit: Edit) -> Change:
+def _edited(edit: Edit, row: Conversation, rng: random.Random) -> Change:
     """`edit` on each user message; the same words are spared in all of them."""
     places = indices_of("user", row)
     texts = [row.messages[place].content for place in places]
     if any(_ABOUT_FORM.search(text) for text in texts):
         return Change(reason=_FORM)
-    answers = " ".join(row.messages[i].content for i in indices_of("assistant", row))
-    spared = frozenset(word.casefold() for word in _WORD.findall(answers))
+    spared = frozenset(word.casefold() for word in _WORD.findall(answers_of(row)))
     messages, details = row.messages, []
     for place, text in zip(places, texts, strict=True):
         changed, detail = edit(text, spared, rng)
@@ -79,6 +64,7 @@ def _edited(row: Conversation, rng: random.Random, edit: Edit) -> Change:
 
 
 def _change_case(text: str, _spared: frozenset[str], rng: random.Random) -> tuple[str, str]:
+    """Lower case, or no final stop, or both. Words in capitals (NASA, US) keep them."""
     kind = rng.choice(("lower", "no_stop", "lower_no_stop"))
     changed = text
     if kind != "no_stop":
@@ -100,6 +86,7 @@ def _lowered(match: re.Match[str]) -> str:
 
 
 def _change_spaces(text: str, _spared: frozenset[str], rng: random.Random) -> tuple[str, str]:
+    """Some doubled spaces, and now and then a space or an empty line at the end."""
     gaps = [
         start + match.start()
         for start, end in free_spans(text)
@@ -114,6 +101,7 @@ def _change_spaces(text: str, _spared: frozenset[str], rng: random.Random) -> tu
 
 
 def _mistype(text: str, spared: frozenset[str], rng: random.Random) -> tuple[str, str]:
+    """One word in twenty with a neighbouring key, or with two letters swapped."""
     places = [
         (start + match.start(), match.group())
         for start, end in free_spans(text)
@@ -140,3 +128,9 @@ def _wrong(word: str, rng: random.Random) -> str:
         return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     near = _NEIGHBOURS.get(word[at].lower(), "e")
     return word[:at] + rng.choice(near) + word[at + 1 :]
+
+
+# Each makes a `Change` of a row and random numbers.
+case = partial(_edited, _change_case)
+whitespace = partial(_edited, _change_spaces)
+typos = partial(_edited, _mistype)

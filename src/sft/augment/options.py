@@ -1,19 +1,18 @@
-"""The flags of `sft augment` as settings: which rows are wanted, and which models write them."""
+"""The flags of `sft augment` as settings: which rows are wanted, and how an endpoint is asked."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sft.augment.budget import Prices
 from sft.augment.endpoint import EndpointSettings
 from sft.augment.make import AugmentSettings, parse_ways
-from sft.augment.run import Models
 from sft.augment.wrappers import read_lines, read_templates
 from sft.errors import ConfigError
 
-API_KEY_ENV = "OPENAI_API_KEY"
 _OF_ENDPOINT = (
     "endpoint_model",
     "endpoint_options",
@@ -45,67 +44,50 @@ def augment_settings(flags: Mapping[str, Any]) -> AugmentSettings:
     )
 
 
-def model_settings(flags: Mapping[str, Any]) -> Models:
-    """Which models write what needs one.
+def endpoint_settings(flags: Mapping[str, Any]) -> EndpointSettings | None:
+    """How an endpoint is asked; None without one.
 
     Raises:
         ConfigError: flags of an endpoint without one, or values of the wrong kind.
     """
-    url = flags["endpoint"]
-    if not url:
+    if not flags["endpoint"]:
         for name in _OF_ENDPOINT:
             if flags[name] is not None:
                 raise ConfigError(f"--{name.replace('_', '-')}: needs --endpoint URL")
-        return Models(own=flags["own_model"])
+        return None
     if not flags["endpoint_model"]:
         raise ConfigError("--endpoint: needs --endpoint-model NAME, as the endpoint calls it")
-    return Models(
-        endpoint=EndpointSettings(
-            url=url,
-            model=flags["endpoint_model"],
-            api_key_env=flags["api_key_env"] or API_KEY_ENV,
-            key_required=flags["api_key_env"] is not None,
-            requests_per_minute=flags["requests_per_minute"],
-            parallel=flags["parallel"],
-            timeout=flags["timeout"],
-            options=_options(flags["endpoint_options"]),
-        ),
-        prices=prices(flags["price_per_million"]),
+    price, more = flags["price_per_million"], flags["endpoint_options"]
+    return EndpointSettings(
+        url=flags["endpoint"],
+        model=flags["endpoint_model"],
+        api_key_env=flags["api_key_env"],
+        requests_per_minute=flags["requests_per_minute"],
+        parallel=flags["parallel"],
+        timeout=flags["timeout"],
+        options=_options(more) if more else {},
+        prices=None if price is None else _prices(price),
         budget=flags["budget"],
-        own=flags["own_model"],
     )
 
 
-def _options(text: str | None) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        value = error
-    if not isinstance(value, dict):
-        raise ConfigError(
-            f"--endpoint-options: expected a JSON object such as '{{\"temperature\": 0.2}}', "
-            f"found {text[:60]!r}"
-        )
-    return value
+def _options(text: str) -> dict[str, Any]:
+    with suppress(ValueError):
+        if isinstance(value := json.loads(text), dict):
+            return value
+    raise ConfigError(
+        f"--endpoint-options: expected a JSON object such as '{{\"temperature\": 0.2}}', "
+        f"found {text[:60]!r}"
+    )
 
 
-def prices(text: str | None) -> Prices:
-    """`IN,OUT` in US dollars per million tokens.
-
-    Raises:
-        ConfigError: it is not two numbers from 0 on.
-    """
-    if text is None:
-        return Prices()
-    try:
-        sent, received = (float(part) for part in text.split(","))
-    except ValueError:
-        sent = received = -1.0
-    if not 0 <= sent < float("inf") or not 0 <= received < float("inf"):
-        raise ConfigError(
-            "--price-per-million: expected IN,OUT in US dollars, such as 0.15,0.60, "
-            f"found {text[:60]!r}"
-        )
-    return Prices(sent, received)
+def _prices(text: str) -> Prices:
+    """`IN,OUT` in US dollars per million tokens."""
+    with suppress(ValueError):
+        sent, received = map(float, text.split(","))
+        if 0 <= sent < float("inf") and 0 <= received < float("inf"):
+            return Prices(sent, received)
+    raise ConfigError(
+        "--price-per-million: expected IN,OUT in US dollars, such as 0.15,0.60, "
+        f"found {text[:60]!r}"
+    )

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from sft.augment.ask import MODEL_WAYS, Request, Writer
-from sft.augment.budget import Bill, Estimate, Prices, estimate
+from sft.augment.budget import Estimate
 from sft.augment.cache import Cache
 from sft.augment.endpoint import Endpoint, EndpointSettings
 from sft.augment.make import (
@@ -26,119 +26,93 @@ from sft.augment.make import (
     wanted_rows,
 )
 from sft.config import SourceConfig
-from sft.data.rows.problems import BadRows
-from sft.data.rows.read import Loaded, read_conversations
+from sft.data.rows.read import read_conversations
 from sft.disk import disk_errors, write_json, write_text
 from sft.errors import ConfigError, DataError
 from sft.terminal.console import Console
 from sft.texts.safe import printable
 
 
-@dataclass(frozen=True, slots=True)
-class Models:
-    """Who writes what needs a model: an endpoint, a model on this machine, or both."""
-
-    endpoint: EndpointSettings | None = None
-    prices: Prices = field(default_factory=Prices)
-    budget: float | None = None  # US dollars
-    own: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Files:
     """The file of new rows, and those beside it."""
 
-    out: Path
+    def __init__(self, out: str | Path) -> None:
+        self.out = Path(out).expanduser()
+        self.ledger = self._beside("ledger.jsonl")  # one line for each row that was wanted
+        self.summary = self._beside("summary.json")  # what was asked for, made, dropped and paid
+        self.cache = self._beside("cache.jsonl")  # answers of models
+        self.rejected = self._beside("rejected.jsonl")  # new rows, training on which did not help
 
     def _beside(self, name: str) -> Path:
         return self.out.with_name(f"{self.out.stem}.{name}")
-
-    @property
-    def ledger(self) -> Path:
-        """One line for each row that was wanted."""
-        return self._beside("ledger.jsonl")
-
-    @property
-    def summary(self) -> Path:
-        """What was asked for, made, dropped and paid."""
-        return self._beside("summary.json")
-
-    @property
-    def cache(self) -> Path:
-        """Answers of models."""
-        return self._beside("cache.jsonl")
-
-    @property
-    def rejected(self) -> Path:
-        """The new rows, when training on them did not help."""
-        return self._beside("rejected.jsonl")
 
 
 def augment(
     sources: Sequence[SourceConfig],
     out: str | Path,
     settings: AugmentSettings,
-    models: Models,
     show: Console,
-    *,
-    on_bad_row: str = "error",
+    endpoint: EndpointSettings | None = None,
+    own_model: str | None = None,
+    on_bad_row: Literal["error", "skip"] = "error",
     dry_run: bool = False,
 ) -> Files:
     """Write new rows to `out`, and a ledger and a summary beside it. Reads all rows first.
 
-    With `dry_run` nothing is asked and nothing written: counts and cost are shown.
+    What needs a model is written by an endpoint, a model on this machine, or both. With `dry_run`
+    nothing is asked and nothing written: counts and cost are shown.
 
     Raises:
         SFTError: what was asked for cannot be done; nothing at `out` was changed.
     """
-    files = Files(Path(out).expanduser())
+    files = Files(out)
     check_out(files, sources)
-    check_models(settings, models)
+    check_models(settings, endpoint, own_model)
     show.progress("reading")
-    loaded = _read(sources, on_bad_row, show)
+    hint = "Correct them, or leave them out with --on-bad-row skip"
+    loaded = read_conversations(sources, on_bad_row, hint)
     rows = loaded.conversations
+    if loaded.num_bad:
+        show.warn(f"{loaded.num_bad:,} rows cannot be used and are left out")
     wanted = wanted_rows(rows, settings)
     if not wanted:
         raise DataError("no row can be augmented: all are plain texts, or augmented already")
-    show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {_shares(wanted)}")
-    bill = Bill(models.prices, models.budget)
-    # A dry run reads a cache that is there, and makes none.
-    cached = not MODEL_WAYS.keys().isdisjoint(settings.ways)
-    cached = cached and (not dry_run or files.cache.exists())
-    with Cache(files.cache) if cached else nullcontext() as cache:
-        expected = _show_estimate(wanted, models, cache, bill, show)
+    ways = Counter(want.way for want in wanted)
+    shares = ", ".join(f"{way} {number:,}" for way, number in ways.items())
+    show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {shares}")
+    with Cache(files.cache) as cache:
+        writers: dict[str, Writer] = {}
+        bill, expected = None, None
+        if endpoint:
+            asked = Endpoint(endpoint, cache, lambda n, total: show.progress("asking", n, total))
+            expected = _show_estimate(asked, endpoint.budget, wanted, show)
+            writers["paraphrase"], bill = asked, asked.bill
         if dry_run:
             return files
-        writers = _writers(settings, models, cache, bill, show) if cache else {}
+        own = [way for way in settings.ways if way in MODEL_WAYS and way not in writers]
+        if own and own_model:
+            from sft.augment.own_model import OwnModel
+
+            writers |= dict.fromkeys(own, OwnModel(own_model, cache, show.progress))
         results = make_rows(rows, wanted, settings, writers)
     show.table(result_table(results))
-    if models.endpoint:
+    if bill:
         show.note(bill.sentence())
-    summary = _summary(loaded, settings, models, bill, results)
-    summary["estimate"] = asdict(expected) if expected else None
+    summary = {
+        "num_rows": len(rows),
+        "num_new": len(results.rows),
+        "ways": results.counts(),
+        "files": dict(loaded.files),
+        "settings": asdict(settings),
+        "endpoint": endpoint.address if endpoint else None,
+        "endpoint_model": endpoint.model if endpoint else None,
+        "own_model": own_model,
+        "accepted": None,
+        "paid": bill.record() if bill else None,
+        "estimate": asdict(expected) if expected else None,
+    }
     _write(files, results, summary)
     return files
-
-
-def _read(sources: Sequence[SourceConfig], on_bad_row: str, show: Console) -> Loaded:
-    """All rows; those that cannot be used raise, or are left out with a note."""
-    loaded = read_conversations(sources, "skip")
-    if loaded.num_bad and on_bad_row == "error":
-        bad = BadRows("error")
-        for row in loaded.bad_rows:
-            bad.add(row.origin, row.reason)
-        bad.raise_if_any(
-            len(loaded.conversations) + loaded.num_bad,
-            "Correct them, or leave them out with --on-bad-row skip",
-        )
-    if loaded.num_bad:
-        show.note(f"{loaded.num_bad:,} rows cannot be used and are left out", level="warning")
-    return loaded
-
-
-def _shares(wanted: Sequence[Wanted]) -> str:
-    ways = [want.way for want in wanted]
-    return ", ".join(f"{way} {ways.count(way):,}" for way in dict.fromkeys(ways)) or "none"
 
 
 def check_out(files: Files, sources: Sequence[SourceConfig]) -> None:
@@ -165,88 +139,36 @@ def check_out(files: Files, sources: Sequence[SourceConfig]) -> None:
         )
 
 
-def check_models(settings: AugmentSettings, models: Models) -> None:
+def check_models(
+    settings: AugmentSettings, endpoint: EndpointSettings | None, own_model: str | None
+) -> None:
     """Raise `ConfigError` where a way needs a model and none was given, or the other way round."""
-    if "paraphrase" in settings.ways and not (models.endpoint or models.own):
+    if "paraphrase" in settings.ways and not (endpoint or own_model):
         raise ConfigError("--way paraphrase: needs a model; give --endpoint URL or --own-model")
-    if "self_answer" in settings.ways and not models.own:
+    if "self_answer" in settings.ways and not own_model:
         raise ConfigError(
             "--way self_answer: the answers are those of the model that will be trained; give "
             "--own-model, such as --own-model starter"
         )
-    if models.endpoint:
-        if "paraphrase" not in settings.ways:
-            raise ConfigError("--endpoint: is asked for paraphrases only; add --way paraphrase")
-        models.endpoint.api_key()  # raises where the address or the key will not do
-    if models.budget is not None and (models.prices.sent is None or models.prices.received is None):
+    if endpoint is None:
+        return
+    if "paraphrase" not in settings.ways:
+        raise ConfigError("--endpoint: is asked for paraphrases only; add --way paraphrase")
+    endpoint.api_key()  # raises where the address or the key will not do
+    if endpoint.budget is not None and endpoint.prices is None:
         raise ConfigError("--budget: needs --price-per-million IN,OUT to know what requests cost")
 
 
 def _show_estimate(
-    wanted: Sequence[Wanted], models: Models, cache: Cache | None, bill: Bill, show: Console
-) -> Estimate | None:
+    endpoint: Endpoint, budget: float | None, wanted: Sequence[Wanted], show: Console
+) -> Estimate:
     """What asking the endpoint will take, shown before anything is asked."""
-    if not models.endpoint:
-        return None
-    asked = [
-        request
-        for i, request in requests_for(wanted).items()
-        if wanted[i].way == "paraphrase" and isinstance(request, Request)
-    ]
-    new = asked
-    if cache:
-        endpoint = Endpoint(models.endpoint, cache, bill)
-        new = [request for request in asked if not cache.get(endpoint.key_of(request))]
-    expected = estimate(new, len(asked) - len(new), models.prices)
+    asked = requests_for("paraphrase", wanted).values()
+    expected = endpoint.estimate([request for request in asked if isinstance(request, Request)])
     show.note(f"estimate: {expected.sentence()}")
-    if models.budget is not None and (expected.dollars or 0.0) > models.budget:
-        show.note(f"the budget of ${models.budget:g} ends it before that", level="warning")
+    if budget is not None and (expected.dollars or 0.0) > budget:
+        show.warn(f"the budget of ${budget:g} ends it before that")
     return expected
-
-
-def _writers(
-    settings: AugmentSettings, models: Models, cache: Cache, bill: Bill, show: Console
-) -> Mapping[str, Writer]:
-    """Who writes, by way."""
-    writers: dict[str, Writer] = {}
-    if "paraphrase" in settings.ways and models.endpoint:
-        writers["paraphrase"] = Endpoint(
-            models.endpoint,
-            cache,
-            bill,
-            lambda done, total: show.progress("asking", done, total),
-        )
-    missing = [way for way in settings.ways if way in MODEL_WAYS and way not in writers]
-    if missing and models.own:
-        from sft.augment.own_model import OwnModel
-
-        own = OwnModel(models.own, cache, show.progress)
-        writers |= dict.fromkeys(missing, own)
-    return writers
-
-
-def _summary(
-    loaded: Loaded, settings: AugmentSettings, models: Models, bill: Bill, results: Results
-) -> dict[str, Any]:
-    paid = {
-        "requests": bill.num_requests,
-        "tokens_sent": bill.sent,
-        "tokens_received": bill.received,
-        "answers_without_usage": bill.num_guessed,
-        "dollars": bill.dollars,
-    }
-    return {
-        "num_rows": len(loaded.conversations),
-        "num_new": len(results.rows),
-        "ways": results.counts(),
-        "files": dict(loaded.files),
-        "settings": asdict(settings),
-        "endpoint": models.endpoint.address if models.endpoint else None,
-        "endpoint_model": models.endpoint.model if models.endpoint else None,
-        "own_model": models.own,
-        "accepted": None,
-        "paid": paid if models.endpoint else None,
-    }
 
 
 def _write(files: Files, results: Results, summary: Mapping[str, Any]) -> None:
@@ -256,7 +178,7 @@ def _write(files: Files, results: Results, summary: Mapping[str, Any]) -> None:
         write_json(files.summary, summary)
         files.rejected.unlink(missing_ok=True)
         if results.rows:
-            write_text(files.out, _lines([row.record() for row in results.rows]))
+            write_text(files.out, _lines(results.rows))
         else:
             files.out.unlink(missing_ok=True)
     if not results.rows:

@@ -11,7 +11,7 @@ from sft.config import SourceConfig
 from sft.data.rows.conversation import Conversation
 from sft.data.rows.formats import check_config, detect, format_named, parse
 from sft.data.rows.formats.own import code_of
-from sft.data.rows.problems import BadRow, BadRows, RowError, listing
+from sft.data.rows.problems import SKIP_HINT, BadRow, BadRows, RowError, listing
 from sft.data.rows.sources import Row, read_rows
 from sft.errors import ConfigError, DataError, did_you_mean
 
@@ -61,11 +61,12 @@ class Tally:
 
 
 def read_conversations(
-    sources: Sequence[SourceConfig], on_bad_row: Literal["error", "skip"]
+    sources: Sequence[SourceConfig], on_bad_row: Literal["error", "skip"], hint: str = SKIP_HINT
 ) -> Loaded:
     """Read all sources to the end.
 
-    With `on_bad_row="error"`, rows that cannot be used raise one `DataError` for all of them.
+    With `on_bad_row="error"`, rows that cannot be used raise one `DataError` for all of them, which
+    ends with the `hint`.
     """
     if not sources:
         raise ConfigError("data.train: no training data. Give it with --data FILE")
@@ -76,7 +77,7 @@ def read_conversations(
     conversations: list[Conversation] = []
     for index, source in enumerate(sources):
         conversations.extend(read_source(source, index, report, files, tally))
-    report.raise_if_any(len(conversations) + report.count)
+    report.raise_if_any(len(conversations) + report.count, hint)
     if not conversations:
         paths = ", ".join(source.path for source in sources)
         raise DataError(f"{paths}: no usable row in {report.count:,}:\n{report.table()}")
