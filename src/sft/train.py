@@ -17,7 +17,7 @@ from sft.runs.metrics import with_derived
 from sft.runs.run_dir import RunDir
 from sft.runs.store import RecordStore, open_stores
 from sft.terminal.console import Console
-from sft.trackers.follow import follow
+from sft.trackers.follow import Followers
 from sft.training import checkpoint
 from sft.training.attempt import attempt
 from sft.training.evaluations import Evaluations, may_restore
@@ -49,7 +49,7 @@ def train(
         on_open(run, show)
         if done := finished(run, config, show):
             return done
-        with follow(run, config, show.warn) as followers, attempt(run, show) as log:
+        with Followers(run, config, show.warn) as followers, attempt(run, show) as log:
             setup = prepare(config, run, show, stop)
             with open_stores(run) as stores:
                 loop = Loop(setup, run, stores, show, stop)

@@ -7,7 +7,7 @@ import pty
 import subprocess
 import sys
 
-from sft.terminal.redirect import LineStream, Redirection
+from sft.terminal.redirect import LineStream, redirect
 
 LIBRARIES = """
 import logging, sys, warnings
@@ -90,8 +90,8 @@ def test_a_stream_that_is_no_terminal_is_left_alone(monkeypatch):
     handler = logging.StreamHandler(stream)
     logging.root.addHandler(handler)
     try:
-        redirection = Redirection(lambda _text: None)
+        redirected = redirect(lambda _text: None)
         assert sys.stderr is stream and handler.stream is stream
-        redirection.restore()
+        redirected.close()
     finally:
         logging.root.removeHandler(handler)

@@ -12,7 +12,7 @@ from sft.config.tracker_sections import EventKind
 from sft.errors import ConfigError, SFTError
 from sft.runs.events import KINDS, EventLog
 from sft.trackers import alerts
-from sft.trackers.follow import follow
+from sft.trackers.follow import Followers
 from sft.trackers.session import send
 from tracked import begin, end, new_run, webhook
 
@@ -49,7 +49,7 @@ def alarm(run, text="it overfits", step=4):
 
 def attempt(run, config, told=None):
     tell = (lambda text: None) if told is None else told.append
-    with follow(run, config, tell) as followers:
+    with Followers(run, config, tell) as followers:
         begin(run)
         followers.start()
         alarm(run)
@@ -105,14 +105,14 @@ def test_the_address_is_read_from_the_environment(tmp_path, monkeypatch):
     kept = [path.read_text() for path in run.path.rglob("*") if path.is_file()]
     assert not any("secret" in text for text in kept)
     monkeypatch.delenv("HOOK")
-    with pytest.raises(ConfigError, match="HOOK is not set"), follow(run, config, print):
+    with pytest.raises(ConfigError, match="HOOK is not set"), Followers(run, config, print):
         pass
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "hooks.example/x", "https:"])
 def test_other_schemes_are_refused(tmp_path, url):
     run, config = new_run(tmp_path / "run", {"alerts.webhook": url})
-    with pytest.raises(ConfigError, match="https://"), follow(run, config, print):
+    with pytest.raises(ConfigError, match="https://"), Followers(run, config, print):
         pass
 
 
@@ -203,7 +203,7 @@ def test_text_of_the_run_calls_nobody():
 def test_a_failure_before_the_first_step_is_alerted(tmp_path):
     with webhook() as (url, bodies):
         run, config = new_run(tmp_path / "run", {"alerts.webhook": url})
-        with pytest.raises(SFTError), follow(run, config, print):
+        with pytest.raises(SFTError), Followers(run, config, print):
             begin(run)
             EventLog(run.events).add("failed", "no such file", level="error")
             raise SFTError("no such file")

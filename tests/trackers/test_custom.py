@@ -7,7 +7,7 @@ import pytest
 
 from sft.config import load_config
 from sft.errors import ConfigError
-from sft.trackers.follow import follow
+from sft.trackers.follow import Followers
 from sft.trackers.installed import asked_for
 from tracked import end, new_run, sft, write_steps
 
@@ -62,7 +62,7 @@ def lines(folder):
 
 def test_a_run_is_followed_and_its_rest_is_sent_afterwards(folder):
     run, config = new_run(folder / "run", custom(SPEC))
-    with follow(run, config, pytest.fail) as followers:
+    with Followers(run, config, pytest.fail) as followers:
         followers.start()
         write_steps(run, 1, 4)
         end(run)
@@ -84,7 +84,7 @@ def test_an_entry_point_is_a_tracker_too(folder, monkeypatch):
     )
     monkeypatch.syspath_prepend(str(folder))
     run, config = new_run(folder / "run", custom("mine"))
-    with follow(run, config, pytest.fail) as followers:
+    with Followers(run, config, pytest.fail) as followers:
         followers.start()
         end(run)
     assert (run.trackers / "mine.json").is_file()

@@ -15,8 +15,8 @@ from sft.runs.run_dir import RunDir
 from sft.trackers import TRACKERS
 from sft.trackers import follow as following
 from sft.trackers.base import Tracker, numbers, printable_event, summary_values
-from sft.trackers.follow import follow
-from sft.trackers.session import flat_settings, send
+from sft.trackers.follow import Followers
+from sft.trackers.session import public_settings, send
 from tracked import begin, cut_back, end, eval_record, new_run, sft, write_steps
 
 STEPS = [(0, "evaluation"), *((s, k) for s in range(1, 13) for k in ("step", "evaluation"))]
@@ -74,7 +74,7 @@ def told():
 
 def attempt(run, config, told, *, first=1, last=12, ending="finished"):
     """What `train` does, from the moment when a run is continued."""
-    with follow(run, config, told.append) as followers:
+    with Followers(run, config, told.append) as followers:
         begin(run)
         followers.start()
         write_steps(run, first, last)
@@ -101,7 +101,7 @@ def test_all_that_is_written_arrives_once_and_in_order(tmp_path, service, told):
 
 def test_records_arrive_while_the_run_goes_on(tmp_path, service, told):
     run, config = new_run(tmp_path / "run")
-    with follow(run, config, lambda text: None) as followers:
+    with Followers(run, config, lambda text: None) as followers:
         followers.start()
         write_steps(run, 1, 4)
         deadline = time.monotonic() + 5
@@ -140,7 +140,7 @@ def test_an_error_is_told_once_and_tried_again(tmp_path, service, told, monkeypa
     run, config = new_run(tmp_path / "run")
     service.failures = [OSError("no route\nto \x1b[31mhost"), ValueError("again")]
     monkeypatch.setattr(following, "LONGEST_PAUSE", 0.05)
-    with follow(run, config, told.append) as followers:
+    with Followers(run, config, told.append) as followers:
         followers.start()
         write_steps(run, 1, 12)
         deadline = time.monotonic() + 5
@@ -205,7 +205,7 @@ def test_what_was_taken_before_an_error_is_not_sent_again(tmp_path, service, mon
 
 def test_two_processes_do_not_send_the_same_run(tmp_path, service, told):
     run, config = new_run(tmp_path / "run")
-    with follow(run, config, lambda text: None) as followers:
+    with Followers(run, config, lambda text: None) as followers:
         followers.start()
         write_steps(run, 1, 1)
         deadline = time.monotonic() + 5
@@ -219,7 +219,7 @@ def test_an_attempt_that_is_refused_leaves_no_trace(tmp_path, service):
     run, config = new_run(tmp_path / "run", {"alerts.command": "true"})
     time.sleep(0.002)
     before = sorted(run.path.rglob("*"))
-    with pytest.raises(SFTError), follow(run, config, lambda text: None):
+    with pytest.raises(SFTError), Followers(run, config, lambda text: None):
         raise SFTError("refused before it began")
     assert sorted(run.path.rglob("*")) == before
 
@@ -274,7 +274,7 @@ def test_a_run_without_events_or_config_is_sent_too(tmp_path, service):
 def test_no_secret_is_among_the_settings(tmp_path):
     settings = {"alerts.webhook": "https://host/SECRET", "alerts.command": "notify SECRET"}
     run, _ = new_run(tmp_path / "run", settings)
-    flat = flat_settings(run)
+    flat = public_settings(run)
     assert flat["optim.epochs"] is not None
     assert "SECRET" not in json.dumps(flat)
 
@@ -283,10 +283,10 @@ def test_asking_for_what_is_not_installed_is_an_error_at_once(tmp_path, monkeypa
     monkeypatch.setattr("sft.trackers.installed.find_spec", lambda name: None)
     run, config = new_run(tmp_path / "run", {"trackers.mlflow": True})
     match = r"trackers.mlflow: mlflow is not installed; pip install 'sft\[mlflow\]'"
-    with pytest.raises(ConfigError, match=match), follow(run, config, lambda text: None):
+    with pytest.raises(ConfigError, match=match), Followers(run, config, lambda text: None):
         pass
     run, config = new_run(tmp_path / "auto")
-    with follow(run, config, lambda text: None) as followers:
+    with Followers(run, config, lambda text: None) as followers:
         followers.start()  # `auto` follows with nothing
     assert not run.trackers.exists()
 

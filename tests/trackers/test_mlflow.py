@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sft.runs.events import EventLog
-from sft.trackers.follow import follow
+from sft.trackers.follow import Followers
 from sft.trackers.installed import missing
 from sft.trackers.session import send
 from tracked import SIX, begin, cut_back, end, new_run, step_record, write_steps
@@ -42,7 +42,7 @@ def test_every_value_is_there_once_after_two_attempts(tmp_path, client):
         if first == 5:
             cut_back(run, 4)
             assert only_run(client).info.status == "KILLED"
-        with follow(run, config, print) as followers:
+        with Followers(run, config, print) as followers:
             followers._names = ["mlflow"]
             begin(run)
             followers.start()

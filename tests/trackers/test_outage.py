@@ -18,12 +18,12 @@ HANGING = [name for name in ("wandb", "mlflow") if missing(name) is None]
 PROGRAM = """
 import json, sys, time
 from pathlib import Path
-from sft.trackers.follow import follow
+from sft.trackers.follow import Followers
 from tracked import begin, end, new_run, write_steps
 folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
 run, config = new_run(folder, settings)
 told = []
-with follow(run, config, told.append) as followers:
+with Followers(run, config, told.append) as followers:
     begin(run)
     followers.start()
     began = time.monotonic()

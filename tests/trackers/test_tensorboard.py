@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sft.runs.events import EventLog
-from sft.trackers.follow import follow
+from sft.trackers.follow import Followers
 from sft.trackers.session import send
 from tracked import SIX, begin, cut_back, end, new_run, step_record, write_steps
 
@@ -26,7 +26,7 @@ def texts(found, tag):
 
 def test_every_value_is_there_under_its_name(tmp_path):
     run, config = new_run(tmp_path / "run")
-    with follow(run, config, print) as followers:
+    with Followers(run, config, print) as followers:
         followers.start()
         write_steps(run, 1, 12)
         EventLog(run.events).add("alarm", "<b>*it* overfits</b>", step=8)
@@ -50,7 +50,7 @@ def test_an_attempt_goes_on_where_the_last_one_ended(tmp_path):
     for first, last, ending in ((1, 7, "interrupted"), (5, 12, "finished")):
         if first == 5:
             cut_back(run, 4)
-        with follow(run, config, print) as followers:
+        with Followers(run, config, print) as followers:
             begin(run)
             followers.start()
             write_steps(run, first, last)

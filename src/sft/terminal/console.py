@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -29,7 +29,7 @@ from sft.terminal.progress_line import (
     seconds_left,
     sparkline,
 )
-from sft.terminal.redirect import Redirection, is_terminal
+from sft.terminal.redirect import is_terminal, redirect
 from sft.texts.safe import printable
 
 __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
@@ -38,6 +38,7 @@ __all__ = ["BARS", "Console", "duration", "printable", "sparkline"]
 EVAL_METRICS = sorted((m.live, m.name) for m in METRICS.values() if m.of == "evaluation" and m.live)
 _STYLES: dict[Level, str] = {"info": "", "warning": "yellow", "error": "bold red"}
 _LONG = 120.0  # seconds
+_LINE_EVERY = 10.0  # seconds, in a log
 _QUIET_LOG = 30.0  # seconds without a line, in a log, before one tells what is being done
 
 
@@ -78,7 +79,7 @@ class Console:
         self._draws = _can_draw(self._out, out)
         self._quiet = quiet
         self._line = ProgressLine(self._out)
-        self._redirection: Redirection | None = None
+        self._redirected: ExitStack | None = None  # while a line is drawn
         self._estimated = False
         self._drawn_at = 0.0
         self._printed_at = time.monotonic()  # the last line of a log
@@ -106,8 +107,7 @@ class Console:
 
         A quiet console shows warnings, errors, and what is to be shown `always`.
         """
-        if not self._quiet or always or level != "info":
-            self._write(text, "bold" if always else _STYLES[level])
+        self._print(text, "bold" if always else _STYLES[level], always or level != "info")
 
     def __enter__(self) -> Console:
         return self
@@ -133,12 +133,10 @@ class Console:
         """A warning, printed and logged."""
         self.note(text, level="warning")
 
-    def _print(self, text: str, style: str = "") -> None:
-        if not self._quiet:
-            self._write(text, style)
-
-    def _write(self, text: str, style: str) -> None:
+    def _print(self, text: str, style: str = "", always: bool = False) -> None:
         """A line that stays; on a terminal broken between words, indented as it begins."""
+        if self._quiet and not always:
+            return
         self._printed_at = time.monotonic()
         if not self._draws:
             self._out.print(Text(printable(text), style=style), soft_wrap=True)
@@ -197,7 +195,9 @@ class Console:
         self._estimate()
         if self._draws:
             self._refresh(force=False)
-        elif self._worth_a_line(record["step"]):
+            return
+        late = time.monotonic() - self._drawn_at > _LINE_EVERY
+        if record["step"] <= 3 or self._line.task.finished or late:
             self._print(self._line.plain())
             self._drawn_at = time.monotonic()
 
@@ -227,24 +227,21 @@ class Console:
         if not self._quiet:
             self._out.print(table)
 
-    def _worth_a_line(self, step: int) -> bool:
-        return step <= 3 or self._line.task.finished or time.monotonic() - self._drawn_at > 10
-
     def _refresh(self, force: bool) -> None:
         if self._quiet:
             return
-        if self._redirection is None:
+        if self._redirected is None:
             self._line.start()
             self._out.show_cursor(True)  # or a process that is killed leaves a terminal without
-            self._redirection = Redirection(self._print)
+            self._redirected = redirect(self._print)
         if force or time.monotonic() - self._drawn_at > 0.1:
             self._drawn_at = time.monotonic()
             self._line.refresh()
 
     def _stop(self) -> None:
-        if self._redirection is not None:
-            self._redirection.restore()
-            self._redirection = None
+        if self._redirected is not None:
+            self._redirected.close()
+            self._redirected = None
             self._line.stop()
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -55,36 +55,28 @@ class LineStream:
         return getattr(self._stream, name)
 
 
-class Redirection:
-    """Standard error and standard output, where they are a terminal, go above the line."""
+def redirect(show: Callable[[str], None]) -> ExitStack:
+    """Standard error and standard output, where they are a terminal, go above the line.
 
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._handlers: list[tuple[logging.StreamHandler[Any], Any]] = []
-        self._streams: dict[str, tuple[Any, LineStream]] = {}
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if is_terminal(stream):
-                lines = LineStream(stream, show)
-                self._streams[name] = (stream, lines)
-                setattr(sys, name, lines)
-                self._redirect_handlers(stream, lines)
+    Closing what is returned puts everything back.
+    """
+    undo = ExitStack()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if is_terminal(stream):
+            lines = undo.enter_context(closing(LineStream(stream, show)))
+            undo.callback(_put_back, name, lines, stream)
+            setattr(sys, name, lines)
+            for handler in _stream_handlers():  # which keep the stream that they were made with
+                if handler.stream is stream:
+                    handler.setStream(lines)
+                    undo.callback(handler.setStream, stream)
+    return undo
 
-    def _redirect_handlers(self, stream: Any, lines: LineStream) -> None:
-        """A handler keeps the stream that it was made with."""
-        for handler in _stream_handlers():
-            if handler.stream is stream:
-                handler.setStream(lines)
-                self._handlers.append((handler, stream))
 
-    def restore(self) -> None:
-        """Put everything back."""
-        for handler, stream in self._handlers:
-            handler.setStream(stream)
-        for name, (stream, lines) in self._streams.items():
-            if getattr(sys, name) is lines:
-                setattr(sys, name, stream)
-            lines.close()
-        self._handlers, self._streams = [], {}
+def _put_back(name: str, lines: LineStream, stream: Any) -> None:
+    if getattr(sys, name) is lines:
+        setattr(sys, name, stream)
 
 
 def is_terminal(stream: Any) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from sft.config import Config
     from sft.runs.run_dir import RunDir
-
-_SECTIONS = ("trackers", "alerts")
 
 
 @click.command()
@@ -36,14 +34,10 @@ def track(run: str, name: str, project: str | None) -> None:
 
 def _config_of(run: RunDir, project: str | None) -> Config:
     """The trackers and alerts of a run; the defaults for a run that knows neither."""
-    from sft.config import load_config, parse_yaml
-    from sft.errors import ConfigError
+    from sft.config import load_config
+    from sft.runs.files import section
+    from sft.trackers.session import saved_identity
 
-    values: dict[str, Any] = {}
-    try:
-        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
-    except (OSError, UnicodeDecodeError, ConfigError):
-        saved = None
-    if isinstance(saved, dict) and isinstance(saved.get("config"), dict):
-        values = {part: saved["config"][part] for part in _SECTIONS if part in saved["config"]}
-    return load_config(values, {"trackers.project": project} if project else {})
+    values = section(saved_identity(run), "config")
+    own = {name: value for name, value in values.items() if name in ("trackers", "alerts")}
+    return load_config(own, {"trackers.project": project} if project else {})

@@ -10,17 +10,18 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from sft.config import Config
 from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
+from sft.texts.numbers import counted
 from sft.trackers import TRACKERS
 from sft.trackers.installed import asked_for, label, maker
-from sft.trackers.session import Session, reason, settings_of, unsent
+from sft.trackers.session import Session, reason, start_settings, unsent
 
 WAIT = 5.0  # most seconds that the end of a run waits for all trackers together
 POLL = 0.5  # seconds between two searches for something new
@@ -28,10 +29,17 @@ LONGEST_PAUSE = 60.0  # seconds between two tries of a service that fails
 
 
 class Followers:
-    """All trackers of one attempt at a run."""
+    """All trackers of one attempt at a run.
+
+    They follow it from `start` on, and learn how it ended after the `with` block.
+    """
 
     def __init__(self, run: RunDir, config: Config, warn: Callable[[str], None]) -> None:
-        """Raises `ConfigError` where one of them cannot be used; starts nothing yet."""
+        """Start nothing yet.
+
+        Raises:
+            ConfigError: a tracker is asked for that cannot be used, or an alert cannot be sent.
+        """
         self._run, self._config, self._warn = run, config, warn
         self._since = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._names = asked_for(config)
@@ -39,16 +47,19 @@ class Followers:
             with suppress(Exception, SystemExit):  # its follower will warn of it
                 maker(name)()  # loads its library: beside training that would slow steps
         if "alerts" in self._names:
-            TRACKERS["alerts"]().start(run, settings_of(run, config, "alerts"), {})
+            TRACKERS["alerts"]().start(run, start_settings(run, config, "alerts"), {})
         self._followers: list[Follower] = []
 
     def start(self) -> None:
         """Follow from now on. Call it after `metrics.jsonl` was cut back to the checkpoint."""
         self._start(self._names)
 
-    def finish(self, *, failed: bool) -> None:
+    def __enter__(self) -> Followers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         """Wait, at most `WAIT` seconds, until everything is sent, and warn of what is not."""
-        if failed and not self._followers and self._left_a_trace():  # before the first step
+        if kind and not self._followers and self._left_a_trace():  # it failed before the first step
             self._start([name for name in self._names if name == "alerts"])
         for follower in self._followers:
             follower.end()
@@ -65,7 +76,9 @@ class Followers:
 
     def _start(self, names: list[str]) -> None:
         for name in names:
-            settings = settings_of(self._run, self._config, name, since=self._since, wait=WAIT - 1)
+            settings = start_settings(
+                self._run, self._config, name, since=self._since, wait=WAIT - 1
+            )
             follower = Follower(self._run, name, settings, self._warn)
             try:
                 follower.start()
@@ -73,22 +86,6 @@ class Followers:
                 self._warn(f"{label(name)}: {error}")
             else:
                 self._followers.append(follower)
-
-
-@contextmanager
-def follow(run: RunDir, config: Config, warn: Callable[[str], None]) -> Iterator[Followers]:
-    """Trackers that follow the run from `start` on, and learn how it ended after the block.
-
-    Raises:
-        ConfigError: a tracker is asked for that cannot be used, or an alert cannot be sent.
-    """
-    followers = Followers(run, config, warn)
-    try:
-        yield followers
-    except BaseException:
-        followers.finish(failed=True)
-        raise
-    followers.finish(failed=False)
 
 
 class Follower(threading.Thread):
@@ -123,12 +120,10 @@ class Follower(threading.Thread):
         session = self._session
         if session is not None:
             session.close()
-        if self._done:
-            return None
-        if session is not None and session.tracker is not None:
             with suppress(Exception):
-                session.tracker.abandon()
-        return self._not_sent()
+                if not self._done:
+                    session.tracker.abandon()
+        return None if self._done else self._not_sent()
 
     def _send(self) -> None:
         session = self._session = Session(self._run, self._tracker, self._settings)
@@ -164,12 +159,12 @@ class Follower(threading.Thread):
         later = f"`sft track {self._run.path} --to {shlex.quote(self._tracker)}`"
         why = f" ({self._problem})" if self._problem else ""
         count = unsent(self._run, self._tracker, self._settings)
-        thing, to = ("alert", "") if name == "alerts" else ("record", f" to {name}")
-        counted = f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+        alerts = name == "alerts"
+        things = counted(count, "alert" if alerts else "record")
         if not count:
             return f"{name} does not know how the run ended{why}; {later} reports it"
-        if session and session.tracker and session.handed_over and not session.tracker.confirms:
-            missing = f"{later} sends what is missing"
-            return f"{counted} may not have reached {name}{why}; {missing}"
+        if session and session.handed_over and not session.tracker.confirms:
+            return f"{things} may not have reached {name}{why}; {later} sends what is missing"
         was, them = ("was", "it") if count == 1 else ("were", "them")
-        return f"{counted} {was} not sent{to}{why}; {later} sends {them}"
+        to = "" if alerts else f" to {name}"
+        return f"{things} {was} not sent{to}{why}; {later} sends {them}"

@@ -50,13 +50,16 @@ class Position:
     def __init__(self, run: RunDir, label: str) -> None:
         self._run = run
         self._path = run.trackers / f"{label}.json"
-        self._saved = _read(self._path)
+        self._saved = _Saved()
+        # It may hold anything: it only says where to go on, and all begins anew where it does not.
+        with suppress(OSError, ValueError, RecursionError):
+            self._saved = _Saved.model_validate_json(self._path.read_bytes())
         self.state, self.ended = self._saved.state, self._saved.ended
-        metrics = self._saved.metrics
-        self._last, self._clock = dict(metrics.last), metrics.clock
+        metrics = self._saved.metrics.model_copy(deep=True)
         # Cut back and grown again: from its beginning, as the steps tell what was sent.
         same = metrics.mark == _mark(run.metrics, metrics.offset)
         self._metrics = Tail(run.metrics, metrics.offset if same else 0)
+        self._last, self._clock = metrics.last, metrics.clock
         self._events = Tail(run.events, self._saved.events.offset)
 
     def new_records(self) -> list[dict[str, Any]]:
@@ -84,18 +87,17 @@ class Position:
         self._events = Tail(self._run.events, start)
         self._events.read(count)
 
-    def confirm(self, ended: str | None = None) -> None:
-        """Save: everything read so far was sent, at the end with how the run `ended`."""
-        offset = self._metrics.offset
-        mark = _mark(self._run.metrics, offset)
-        self._saved.ended = ended
-        self._saved.metrics = _Metrics(
-            offset=offset, mark=mark, last=dict(self._last), clock=self._clock
-        )
-        self.confirm_events()
-
-    def confirm_events(self) -> None:
-        """Save: the events read so far were sent, and what the tracker wants to remember."""
+    def save(self, *, records: bool = True, ended: str | None = None) -> None:
+        """All events read so far were sent, and all `records`; at the end, how the run `ended`."""
+        if records:
+            offset = self._metrics.offset
+            self._saved.ended = ended
+            self._saved.metrics = _Metrics(
+                offset=offset,
+                mark=_mark(self._run.metrics, offset),
+                last=dict(self._last),
+                clock=self._clock,
+            )
         self._saved.events, self._saved.state = _Events(offset=self._events.offset), self.state
         self._path.parent.mkdir(exist_ok=True)
         write_json(self._path, self._saved.model_dump())
@@ -123,14 +125,6 @@ class Position:
         trained = max(trained, _seconds(values, "seconds"))
         self._clock = (began, trained, evaluated)
         return {**values, "step": record["step"], "time": began + trained + evaluated}
-
-
-def _read(path: Path) -> _Saved:
-    """It may hold anything: it only says where to go on, and all begins anew where it does not."""
-    try:
-        return _Saved.model_validate_json(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return _Saved()
 
 
 def _first_moment(run: RunDir) -> float:

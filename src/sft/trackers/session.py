@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-from sft.config import Config, parse_yaml
+from filelock import FileLock, Timeout
+
+from sft.config import Config
 from sft.errors import ConfigError, SFTError
+from sft.runs.files import Record, identity, section
 from sft.runs.run_dir import RunDir
+from sft.runs.settings import dotted
 from sft.runs.state import ending_of
 from sft.texts.safe import printable
-from sft.trackers.base import Tracker, printable_event
+from sft.trackers.base import printable_event
 from sft.trackers.installed import label, maker
 from sft.trackers.position import Position
-
-ENDS = ("finished", "failed", "interrupted")  # kinds of events that end an attempt
 
 
 class Session:
@@ -30,85 +28,60 @@ class Session:
 
     def __init__(self, run: RunDir, name: str, settings: Mapping[str, Any]) -> None:
         """Raises `ConfigError` where another process has one, or there is no such tracker."""
-        self._run, self._settings = run, settings
-        self._saving = threading.Lock()
-        self._open = True
-        self._lock = _lock(run, name)
+        self.tracker = maker(name)()
         self.handed_over = False
-        self.tracker: Tracker | None = None
+        self._run, self._settings = run, settings
+        run.trackers.mkdir(exist_ok=True)
+        self._lock = FileLock(run.trackers / f"{label(name)}.lock", thread_local=False)
         try:
-            self._position = Position(run, label(name))
-            self.tracker = maker(name)()
-        except BaseException:
-            self.close()
-            raise
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            text = f"{run.path}: is being sent to {name} by another process"
+            raise ConfigError(text) from None
+        self._position = Position(run, label(name))
+        self._saving = threading.Lock()
 
     def start(self) -> None:
         """Connect."""
-        assert self.tracker is not None
         self.tracker.start(self._run, self._settings, self._position.state)
-        self._save(self._position.confirm)
+        self._save()
 
     def send_new(self) -> bool:
         """Hand over a batch of records and all events that are new; False when there were none."""
-        assert self.tracker is not None
         records = self._position.new_records()
         if records:
             self.tracker.record(records)
             self.handed_over = True
             if self.tracker.confirms:
-                self._save(self._position.confirm)
-        return self._send_events(self.tracker) or bool(records)
-
-    def _send_events(self, tracker: Tracker) -> bool:
-        """After an error none comes twice."""
-        any_new = False
+                self._save()
+        any_new = bool(records)
         for start, events in self._position.new_events():
             any_new = True
             for number, event in enumerate(events):
                 try:
-                    tracker.event(printable_event(event))
-                except BaseException:
+                    self.tracker.event(printable_event(event))
+                except BaseException:  # none before it comes twice
                     self._position.back_to(start, number)
-                    self._save(self._position.confirm_events)
+                    self._save(records=False)
                     raise
-            self._save(self._position.confirm_events)
+            self._save(records=False)
         return any_new
 
     def finish(self) -> None:
         """Say how the run ended."""
-        assert self.tracker is not None
         status, summary = ending_of(self._run)
         self.tracker.finish(status, summary)
-        self._save(partial(self._position.confirm, status))
+        self._save(ended=status)
 
     def close(self) -> None:
         """Let others send. May be called twice."""
         with self._saving:
-            self._open = False
-            lock, self._lock = self._lock, -1
-        with suppress(OSError):
-            os.close(lock)
+            self._lock.release()
 
-    def _save(self, confirm: Callable[[], None]) -> None:
+    def _save(self, *, records: bool = True, ended: str | None = None) -> None:
         with self._saving:
-            if self._open:
-                confirm()
-
-
-def _lock(run: RunDir, name: str) -> int:
-    """The open file `trackers/<label>.lock`, locked until it is closed."""
-    run.trackers.mkdir(exist_ok=True)
-    path = run.trackers / f"{label(name)}.lock"
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        if not isinstance(error, BlockingIOError):
-            raise
-        raise ConfigError(f"{run.path}: is being sent to {name} by another process") from None
-    return file
+            if self._lock.is_locked:
+                self._position.save(records=records, ended=ended)
 
 
 def send(run: RunDir, name: str, config: Config) -> int:
@@ -121,7 +94,7 @@ def send(run: RunDir, name: str, config: Config) -> int:
     maker(name)
     if name == "alerts" and not (config.alerts.webhook or config.alerts.command):
         raise ConfigError(f"{run.path}: has neither alerts.webhook nor alerts.command")
-    settings = settings_of(run, config, name)
+    settings = start_settings(run, config, name)
     session = Session(run, name, settings)
     try:
         count = unsent(run, name, settings)
@@ -161,33 +134,37 @@ def unsent(run: RunDir, name: str, settings: Mapping[str, Any]) -> int:
     return count
 
 
-def settings_of(
+def start_settings(
     run: RunDir, config: Config, name: str, since: str | None = None, wait: float | None = None
 ) -> dict[str, Any]:
     """What a tracker is started with, see `Tracker.start`."""
     return {
         "project": config.trackers.project,
         "name": printable(config.trackers.name or run.path.resolve().name),
-        "settings": flat_settings(run),
+        "settings": public_settings(run),
         "alerts": config.alerts.model_dump(mode="json") if name == "alerts" else {},
         "since": since,
         "wait": wait,
     }
 
 
-def flat_settings(run: RunDir) -> dict[str, Any]:
-    """The settings of the run by dotted key, from `config.yaml`; not those that hold secrets."""
+def public_settings(run: RunDir) -> dict[str, Any]:
+    """The settings of the run by dotted key, fit to be shown; not those that hold secrets."""
+    values = {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in dotted(section(saved_identity(run), "config")).items()
+    }
+    return {
+        key: value for key, value in values.items() if not key.startswith(("trackers.", "alerts."))
+    }
+
+
+def saved_identity(run: RunDir) -> Record:
+    """What `config.yaml` says; nothing, of an older run or one of another trainer."""
     try:
-        saved = parse_yaml(run.config.read_text(encoding="utf-8"), str(run.config))
-        sections = saved["config"]
-        return {
-            printable(f"{section}.{key}"): printable(value) if isinstance(value, str) else value
-            for section, values in sections.items()
-            if section not in ("trackers", "alerts")
-            for key, value in values.items()
-        }
-    except (OSError, ValueError, SFTError, KeyError, TypeError, AttributeError):
-        return {}  # an older run, or one of another trainer
+        return identity(run)
+    except SFTError:
+        return {}
 
 
 def reason(error: BaseException) -> str:
