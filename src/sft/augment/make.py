@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,20 +109,15 @@ def wanted_rows(rows: Sequence[Conversation], settings: AugmentSettings) -> list
     Rows that are augmented themselves, and those that are no conversations, are left alone.
     """
     own = [row for row in rows if not row.parent and row.kind == "chat"]
-    number = round(settings.share * len(own))
     order = sorted(range(len(own)), key=lambda i: _digest(own[i], settings.seed, "share"))
-    chosen = set(order[: max(number, 1 if own else 0)])
-    return [
-        wanted for i, row in enumerate(own) if i in chosen for wanted in _ways_of(row, settings)
-    ]
-
-
-def _ways_of(row: Conversation, settings: AugmentSettings) -> Iterator[Wanted]:
-    """The ways take turns, beginning with another one for each row."""
-    first = int.from_bytes(_digest(row, settings.seed, "ways")[:4])
-    for slot in range(settings.per_row):
-        turn = (first + slot) % len(settings.ways)
-        yield Wanted(row, settings.ways[turn], slot // len(settings.ways))
+    wanted = []
+    for i in sorted(order[: max(1, round(settings.share * len(own)))]):
+        # The ways take turns, beginning with another one for each row.
+        first = int.from_bytes(_digest(own[i], settings.seed, "ways")[:4])
+        for slot in range(settings.per_row):
+            turn = (first + slot) % len(settings.ways)
+            wanted.append(Wanted(own[i], settings.ways[turn], slot // len(settings.ways)))
+    return wanted
 
 
 def _digest(row: Conversation, seed: int, purpose: str) -> bytes:

@@ -49,14 +49,12 @@ class OwnModel:
         self._cache = cache
         self._on_progress = on_progress
 
-    def key_of(self, request: Request) -> str:
-        """Where the answer to `request` is in the cache."""
-        asked = {"own": self._identity, "messages": request.as_dicts(), "max": request.max_tokens}
-        return request_key(asked)
-
     def write(self, requests: Sequence[Request]) -> list[Reply]:
         """A reply to each, in their order; chunk by chunk, so that a stop loses one at most."""
-        keys = [self.key_of(request) for request in requests]
+        keys = [
+            request_key({"own": self._identity, "messages": r.as_dicts(), "max": r.max_tokens})
+            for r in requests
+        ]
         new = {
             key: request
             for key, request in zip(keys, requests, strict=True)
@@ -68,7 +66,8 @@ class OwnModel:
             self._on_progress("writing", start, len(order))
             self._write_chunk({key: new[key] for key in order[start : start + CHUNK]})
         self._on_progress("writing", len(order), len(order))
-        return [self._known(key) for key in keys]
+        answers = [self._cache.get(key) or {} for key in keys]
+        return [Reply(str(a.get("text", "")), str(a.get("problem", ""))) for a in answers]
 
     def _write_chunk(self, requests: dict[str, Request]) -> None:
         prompts: dict[str, list[int]] = {}
@@ -90,7 +89,3 @@ class OwnModel:
             text = self._tokenizer.decode(list(answer.ids), skip_special_tokens=True)
             problem = {"problem": "the model did not end its answer"} if cut else {}
             self._cache.put(key, {"text": text, **problem})
-
-    def _known(self, key: str) -> Reply:
-        answer = self._cache.get(key) or {}
-        return Reply(str(answer.get("text", "")), str(answer.get("problem", "")))

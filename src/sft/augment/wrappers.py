@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -100,17 +101,14 @@ def system_prompt(row: Conversation, rng: random.Random, systems: Sequence[str] 
     rest = row.messages[1:] if first.role == "system" else row.messages
     if chosen == NONE:
         return Change(rest, "none")
-    return Change((Message("system", chosen), *rest), _short(chosen))
+    return Change(
+        (Message("system", chosen), *rest), textwrap.shorten(chosen, 40, placeholder="...")
+    )
 
 
 def is_generic(system: str) -> bool:
     """Says nothing but that there is an assistant."""
     return len(system) <= 120 and _GENERIC.fullmatch(system.strip()) is not None
-
-
-def _short(text: str) -> str:
-    one_line = " ".join(text.split())
-    return one_line if len(one_line) <= 40 else f"{one_line[:37]}..."
 
 
 def read_lines(path: str, *, what: str) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -21,10 +19,7 @@ BATCH = 500  # records handed over at once, so that memory is bounded
 
 
 class _Metrics(BaseModel):
-    offset: int = Field(default=0, ge=0)
-    mark: str = ""  # a digest of what stands before `offset`
     last: dict[str, int] = {}  # kind of record -> the last step that was sent
-    clock: tuple[float, float, float] | None = None  # first moment, then seconds of both kinds
 
 
 class _Events(BaseModel):
@@ -43,8 +38,8 @@ class _Saved(BaseModel):
 class Position:
     """A position in `metrics.jsonl` and `events.jsonl`, and what the tracker keeps for itself.
 
-    A resumed run cuts `metrics.jsonl` back and writes it anew. So the position also holds the last
-    step of each kind of record that was sent, and what comes up to it is left out.
+    A resumed run cuts `metrics.jsonl` back and writes it anew. So its position is the last step of
+    each kind of record that was sent, and what comes up to it is read and left out.
     """
 
     def __init__(self, run: RunDir, label: str) -> None:
@@ -55,21 +50,24 @@ class Position:
         with suppress(OSError, ValueError, RecursionError):
             self._saved = _Saved.model_validate_json(self._path.read_bytes())
         self.state, self.ended = self._saved.state, self._saved.ended
-        metrics = self._saved.metrics.model_copy(deep=True)
-        # Cut back and grown again: from its beginning, as the steps tell what was sent.
-        same = metrics.mark == _mark(run.metrics, metrics.offset)
-        self._metrics = Tail(run.metrics, metrics.offset if same else 0)
-        self._last, self._clock = metrics.last, metrics.clock
+        self._last = dict(self._saved.metrics.last)
         self._events = Tail(run.events, self._saved.events.offset)
+        self._first_moment = _first_moment(run)
+        self._from_the_start()
+
+    def _from_the_start(self) -> None:
+        self._metrics = Tail(self._run.metrics)
+        self._trained = self._evaluated = 0.0  # seconds up to the newest record
 
     def new_records(self) -> list[dict[str, Any]]:
         """At most `BATCH` records that were not sent: numbers by name, `step` and `time`."""
         while True:
             records = self._metrics.read(BATCH)
             if self._metrics.was_cut:
-                self._metrics = Tail(self._run.metrics)
+                self._from_the_start()
                 continue
-            new = [self._timed(record) for record in records if self._is_new(record)]
+            timed = [self._timed(record) for record in records]
+            new = [record for record in timed if record is not None]
             if new or not records:
                 return new
 
@@ -90,41 +88,29 @@ class Position:
     def save(self, *, records: bool = True, ended: str | None = None) -> None:
         """All events read so far were sent, and all `records`; at the end, how the run `ended`."""
         if records:
-            offset = self._metrics.offset
-            self._saved.ended = ended
-            self._saved.metrics = _Metrics(
-                offset=offset,
-                mark=_mark(self._run.metrics, offset),
-                last=dict(self._last),
-                clock=self._clock,
-            )
+            self._saved.ended, self._saved.metrics = ended, _Metrics(last=dict(self._last))
         self._saved.events, self._saved.state = _Events(offset=self._events.offset), self.state
         self._path.parent.mkdir(exist_ok=True)
         write_json(self._path, self._saved.model_dump())
 
-    def _is_new(self, record: Mapping[str, Any]) -> bool:
+    def _timed(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The numbers of a record with its time: the run's first moment, and what it ran since.
+
+        So a record that is sent twice has the same time, and a pause leaves no gap. None for one
+        that was sent.
+        """
+        values = numbers(record)
+        self._trained = max(self._trained, _seconds(values, "seconds"))
+        self._evaluated += _seconds(values, "eval_seconds")
         kind = "evaluation" if "eval_seconds" in record else "step" if "loss" in record else "other"
         step = record.get("step")
         if not isinstance(step, int) or step <= self._last.get(kind, -1):
-            return False
+            return None
         self._last[kind] = step
-        return True
-
-    def _timed(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The numbers of a record with its time: the run's first moment, and what it ran since.
-
-        So a record that is sent twice has the same time, and a pause leaves no gap.
-        """
-        values = numbers(record)
-        if "loss" not in record and self._last.get("step", -1) >= record["step"]:
+        if "loss" not in record and self._last.get("step", -1) >= step:
             values.pop("epoch", None)  # the record of the step has told it already
-        if self._clock is None:
-            self._clock = (_first_moment(self._run), 0.0, 0.0)
-        began, trained, evaluated = self._clock
-        evaluated += _seconds(values, "eval_seconds")
-        trained = max(trained, _seconds(values, "seconds"))
-        self._clock = (began, trained, evaluated)
-        return {**values, "step": record["step"], "time": began + trained + evaluated}
+        moment = self._first_moment + self._trained + self._evaluated
+        return {**values, "step": step, "time": moment}
 
 
 def _first_moment(run: RunDir) -> float:
@@ -142,14 +128,3 @@ def _seconds(values: Mapping[str, float], name: str) -> float:
     """A duration; 0 where it is none that can be."""
     seconds = values.get(name, 0.0)
     return seconds if 0.0 <= seconds < 1e10 else 0.0
-
-
-def _mark(path: Path, offset: int) -> str:
-    """A digest of what stands before `offset`: equal only where that is still the same."""
-    try:
-        with open(path, "rb") as file:
-            start = max(0, offset - 256)
-            file.seek(start)
-            return hashlib.sha256(file.read(offset - start)).hexdigest()[:16]
-    except OSError:
-        return ""
