@@ -26,7 +26,8 @@ from sft.augment.make import (
     wanted_rows,
 )
 from sft.config import SourceConfig
-from sft.data.rows.read import read_conversations
+from sft.data.rows.conversation import Conversation
+from sft.data.rows.read import Loaded, read_conversations
 from sft.disk import disk_errors, write_json, write_text
 from sft.errors import ConfigError, DataError
 from sft.terminal.console import Console
@@ -68,18 +69,9 @@ def augment(
     files = Files(out)
     check_out(files, sources)
     check_models(settings, endpoint, own_model)
-    show.progress("reading")
-    hint = "Correct them, or leave them out with --on-bad-row skip"
-    loaded = read_conversations(sources, on_bad_row, hint)
+    loaded = _read(sources, on_bad_row, show)
     rows = loaded.conversations
-    if loaded.num_bad:
-        show.warn(f"{loaded.num_bad:,} rows cannot be used and are left out")
-    wanted = wanted_rows(rows, settings)
-    if not wanted:
-        raise DataError("no row can be augmented: all are plain texts, or augmented already")
-    ways = Counter(want.way for want in wanted)
-    shares = ", ".join(f"{way} {number:,}" for way, number in ways.items())
-    show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {shares}")
+    wanted = _wanted(rows, settings, show)
     with Cache(files.cache) as cache:
         writers: dict[str, Writer] = {}
         bill, expected = None, None
@@ -113,6 +105,27 @@ def augment(
     }
     _write(files, results, summary)
     return files
+
+
+def _read(
+    sources: Sequence[SourceConfig], on_bad_row: Literal["error", "skip"], show: Console
+) -> Loaded:
+    show.progress("reading")
+    hint = "Correct them, or leave them out with --on-bad-row skip"
+    loaded = read_conversations(sources, on_bad_row, hint)
+    if loaded.num_bad:
+        show.warn(f"{loaded.num_bad:,} rows cannot be used and are left out")
+    return loaded
+
+
+def _wanted(rows: Sequence[Conversation], settings: AugmentSettings, show: Console) -> list[Wanted]:
+    wanted = wanted_rows(rows, settings)
+    if not wanted:
+        raise DataError("no row can be augmented: all are plain texts, or augmented already")
+    ways = Counter(want.way for want in wanted)
+    shares = ", ".join(f"{way} {number:,}" for way, number in ways.items())
+    show.note(f"{len(rows):,} rows read; {len(wanted):,} new rows wanted: {shares}")
+    return wanted
 
 
 def check_out(files: Files, sources: Sequence[SourceConfig]) -> None:

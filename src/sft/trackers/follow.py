@@ -76,9 +76,7 @@ class Followers:
 
     def _start(self, names: list[str]) -> None:
         for name in names:
-            settings = start_settings(
-                self._run, self._config, name, since=self._since, wait=WAIT - 1
-            )
+            settings = start_settings(self._run, self._config, name, self._since, WAIT - 1)
             follower = Follower(self._run, name, settings, self._warn)
             try:
                 follower.start()
@@ -107,8 +105,14 @@ class Follower(threading.Thread):
             try:
                 self._send()
             except (Exception, SystemExit) as error:
-                self._warn_once(error)
-                self._wait()
+                first, self._problem = not self._problem, reason(error)
+                if first and not self._ending.is_set():  # at the end `give_up` says it
+                    text = f"{label(self._tracker)}: {self._problem}; training goes on, retrying"
+                    with suppress(Exception):
+                        self._warn(text)
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+                if self._ending.wait(self._pause):
+                    time.sleep(0.5)  # the end is near: again soon, but not in a hurry
 
     def end(self) -> None:
         """Nothing more will be written: send what there is, and finish."""
@@ -141,18 +145,6 @@ class Follower(threading.Thread):
                     self._ending.wait(POLL)
         finally:
             session.close()
-
-    def _warn_once(self, error: BaseException) -> None:
-        first, self._problem = not self._problem, reason(error)
-        if first and not self._ending.is_set():  # at the end `give_up` says it
-            text = f"{label(self._tracker)}: {self._problem}; training goes on, retrying"
-            with suppress(Exception):
-                self._warn(text)
-
-    def _wait(self) -> None:
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        if self._ending.wait(self._pause):
-            time.sleep(0.5)  # the end is near: again soon, but not in a hurry
 
     def _not_sent(self) -> str:
         name, session = label(self._tracker), self._session

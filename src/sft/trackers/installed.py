@@ -32,9 +32,8 @@ def asked_for(config: Config) -> list[str]:
         elif setting == "auto":
             setting = missing(name) is None
         if setting:
+            maker(name)
             names.append(name)
-    for name in names:
-        maker(name)
     for spec in config.trackers.custom:
         try:
             maker(spec)

@@ -91,7 +91,6 @@ def send(run: RunDir, name: str, config: Config) -> int:
         ConfigError: there is no such tracker, or its library is missing.
         SFTError: the service failed; what it had taken by then is not sent again.
     """
-    maker(name)
     if name == "alerts" and not (config.alerts.webhook or config.alerts.command):
         raise ConfigError(f"{run.path}: has neither alerts.webhook nor alerts.command")
     settings = start_settings(run, config, name)
