@@ -54,11 +54,17 @@ def disk_errors(path: Path, doing: str = "cannot be written", needed: int = 0) -
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 that, whatever happens, is the old one or the whole new one."""
+    write_file(path, text.encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
     """Write a file that, whatever happens, is the old one or the whole new one."""
     temporary = path.with_name(f"{TMP_PREFIX}{os.getpid()}-{path.name}")
     with disk_errors(path):
         try:
-            write_synced(temporary, text)
+            temporary.write_bytes(content)
+            sync_path(temporary)
             os.rename(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

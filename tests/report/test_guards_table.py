@@ -222,7 +222,7 @@ def test_a_folder_with_a_strange_name_is_shown_as_it_is(tmp_path):
         (lambda f: (f / "scores.jsonl").unlink(), ConfigError, "no evaluation was recorded yet"),
         (lambda f: (f / "scores.jsonl").write_text("{\n"), DataError, r"scores\.jsonl:1: not JSON"),
         (lambda f: (f / "preflight.json").write_text("{"), DataError, r"preflight\.json"),
-        (lambda f: (f / "preflight.json").write_text("[]"), DataError, "expected an object"),
+        (lambda f: (f / "preflight.json").write_text("[]"), DataError, "expected a JSON object"),
     ],
 )
 def test_a_folder_that_cannot_be_judged(tmp_path, damage, error, problem):

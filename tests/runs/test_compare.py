@@ -139,7 +139,7 @@ def test_a_run_that_is_not_there_or_not_finished_or_not_scored(run, tmp_path):
     assert outcome.code == 2 and "this run has not finished" in outcome.error()
     (b / "summary.json").write_text("[]")
     outcome = Outcome("compare", str(a), str(b))
-    assert outcome.code == 3 and "not as it was written" in outcome.error()
+    assert outcome.code == 3 and "summary.json: expected a JSON object" in outcome.error()
 
 
 def test_what_else_differs_is_told(run):

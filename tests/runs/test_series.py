@@ -61,9 +61,9 @@ def test_points_are_those_of_the_records(run):
     assert lines(series, x="time", low=3, high=6) == [(3, 6, 1 / 3)]
     assert lines(series, low=2, high=2) == []
     assert series.points("nonsense").y.tolist() == []
-    val = series.eval_points("val_loss", x="tokens")
+    val = series.points("val_loss", of="evaluations", x="tokens")
     assert (val.step.tolist(), val.x.tolist(), val.y.tolist()) == ([0, 3], [0, 30], [3.0, 2.97])
-    assert series.eval_points("test_loss").x.tolist() == [3]
+    assert series.points("test_loss", of="evaluations").x.tolist() == [3]
     assert series.names("evaluations") == ["step", "epoch", "val_loss", "eval_seconds", "test_loss"]
 
 
@@ -84,7 +84,7 @@ def test_records_of_another_trainer_have_no_tokens_and_no_seconds(run):
     series = series_of(run)
     assert lines(series) == [(5, 5, 1.0)]
     assert lines(series, x="tokens") == []
-    assert series.eval_points("val_loss", x="time").x.tolist() == [0]
+    assert series.points("val_loss", of="evaluations", x="time").x.tolist() == [0]
 
 
 def test_new_lines_are_added_and_torn_ones_wait(run):
@@ -184,7 +184,7 @@ def test_the_smooth_line_is_of_all_points_whatever_is_shown(run):
 
 def test_a_value_is_kept_as_eight_bytes(run):
     write(run, *(step(number) for number in range(1, 2001)))
-    series = Series(run)
+    series = Series(run.metrics)
     series.update()
     columns = series.steps.columns.values()
     assert {(column.typecode, len(column)) for column in columns} == {("d", 2000)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from sft.runs import jsonl
+from sft.runs.files import stamp
 from sft.runs.run_dir import RunDir
 
 _SHAPE = re.compile(r"\d{1,15}-\d{1,15}-\d{1,15}-\d{1,15}", re.ASCII)
-_BLOCK = 1 << 16
 
 
 class Cursor(NamedTuple):
@@ -41,7 +41,11 @@ class Cursor(NamedTuple):
 
         Not so when the files were cut back and have grown past the place with other lines.
         """
-        return all(_is_line_end(*place) for place in zip(followed(run), self, strict=True))
+        places = zip(followed(run), self, strict=True)
+        return all(
+            not offset or (stamp(path) is not None and _line_end(path, offset) == offset)
+            for path, offset in places
+        )
 
 
 def followed(run: RunDir) -> tuple[Path, ...]:
@@ -51,31 +55,14 @@ def followed(run: RunDir) -> tuple[Path, ...]:
 
 def line_end(path: Path) -> int:
     """Bytes of whole lines in a file; 0 where there is none. A pipe is none: opening one waits."""
-    try:
-        if not path.is_file():
-            return 0
-        with open(path, "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            while end > 0:
-                start = max(0, end - _BLOCK)
-                file.seek(start)
-                newline = file.read(end - start).rfind(b"\n")
-                if newline >= 0:
-                    return start + newline + 1
-                end = start
-    except OSError:
-        pass
-    return 0
+    status = stamp(path)
+    return _line_end(path, status[0]) if status else 0
 
 
-def _is_line_end(path: Path, offset: int) -> bool:
-    if offset == 0:
-        return True
+def _line_end(path: Path, end: int) -> int:
+    """Bytes of the whole lines in the first `end` bytes of a file."""
     try:
-        if not path.is_file():
-            return False
         with open(path, "rb") as file:
-            file.seek(offset - 1)
-            return file.read(1) == b"\n"
+            return jsonl.line_end(file.fileno(), end)
     except OSError:
-        return False
+        return 0

@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from sft.runs.compare import FEWEST
-from sft.runs.run_records import PROBES, RunRecords, part
+from sft.runs.files import section
+from sft.runs.run_records import PROBES, RunRecords
 from sft.texts.markdown import code, text
 from sft.texts.numbers import change_in_unit, in_unit, interval_text, points, signed
 from sft.texts.safe import all_visible
@@ -35,8 +36,8 @@ def card_facts(records: RunRecords) -> dict[str, Any]:
     local = _is_local(name)
     known = _STARTER if name == "starter" else (None, None)
     is_hub = not local and name != "starter" and _HUB_ID.fullmatch(name)
-    files = part(records.account, "files")
-    sources = part(records.config, "data").get("train")
+    files = section(records.account, "files")
+    sources = section(records.config, "data").get("train")
     paths = [str(s.get("path")) for s in sources if isinstance(s, dict)] if sources else []
     return {
         "base_model": known[0] or (name if is_hub else None),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sft.guards.history import usable_rows
-from sft.guards.statistics import Paired, minimum_detectable_effect, paired
+from sft.guards.statistics import minimum_detectable_effect, paired
 from sft.runs.compare import FEWEST, LEVEL
-from sft.runs.files import number
-from sft.runs.run_records import PROBES, Record, RunRecords, items, objects, part
+from sft.runs.files import Record, items, number, objects, section
+from sft.runs.run_records import PROBES, RunRecords
 from sft.texts.numbers import interval_text, p_text, points, signed
 
 NAMES = {
@@ -65,24 +65,22 @@ class Claim:
         return asdict(self)
 
 
+_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
 def paired_claims(records: RunRecords) -> list[Claim]:
     """Loss and accuracy on each held-out probe, and the loss on `retain`, base against compared."""
     step = records.compared
     if step is None:
         return []
-    found: list[Claim] = []
+    claims: list[Claim] = []
     for probe in PROBES:
-        rows = _pairs(records, probe, step)
-        if rows:
-            found += [_loss_claim(probe, rows, step), _accuracy_claim(probe, rows, step)]
-    retained = _pairs(records, "retain", step)
-    if retained:
+        if rows := _pairs(records, probe, step):
+            claims += [_loss_claim(probe, rows, step), _accuracy_claim(probe, rows, step)]
+    if rows := _pairs(records, "retain", step):
         budget = number(records.setting("guards.forgetting_budget"))
-        found.append(_retain_claim(retained, step, budget))
-    return found
-
-
-_Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+        claims.append(_retain_claim(rows, step, budget))
+    return claims
 
 
 def _pairs(records: RunRecords, probe: str, step: int) -> list[_Pair]:
@@ -96,99 +94,35 @@ def _pairs(records: RunRecords, probe: str, step: int) -> list[_Pair]:
     ]
 
 
-def _per_token(rows: Sequence[_Pair], column: str) -> tuple[list[float], list[float]]:
-    """`column` per token of each row, before and after; rows without it are left out."""
-    kept = [pair for pair in rows if all(number(row.get(column)) is not None for row in pair)]
-    before, after = (
-        [pair[side][column] / pair[side]["tokens"] for pair in kept] for side in (0, 1)
-    )
-    return before, after
-
-
-def judged(delta: Sequence[float], lower_is_better: bool = True) -> tuple[str, float, Paired]:
-    """The verdict on paired differences, the p that belongs to it, and the test of a rise."""
-    up, down = paired(delta), paired([-value for value in delta])
-    better, worse = (down, up) if lower_is_better else (up, down)
-    if len(delta) < FEWEST:
-        return "too few rows to tell", min(up.p, down.p), up
-    if better.p < LEVEL:
-        return "better", better.p, up
-    if worse.p < LEVEL:
-        return "worse", worse.p, up
-    return "no difference seen", min(up.p, down.p), up
-
-
-def _least(test: Paired) -> float | None:
-    least = minimum_detectable_effect(test.sd, test.n, LEVEL) if test.n >= FEWEST else math.inf
-    return least if math.isfinite(least) else None
-
-
-def _interval(test: Paired) -> tuple[float, float] | None:
-    return test.interval if all(map(math.isfinite, test.interval)) else None
-
-
-def _scores_source(probe: str, step: int, column: str) -> Source:
-    return Source("scores.jsonl", f'probe "{probe}", steps 0 and {step}: {column} / tokens by id')
-
-
 def _loss_claim(probe: str, rows: Sequence[_Pair], step: int) -> Claim:
-    before, after = _per_token(rows, "nll")
-    delta = [b - a for a, b in zip(before, after, strict=True)]
-    verdict, p, test = judged(delta)
+    claim, changes = _measured(f"{probe}_loss", f"{SHORT[probe]}: loss", rows, "nll", step)
+    verdict, p = judged(changes)
     text = (
-        f"{NAMES[probe]}: loss {signed(test.mean)} nats per token against the base model "
-        f"(95 % interval {interval_text(_interval(test))}; {p_text(p)}; {len(rows):,} rows, each "
+        f"{NAMES[probe]}: loss {signed(claim.value)} nats per token against the base model "
+        f"(95 % interval {interval_text(claim.interval)}; {p_text(p)}; {len(rows):,} rows, each "
         "compared with itself)"
     )
-    return Claim(
-        id=f"{probe}_loss",
-        name=f"{SHORT[probe]}: loss",
-        text=text,
-        value=test.mean,
-        unit="nats per token",
-        verdict=verdict,
-        n=len(rows),
-        interval=_interval(test),
-        p=p,
-        mde=_least(test),
-        before=_mean(before),
-        after=_mean(after),
-        sources=(_scores_source(probe, step, "nll"),),
-    )
+    return replace(claim, text=text, verdict=verdict, p=p)
 
 
 def _accuracy_claim(probe: str, rows: Sequence[_Pair], step: int) -> Claim:
-    before, after = _per_token(rows, "correct")
-    delta = [b - a for a, b in zip(before, after, strict=True)]
-    verdict, p, test = judged(delta, lower_is_better=False)
+    name = f"{SHORT[probe]}: right tokens ranked first"
+    claim, changes = _measured(f"{probe}_accuracy", name, rows, "correct", step)
+    verdict, p = judged(changes, lower_is_better=False)
     text = (
-        f"{NAMES[probe]}: share of the right tokens that are ranked first {points(test.mean)} "
-        f"(95 % interval {interval_text(_interval(test), points)}; {p_text(p)})"
+        f"{NAMES[probe]}: share of the right tokens that are ranked first {points(claim.value)} "
+        f"(95 % interval {interval_text(claim.interval, points)}; {p_text(p)})"
     )
-    return Claim(
-        id=f"{probe}_accuracy",
-        name=f"{SHORT[probe]}: right tokens ranked first",
-        text=text,
-        value=test.mean if delta else None,
-        unit="share of tokens",
-        verdict=verdict if delta else "not measured",
-        n=len(delta),
-        interval=_interval(test),
-        p=p,
-        mde=_least(test),
-        before=_mean(before),
-        after=_mean(after),
-        sources=(_scores_source(probe, step, "correct"),),
-    )
+    verdict = verdict if changes else "not measured"
+    return replace(claim, text=text, unit="share of tokens", verdict=verdict, p=p)
 
 
 def _retain_claim(rows: Sequence[_Pair], step: int, budget: float | None) -> Claim:
     """Against the forgetting budget: `within`, `over`, or not to be told."""
-    before, after = _per_token(rows, "nll")
-    delta = [b - a for a, b in zip(before, after, strict=True)]
-    test = paired(delta, budget or 0.0)
+    claim, changes = _measured("retain_loss", "what the base model knew: loss", rows, "nll", step)
+    test = paired(changes, budget or 0.0)
     low, high = test.interval
-    if len(delta) < FEWEST:
+    if len(changes) < FEWEST:
         verdict = "too few rows to tell"
     elif budget is None:
         verdict = "no budget"
@@ -199,33 +133,55 @@ def _retain_claim(rows: Sequence[_Pair], step: int, budget: float | None) -> Cla
     else:
         verdict = "cannot be told from the budget"
     text = (
-        f"what the base model knew: loss {signed(test.mean)} nats per token on {len(rows):,} "
-        f"texts (95 % interval {interval_text(_interval(test))}; budget "
+        f"what the base model knew: loss {signed(claim.value)} nats per token on {len(rows):,} "
+        f"texts (95 % interval {interval_text(claim.interval)}; budget "
         f"{'none' if budget is None else f'{budget:g}'})"
     )
-    return Claim(
-        id="retain_loss",
-        name="what the base model knew: loss",
-        text=text,
-        value=test.mean,
+    sources = (*claim.sources, Source("config.yaml", "guards.forgetting_budget"))
+    return replace(claim, text=text, verdict=verdict, p=test.p, budget=budget, sources=sources)
+
+
+def _measured(
+    known_as: str, name: str, rows: Sequence[_Pair], column: str, step: int
+) -> tuple[Claim, list[float]]:
+    """What `column` per token is before and after, not judged yet; and each row's change.
+
+    Rows without the column are left out.
+    """
+    usable = [pair for pair in rows if all(number(row.get(column)) is not None for row in pair)]
+    before, after = ([pair[i][column] / pair[i]["tokens"] for pair in usable] for i in (0, 1))
+    changes = [b - a for a, b in zip(before, after, strict=True)]
+    test = paired(changes)
+    mde = minimum_detectable_effect(test.sd, test.n, LEVEL) if test.n >= FEWEST else math.inf
+    where = f'probe "{known_as.rpartition("_")[0]}", steps 0 and {step}: {column} / tokens by id'
+    claim = Claim(
+        id=known_as,
+        name=name,
+        text="",
+        value=test.mean if changes else None,
         unit="nats per token",
-        verdict=verdict,
-        n=len(rows),
-        interval=_interval(test),
-        p=test.p,
-        mde=_least(test),
-        before=_mean(before),
-        after=_mean(after),
-        budget=budget,
-        sources=(
-            _scores_source("retain", step, "nll"),
-            Source("config.yaml", "guards.forgetting_budget"),
-        ),
+        verdict="",
+        n=len(changes),
+        interval=test.interval if all(map(math.isfinite, test.interval)) else None,
+        mde=mde if math.isfinite(mde) else None,
+        before=sum(before) / len(before) if before else None,
+        after=sum(after) / len(after) if after else None,
+        sources=(Source("scores.jsonl", where),),
     )
+    return claim, changes
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def judged(changes: Sequence[float], lower_is_better: bool = True) -> tuple[str, float]:
+    """The verdict on paired differences, and the p that belongs to it."""
+    rise, fall = paired(changes).p, paired([-value for value in changes]).p
+    better, worse = (fall, rise) if lower_is_better else (rise, fall)
+    if len(changes) < FEWEST:
+        return "too few rows to tell", min(rise, fall)
+    if better < LEVEL:
+        return "better", better
+    if worse < LEVEL:
+        return "worse", worse
+    return "no difference seen", min(rise, fall)
 
 
 # ---------------------------------------------------------------- what others measured
@@ -240,13 +196,14 @@ def perplexities(records: RunRecords) -> list[Claim]:
         return []
     after = {**records.evals.get(step, {}), **(records.tested if records.finished else {})}
     if records.blended is not None:
-        after |= part(records.summary, "best")
-    found = []
+        after |= section(records.summary, "best")
+    claims = []
     for probe in PROBES:
         name = f"{probe}_perplexity"
         was, now = number(base.get(name)), number(after.get(name))
         if was is not None and now is not None:
-            found.append(
+            where = Source("metrics.jsonl", f"{name}, evaluations at steps 0 and {step}")
+            claims.append(
                 Claim(
                     id=name,
                     name=f"{SHORT[probe]}: perplexity",
@@ -257,25 +214,24 @@ def perplexities(records: RunRecords) -> list[Claim]:
                     n=0,
                     before=was,
                     after=now,
-                    sources=(
-                        Source("metrics.jsonl", f"{name}, evaluations at steps 0 and {step}"),
-                    ),
+                    sources=(where,),
                 )
             )
-    return found
+    return claims
 
 
 def blend_claims(records: RunRecords) -> list[Claim]:
     """What `guards.blend: auto` measured of the weights it handed back (mean, standard error)."""
     alpha = records.blended
-    found = []
-    for point in objects(records.blend, "points") if alpha is not None else []:
-        if number(point.get("alpha")) != alpha:
-            continue
-        for name in ("task", "retain"):
-            claim = _blend_claim(name, part(point, name), float(alpha or 0.0))
-            found += [claim] if claim else []
-    return found
+    if alpha is None:
+        return []
+    points_there = [p for p in objects(records.blend, "points") if number(p.get("alpha")) == alpha]
+    claims = [
+        _blend_claim(name, section(point, name), alpha)
+        for point in points_there
+        for name in ("task", "retain")
+    ]
+    return [claim for claim in claims if claim]
 
 
 def _blend_claim(name: str, change: Record, alpha: float) -> Claim | None:
@@ -305,15 +261,15 @@ def evaluation_claims(records: RunRecords) -> dict[str, list[Claim]]:
     return {
         file: [
             _measure_claim(file, str(name), both)
-            for name, both in part(found, "measures").items()
+            for name, both in section(evaluation, "measures").items()
             if isinstance(both, dict)
         ]
-        for file, found in records.evaluations.items()
+        for file, evaluation in records.evaluations.items()
     }
 
 
 def _measure_claim(file: str, name: str, both: Record) -> Claim:
-    base, tuned = part(both, "base"), part(both, "tuned")
+    base, tuned = section(both, "base"), section(both, "tuned")
     unit = str(tuned.get("unit") or base.get("unit") or "")
     spans = _span(base), _span(tuned)
     return Claim(

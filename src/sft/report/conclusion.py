@@ -18,8 +18,8 @@ from sft.report.claims import (
     perplexities,
 )
 from sft.runs.compare import FEWEST
-from sft.runs.files import number, whole
-from sft.runs.run_records import PROBES, RunRecords, objects, part
+from sft.runs.files import number, objects, section, whole
+from sft.runs.run_records import PROBES, RunRecords
 from sft.runs.settings import resume_command
 from sft.runs.state import RUNNING
 from sft.texts.numbers import figure, in_unit, interval_text, p_text, signed
@@ -96,14 +96,11 @@ def _alarms(records: RunRecords, alarms: Sequence[str]) -> str:
 
 def alarming(records: RunRecords) -> list[str]:
     """The guards whose last verdict is an alarm."""
-    found = records.summary.get("guards")
-    named = [
-        str(finding.get("guard")).replace("_", " ")
-        for finding in (found if isinstance(found, list) else [])
-        if isinstance(finding, Mapping) and finding.get("verdict") == "alarm"
-    ]
-    known = [name.replace("_", " ") for name in GUARDS]
-    return sorted(set(named), key=lambda name: (known.index(name) if name in known else 99, name))
+    guards = objects(records.summary, "guards")
+    alarms = {str(f.get("guard")) for f in guards if f.get("verdict") == "alarm"}
+    known = list(GUARDS)
+    order = sorted(alarms, key=lambda name: (known.index(name) if name in known else 99, name))
+    return [name.replace("_", " ") for name in order]
 
 
 # ------------------------------------------------------------------ a finished run
@@ -223,7 +220,7 @@ def _notes(records: RunRecords, main: str) -> list[str]:
             f"{SHORT[best.probe]}, which "
             "makes the figure a little too good. Rows in data.test would decide nothing."
         )
-    leaks = whole(part(records.preflight, "rows").get("num_leaks"))
+    leaks = whole(section(records.preflight, "rows").get("num_leaks"))
     if leaks:
         notes.append(f"{leaks:,} validation rows are in training too: their figures are too good.")
     if records.blended is not None:
@@ -256,7 +253,7 @@ def _other_model(records: RunRecords) -> list[str]:
         return []
     for point in objects(records.blend, "points"):
         if number(point.get("alpha")) == alpha:
-            task, knew = (number(part(point, name).get("mean")) for name in ("task", "retain"))
+            task, knew = (number(section(point, name).get("mean")) for name in ("task", "retain"))
             return [
                 f"Blending made a second model ({alpha:g} of the way from the base model, "
                 f"blend.json): loss on the task {signed(task)}, on what the base model knew "

@@ -56,7 +56,7 @@ class Curve:
 
 def curves(records: RunRecords) -> list[Curve]:
     """The six pictures, in order; some may have nothing to draw."""
-    series = Series(records.run)
+    series = Series(records.run.metrics)
     if not records.run.metrics.is_file():
         return []
     series.update()
@@ -67,7 +67,7 @@ def curves(records: RunRecords) -> list[Curve]:
         if name == "perplexity":  # of the mean loss, as everywhere: a mean of powers is its peaks
             loss = series.points("loss", width=WIDTH, smooth=weight)
             line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
-        measured = {evaluation: series.eval_points(evaluation) for evaluation in evals}
+        measured = {evaluation: series.points(evaluation, of="evaluations") for evaluation in evals}
         measured = {evaluation: points for evaluation, points in measured.items() if len(points.y)}
         result.append(Curve(name, title, line, measured))
     return result

@@ -7,8 +7,8 @@ from typing import Any
 
 from sft.report.samples import shortened
 from sft.runs.account import STATUSES, TRAINED_ON, account_lines
-from sft.runs.files import number, whole
-from sft.runs.run_records import Record, RunRecords, items, objects, part
+from sft.runs.files import Record, items, number, objects, section, whole
+from sft.runs.run_records import RunRecords
 
 MOST_PLACES = 12  # places named of one reason
 MOST_REASONS = 50
@@ -24,10 +24,10 @@ def data_section(records: RunRecords) -> dict[str, Any]:
     return {
         "rows": _rows(records.account),
         "sources": _sources(records),
-        "lengths": _lengths(part(records.examples, "lengths")),
+        "lengths": _lengths(section(records.examples, "lengths")),
         "views": _views(records),
         "usage": _usage(records.preflight),
-        "repeats": _repeats(part(records.preflight, "rows")),
+        "repeats": _repeats(section(records.preflight, "rows")),
         "notes": [str(note) for note in items(records.account, "notes")][:MOST_REASONS],
     }
 
@@ -117,7 +117,7 @@ def _view(view: Record) -> dict[str, Any]:
 
 def _usage(preflight: Record) -> dict[str, Any] | None:
     """Usage prompts that are unlike every training prompt, in their groups."""
-    usage = part(preflight, "usage")
+    usage = section(preflight, "usage")
     if not usage:
         return None
     texts = {str(row.get("id")): str(row.get("text", "")) for row in objects(usage, "uncovered")}
@@ -142,7 +142,7 @@ def _usage(preflight: Record) -> dict[str, Any] | None:
         "differs": [
             {"name": str(f.get("name", "")), "message": str(f.get("message", ""))} for f in differs
         ],
-        "auc": number(part(usage, "classifier").get("auc")),
+        "auc": number(section(usage, "classifier").get("auc")),
         "source": {"file": "preflight.json", "where": "usage"},
     }
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sft.runs.files import number, whole
-from sft.runs.run_records import Record, RunRecords
+from sft.runs.files import Record, number, whole
+from sft.runs.run_records import RunRecords
 from sft.runs.state import seconds_of
 from sft.texts.numbers import span
 

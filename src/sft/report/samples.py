@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sft.runs.files import whole
-from sft.runs.run_records import Record, RunRecords, objects, part
+from sft.runs.files import Record, objects, section, whole
+from sft.runs.run_records import RunRecords
 
 MOST = 12
 MOST_TEXT = 1_500  # characters of a prompt or an answer that are shown
@@ -88,8 +88,8 @@ def _evaluated_row(row: Record) -> dict[str, Any]:
         "probe": "evaluation",
         "prompt": shortened(row.get("prompt"), from_end=True),
         "reference": shortened(row.get("reference")),
-        "base": _answer(part(row, "base"), "text"),
-        "trained": _answer(part(row, "tuned"), "text"),
+        "base": _answer(section(row, "base"), "text"),
+        "trained": _answer(section(row, "tuned"), "text"),
     }
 
 

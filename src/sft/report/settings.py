@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 from sft.config import SourceConfig
-from sft.runs.run_records import RunRecords, part
+from sft.runs.files import section
+from sft.runs.run_records import RunRecords
 from sft.runs.settings import defaults, rerun_command, resume_command, settings_of
 from sft.texts.numbers import setting_text
 
@@ -58,8 +59,8 @@ def without_keys(value: Any) -> Any:
 def reproduction(records: RunRecords) -> dict[str, Any]:
     """Commands that make this run again, and what it was made of."""
     identity = records.identity
-    fingerprint = part(identity, "fingerprint")
-    files = part(fingerprint, "files") or part(records.account, "files")
+    fingerprint = section(identity, "fingerprint")
+    files = section(fingerprint, "files") or section(records.account, "files")
     started = [e for e in records.events if e.get("kind") == "started"]
     return {
         "again": rerun_command(records.run),
@@ -74,10 +75,10 @@ def reproduction(records: RunRecords) -> dict[str, Any]:
             if isinstance(digest, str) and digest
         },
         "template": {
-            str(name): setting_text(value) for name, value in part(identity, "template").items()
+            str(name): setting_text(value) for name, value in section(identity, "template").items()
         },
         "versions": {
-            str(name): setting_text(value) for name, value in part(identity, "versions").items()
+            str(name): setting_text(value) for name, value in section(identity, "versions").items()
         },
         "verified": str(records.summary.get("verified") or ""),
         "source": {"file": "config.yaml", "where": "fingerprint, template, versions"},

@@ -8,9 +8,9 @@ from typing import Any
 
 from sft.guards.base import SEVERITY, Finding, verdicts
 from sft.guards.judge import GUARDS
-from sft.runs.files import plain, whole
+from sft.runs.files import Record, objects, plain, whole
 from sft.runs.history import history_of
-from sft.runs.run_records import Record, RunRecords, objects
+from sft.runs.run_records import RunRecords
 
 # What each verdict is called, and the shape and colour that goes with it.
 CALLED = {

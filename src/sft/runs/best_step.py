@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 from sft.config import Config
 from sft.config.guard_section import actions
@@ -11,7 +13,7 @@ from sft.errors import SFTError
 from sft.guards.base import Finding
 from sft.guards.early_stopping import StepRule
 from sft.runs.evaluations import last_step, objective_of
-from sft.runs.files import Kept, Record, identity, number, section, whole
+from sft.runs.files import Record, identity, number, section, whole
 from sft.runs.jsonl import Follower
 from sft.runs.run_dir import RunDir
 from sft.runs.state import summary_of
@@ -69,7 +71,10 @@ def _by_rule(run: RunDir, evals: Sequence[Record]) -> BestStep:
         rule = rule_of(section(identity(run), "config"))
     except SFTError:
         rule = StepRule()
-    findings = _FINDINGS.get(run.path, lambda: _Findings(run)).by_step()
+    follower = _follower(run.findings)
+    with follower.lock:
+        follower.update()
+        findings = dict(follower.by_step)
     requests = [request for step in findings.values() for request in rule.requests(step)]
     restore_best = any(action == "restore_best" for _, action in requests)
     name = objective_of(evals) or ""
@@ -83,7 +88,7 @@ def _by_rule(run: RunDir, evals: Sequence[Record]) -> BestStep:
     if rule.takes_last(restore_best=restore_best, keep_last=keep_last):
         last = whole(last_step(run).get("step"))
         return BestStep(last, _eval_at(evals, last))
-    over_budget = [step for step, found in findings.items() if rule.over_budget(found)]
+    over_budget = [step for step, of_step in findings.items() if rule.over_budget(of_step)]
     step = rule.best_step(scored, over_budget, restore_best=restore_best)
     if step is None:  # nothing to choose by yet
         return BestStep()
@@ -96,17 +101,7 @@ def _eval_at(evals: Sequence[Record], step: int | None) -> Record:
 
 
 class _Findings(Follower):
-    """The findings of each evaluation that can decide over weights."""
-
-    def __init__(self, run: RunDir) -> None:
-        super().__init__(run.findings)
-        self._by_step: dict[int, list[Finding]] = {}
-
-    def by_step(self) -> dict[int, list[Finding]]:
-        """By the step of the evaluation, in order."""
-        with self.lock:
-            self.update()
-            return dict(self._by_step)
+    """The findings of each evaluation that can decide over weights, by its step."""
 
     def take(self, record: Record) -> None:
         """Keep what is a finding, primary, and of a guard: others decide nothing."""
@@ -119,11 +114,13 @@ class _Findings(Follower):
             return
         if number(finding.statistic) is None and finding.statistic is not None:
             return
-        self._by_step.setdefault(step, []).append(finding)
+        self.by_step.setdefault(step, []).append(finding)
 
     def clear(self) -> None:
         """Begin anew."""
-        self._by_step.clear()
+        self.by_step: dict[int, list[Finding]] = {}
 
 
-_FINDINGS = Kept(256)
+@lru_cache(256)
+def _follower(path: Path) -> _Findings:
+    return _Findings(path)

@@ -7,9 +7,9 @@ counting once. The test is the paired one of the guards (`sft.guards.statistics.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from sft.guards.history import row_loss, usable_rows
 from sft.guards.statistics import minimum_detectable_effect, paired
 from sft.runs.best_step import best_step
 from sft.runs.evaluations import evals_of
+from sft.runs.files import json_object, whole
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 
@@ -55,6 +56,11 @@ class Comparison:
     mde: float | None
     verdict: Verdict
     notes: list[str] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON: an interval without an end is null."""
+        bounded = all(map(math.isfinite, self.interval))
+        return {**asdict(self), "interval": list(self.interval) if bounded else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +121,7 @@ def _verdict(p_better: float, p_worse: float) -> Verdict:
 
 
 def _side(run: RunDir, probe: str) -> _Side:
-    summary = _summary(run)
-    step = int(summary["best_step"])
+    step = _best_step(run)
     scores = read_records(run.scores)
     rows = usable_rows(scores, probe).get(step, {})
     if not rows:
@@ -130,20 +135,17 @@ def _side(run: RunDir, probe: str) -> _Side:
     return _Side(run.path, step, rows, config, "blend_alpha" in best.record, best.probe)
 
 
-def _summary(run: RunDir) -> dict[str, Any]:
-    """`summary.json` of a finished run."""
+def _best_step(run: RunDir) -> int:
+    """The step that a finished run hands back, as its `summary.json` says."""
     if not run.summary.is_file():
         raise ConfigError(
             f"{run.path}: this run has not finished (no summary.json); the command that started "
             "it continues it"
         )
-    try:
-        summary = json.loads(run.summary.read_text(encoding="utf-8"))
-        int(summary["best_step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run.summary}: not as it was written ({error}); restore it") from None
-    found: dict[str, Any] = summary
-    return found
+    step = whole(json_object(run.summary).get("best_step"))
+    if step is None:
+        raise DataError(f"{run.summary}: not as it was written (no best_step); restore it")
+    return step
 
 
 def _too_few(a: _Side, b: _Side, probe: str, num: int) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
-from sft.runs.files import Kept, Record
+from sft.runs.files import Record
 from sft.runs.jsonl import Follower
 from sft.runs.run_dir import RunDir
 from sft.runs.state import tail
@@ -12,7 +15,7 @@ from sft.runs.state import tail
 OBJECTIVES = ("usage_loss", "val_loss")  # the first that was measured chooses the step
 
 
-def is_eval(record: Record) -> bool:
+def is_eval(record: Mapping[str, Any]) -> bool:
     """Whether a line of `metrics.jsonl` is an evaluation; those of old have no `eval_seconds`."""
     return "loss" not in record and ("eval_seconds" in record or "epoch" in record)
 
@@ -20,32 +23,24 @@ def is_eval(record: Record) -> bool:
 class _Evaluations(Follower):
     """The records of evaluations; what is scored after the end joins that of its step."""
 
-    def __init__(self, run: RunDir) -> None:
-        # Records of steps, which are nearly all of the file, are not even parsed.
-        super().__init__(run.metrics, keep=lambda line: b'"loss":' not in line)
-        self._evals: list[Record] = []
-
-    def evals(self) -> tuple[list[Record], int]:
-        """All evaluations so far, and the bytes of the file that they were read from."""
-        with self.lock:
-            self.update()
-            return list(self._evals), self.offset
-
     def take(self, record: Record) -> None:
         """Keep an evaluation; join what only has scores to the evaluation at its step."""
         if is_eval(record):
-            self._evals.append(record)
+            self.records.append(record)
             return
-        for place, evaluation in enumerate(self._evals):
+        for place, evaluation in enumerate(self.records):
             if evaluation.get("step") == record.get("step"):
-                self._evals[place] = {**evaluation, **record}
+                self.records[place] = {**evaluation, **record}
 
     def clear(self) -> None:
         """Begin anew."""
-        self._evals.clear()
+        self.records: list[Record] = []
 
 
-_FOLLOWERS = Kept(256)
+@lru_cache(256)
+def _follower(path: Path) -> _Evaluations:
+    # Records of steps, which are nearly all of the file, are not even parsed.
+    return _Evaluations(path, keep=lambda line: b'"loss":' not in line)
 
 
 def evals_of(run: RunDir) -> list[Record]:
@@ -55,8 +50,10 @@ def evals_of(run: RunDir) -> list[Record]:
 
 def evals_and_offset(run: RunDir) -> tuple[list[Record], int]:
     """All evaluations, and the bytes of `metrics.jsonl` they were read from."""
-    follower: _Evaluations = _FOLLOWERS.get(run.path, lambda: _Evaluations(run))
-    return follower.evals()
+    follower = _follower(run.metrics)
+    with follower.lock:
+        follower.update()
+        return list(follower.records), follower.offset
 
 
 def last_step(run: RunDir) -> Record:

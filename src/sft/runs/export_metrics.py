@@ -8,14 +8,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sft.disk import TMP_PREFIX, disk_errors
+from sft.disk import write_file
 from sft.errors import ConfigError, did_you_mean
+from sft.runs.evaluations import is_eval
 from sft.runs.metrics import METRICS
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
@@ -63,7 +63,7 @@ def export_metrics(
     columns = _columns(rows)
     data = {name: [row.get(name) for row in rows] for name in columns}
     content = _csv(data) if target.suffix.lower() == ".csv" else _parquet(data)
-    _write(target, content)
+    write_file(target, content)
     return Exported(target, len(rows), columns)
 
 
@@ -71,18 +71,18 @@ def kind(record: Mapping[str, Any]) -> str:
     """`step`, `evaluation`, or `end` for what is scored when the run is over."""
     if "loss" in record:
         return "step"
-    return "evaluation" if "eval_seconds" in record or "epoch" in record else "end"
+    return "evaluation" if is_eval(record) else "end"
 
 
 def flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """`{"val_loss_by_source": {"a": 1.0}}` as `{"val_loss_by_source/a": 1.0}`; lists as JSON."""
-    found: dict[str, Any] = {}
+    row: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{above}{name}/")
+            row |= flat(value, f"{above}{name}/")
         else:
-            found[above + name] = json.dumps(value) if isinstance(value, list) else value
-    return found
+            row[above + name] = json.dumps(value) if isinstance(value, list) else value
+    return row
 
 
 def _target(out: Path, force: bool) -> Path:
@@ -150,14 +150,3 @@ def _alike(column: Sequence[Any]) -> list[Any]:
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text.encode("utf-8", "backslashreplace").decode()  # a lone surrogate is no UTF-8
-
-
-def _write(out: Path, content: bytes) -> None:
-    temporary = out.with_name(f"{TMP_PREFIX}{os.getpid()}-{out.name}")
-    with disk_errors(out):
-        try:
-            temporary.write_bytes(content)
-            os.rename(temporary, out)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

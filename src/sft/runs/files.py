@@ -7,13 +7,13 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sft.config import read_config
-from sft.errors import DataError
+from sft.errors import DataError, SFTError
 from sft.runs.run_dir import RunDir
 
 T = TypeVar("T")
@@ -29,12 +29,12 @@ def stamp(path: Path) -> Stamp | None:
     Neither is a pipe or a device: reading one may never end.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         return None
-    if not (S_ISREG(found.st_mode) or S_ISDIR(found.st_mode)):
+    if not (S_ISREG(status.st_mode) or S_ISDIR(status.st_mode)):
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ino
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 class Cache:
@@ -42,46 +42,23 @@ class Cache:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: OrderedDict[Hashable, tuple[tuple[Stamp | None, ...], Any]] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[tuple[Stamp | None, ...], Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, paths: Sequence[Path], build: Callable[[], T]) -> T:
-        """The value of `key`: the one held while `paths` are as they were, else a new one."""
+        """The value of `key`: the old one while `paths` are as they were, else a new one."""
         # Stamped before they are read: what is written meanwhile is seen the next time.
         now = tuple(stamp(path) for path in paths)
         with self._lock:
-            held = self._held.get(key)
-            if held is not None and held[0] == now:
-                self._held.move_to_end(key)
-                value: T = held[1]
-                return value
-        made = build()
+            stamps, value = self._values.get(key, ((), None))
+        if stamps != now:
+            value = build()
         with self._lock:
-            self._held[key] = (now, made)
-            self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
-        return made
-
-
-class Kept:
-    """The newest `most` objects by key, made on first use: readers that hold a place in a file."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held: OrderedDict[Hashable, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The object of `key`."""
-        with self._lock:
-            if key not in self._held:
-                self._held[key] = make()
-            self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
-            found: T = self._held[key]
-            return found
+            self._values[key] = (now, value)
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return cast(T, value)
 
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
@@ -111,11 +88,11 @@ def json_object(path: Path) -> Record:
     Raises:
         DataError: it holds something else.
     """
-    found = stamp(path)
-    if found is None:
+    status = stamp(path)
+    if status is None:
         return {}
-    if found[0] > _MOST_JSON:
-        raise DataError(f"{path}: {found[0]:,} bytes, more than a run writes; restore the file")
+    if status[0] > _MOST_JSON:
+        raise DataError(f"{path}: {status[0]:,} bytes, more than a run writes; restore the file")
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:
@@ -140,6 +117,18 @@ def identity(run: RunDir) -> Record:
     return _IDENTITIES.get(run.config, [run.config], lambda: read_config(run.config))
 
 
+def readable(
+    read: Callable[[Any], Record], source: Any, problems: list[str] | None = None
+) -> Record:
+    """`read(source)`; what is wrong with it is one of the `problems`, and it is empty then."""
+    try:
+        return read(source)
+    except SFTError as error:
+        if problems is not None:
+            problems.append(str(error))
+        return {}
+
+
 def section(values: Any, *keys: str) -> Record:
     """The part of a nested dictionary at `keys`; empty where there is none."""
     for key in keys:
@@ -147,21 +136,32 @@ def section(values: Any, *keys: str) -> Record:
     return values if isinstance(values, dict) else {}
 
 
+def items(record: Any, name: str) -> list[Any]:
+    """A list in a record; empty where there is none, or something else."""
+    values = record.get(name) if isinstance(record, Mapping) else None
+    return list(values) if isinstance(values, list | tuple) else []
+
+
+def objects(record: Any, name: str) -> list[Record]:
+    """The objects in a list of a record."""
+    return [item for item in items(record, name) if isinstance(item, dict)]
+
+
 def number(value: Any) -> float | None:
     """`value` as a finite number, else None: what records and configs of others may hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        found = float(value)
+        as_float = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return as_float if math.isfinite(as_float) else None
 
 
 def whole(value: Any) -> int | None:
     """`value` as a whole number of reasonable size, else None."""
-    found = number(value)
-    return None if found is None or found != int(found) or abs(found) > 2**53 else int(found)
+    known = number(value)
+    return None if known is None or known != int(known) or abs(known) > 2**53 else int(known)
 
 
 def plain(value: Any) -> Any:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sft.config import Config, load_config, read_config, with_values
 from sft.config.guard_section import GUARD_GROUP
 from sft.config.plugins import load_named
-from sft.errors import ConfigError, DataError
+from sft.errors import ConfigError
 from sft.guards.base import Finding, GuardSettings
 from sft.guards.history import History, history
 from sft.guards.judge import Guard, judge
+from sft.runs.files import json_object
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 
@@ -44,7 +44,7 @@ def history_of(run: RunDir, config: Config | None = None, num_steps: int | None 
         read_records(run.metrics),
         read_records(run.scores),
         read_records(run.samples),
-        _preflight(run),
+        json_object(run.preflight),
     )
 
 
@@ -61,19 +61,6 @@ def _config_in(run: RunDir, saved: Mapping[str, Any]) -> Config:
     if not isinstance(saved.get("config"), dict):
         raise ConfigError(f"{run.config}: has no `config:`; it was not written by a run")
     return load_config(saved["config"])
-
-
-def _preflight(run: RunDir) -> Mapping[str, Any]:
-    """What was measured on the data; empty when nothing was."""
-    if not run.preflight.is_file():
-        return {}
-    try:
-        found = json.loads(run.preflight.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{run.preflight}: cannot be read ({error}); restore the file") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{run.preflight}: expected an object, found {found!r:.60}")
-    return found
 
 
 def own_guards(config: Config) -> dict[str, Guard]:

@@ -6,15 +6,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sft.disk import TMP_PREFIX
 from sft.runs.best_step import best_step
 from sft.runs.evaluations import evals_of, last_step
-from sft.runs.files import Cache, Kept, Record, identity, number, plain, section, whole
+from sft.runs.files import (
+    Cache,
+    Record,
+    identity,
+    number,
+    objects,
+    plain,
+    section,
+    whole,
+)
 from sft.runs.jsonl import Follower
-from sft.runs.run_dir import RunDir
+from sft.runs.run_dir import RunDir, runs_in
 from sft.runs.settings import data_paths, dotted, without_secrets
 from sft.runs.state import RunState, run_state, summary_of, tail
 
@@ -53,20 +62,14 @@ class RunRow:
 
     def record(self) -> dict[str, Any]:
         """The row as JSON."""
-        found: dict[str, Any] = plain(asdict(self))
-        return found
+        row: dict[str, Any] = plain(asdict(self))
+        return row
 
 
 class Events(Follower):
     """The newest events of a run, how many there were, and how many attempts began."""
 
     most = 20_000
-
-    def __init__(self, run: RunDir) -> None:
-        super().__init__(run.events)
-        self.records: list[Record] = []
-        self.total = 0
-        self.starts: list[Record] = []
 
     def take(self, record: Record) -> None:
         """Keep an event."""
@@ -79,13 +82,12 @@ class Events(Follower):
 
     def clear(self) -> None:
         """Begin anew."""
-        self.records.clear()
-        self.starts.clear()
+        self.records: list[Record] = []
+        self.starts: list[Record] = []
         self.total = 0
 
 
 _ROWS = Cache(1024)
-_EVENTS = Kept(64)
 
 
 def run_id(path: Path) -> str:
@@ -93,18 +95,25 @@ def run_id(path: Path) -> str:
     return hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
+@lru_cache(64)
+def _events(path: Path) -> Events:
+    return Events(path)
+
+
 def events_of(run: RunDir) -> Events:
-    """The events of a run; call `update` before reading them."""
-    return _EVENTS.get(run.path, lambda: Events(run))
+    """The events of a run up to now; hold its `lock` while reading them."""
+    events = _events(run.events)
+    events.update()
+    return events
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunDir]:
     """The run folders among `folders` and directly inside them, each once."""
-    found: dict[Path, RunDir] = {}
+    runs: dict[Path, RunDir] = {}
     for folder in folders:
-        for path in [folder] if _is_run(folder) else _inside(folder):
-            found.setdefault(path.resolve(), RunDir(path))
-    return list(found.values())
+        for path in [folder] if _is_run(folder) else runs_in(folder):
+            runs.setdefault(path.resolve(), RunDir(path))
+    return list(runs.values())
 
 
 def list_runs(folders: Sequence[Path]) -> list[RunRow]:
@@ -164,9 +173,7 @@ def started(run: RunDir) -> str | None:
     """When the first attempt began (ISO 8601), where that was recorded."""
     events = events_of(run)
     with events.lock:
-        events.update()
-        first = events.starts[0] if events.starts else {}
-    when = first.get("time")
+        when = events.starts[0].get("time") if events.starts else None
     try:
         return datetime.fromisoformat(str(when)).astimezone(UTC).isoformat() if when else None
     except (ValueError, OverflowError):
@@ -175,9 +182,9 @@ def started(run: RunDir) -> str | None:
 
 def verdict_records(run: RunDir) -> list[Record]:
     """The finding that stands for each guard after the last evaluation; none with guards off."""
-    held = summary_of(run).get("guards")
-    if isinstance(held, list):
-        return [record for record in held if isinstance(record, dict)]
+    summary = summary_of(run)
+    if isinstance(summary.get("guards"), list):
+        return objects(summary, "guards")
     last = last_findings(run)
     if not last:
         return []
@@ -201,14 +208,6 @@ def last_findings(run: RunDir) -> list[Record]:
 
 def _is_run(path: Path) -> bool:
     try:
-        return (path / "config.yaml").is_file() or (path / "run.lock").is_file()
+        return RunDir(path).is_run()
     except (OSError, ValueError):
         return False
-
-
-def _inside(folder: Path) -> list[Path]:
-    try:
-        inside = sorted(folder.iterdir())
-    except (OSError, ValueError):
-        return []
-    return [path for path in inside if not path.name.startswith(TMP_PREFIX) and _is_run(path)]

@@ -90,6 +90,7 @@ class Follower:
         self.lock = threading.RLock()
         self._tail = Tail(path, keep=keep)
         self._mark: tuple[int, bytes] = (0, b"")
+        self.clear()
 
     @property
     def offset(self) -> int:
@@ -118,7 +119,7 @@ class Follower:
         raise NotImplementedError
 
     def clear(self) -> None:
-        """Forget all records."""
+        """Begin anew, without records."""
         raise NotImplementedError
 
     def _bytes_before(self) -> tuple[int, bytes]:
@@ -146,24 +147,32 @@ def each_record(path: Path) -> Iterator[Record]:
             return
 
 
+def line_end(file: int, end: int) -> int:
+    """The position after the last newline before `end` in an open file (its descriptor)."""
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0
+
+
 def last_records(path: Path, most: int = 64) -> list[Record]:
     """The last `most` records of a file, in order; damaged lines are left out."""
-    if stamp(path) is None:
+    status = stamp(path)
+    if status is None:
         return []
+    size, length = status[0], _BLOCK
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _BLOCK
             while True:
                 file.seek(max(0, size - length))
-                data = file.read(length)
-                lines = data.split(b"\n")
+                lines = file.read(min(length, size)).split(b"\n")
                 # The first may have begun earlier, the last has no newline yet.
                 whole = lines[:-1] if length >= size else lines[1:-1]
                 if len(whole) >= most or length >= min(size, _MOST_TAIL):
-                    break
+                    return _parsed(whole[-most:])
                 length *= 4
     except OSError:
         return []
-    found = (parse_object(line) for line in whole[-most:])
-    return [record for record in found if record is not None]

@@ -1,7 +1,7 @@
 """The layout of one run on disk, its lock, and writing files that are whole or not there.
 
 This is the only file that spells the paths of a run. Training holds the lock; every
-reader (report, page, guards) evaluations without it.
+reader (report, page, guards) does without it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RunDir:
                 f"{run.path}: cannot be a run folder ({error}); choose another --run"
             ) from None
         try:
-            with _held(lock, run.path):
+            with _locked(lock, run.path):
                 with disk_errors(run.path):
                     for stale in run.path.glob(TMP_PREFIX + "*"):
                         remove_path(stale)
@@ -91,16 +91,15 @@ class RunDir:
         """An existing run folder, for readers; takes no lock and writes nothing."""
         run = cls(path)
         try:
-            if run._is_run():
+            if run.is_run():
                 return run
             what = "not a run folder" if run.path.exists() else "no such run folder"
         except OSError as error:
             raise ConfigError(f"{run.path}: cannot be read ({error.strerror})") from None
-        inside = _runs_in(run.path)
-        if inside:
-            hint = f" It holds runs: {', '.join(inside[:5])}."
+        if inside := runs_in(run.path):
+            hint = f" It holds runs: {', '.join(path.name for path in inside[:5])}."
         else:
-            hint = did_you_mean(run.path.name, _runs_in(run.path.parent))
+            hint = did_you_mean(run.path.name, [path.name for path in runs_in(run.path.parent)])
         raise ConfigError(f"{run.path}: {what} (expected config.yaml in it).{hint}")
 
     def check_space(self, num_bytes: int) -> None:
@@ -112,7 +111,8 @@ class RunDir:
                 f"{format_bytes(free)} are free; {FREE_SOME}"
             )
 
-    def _is_run(self) -> bool:
+    def is_run(self) -> bool:
+        """Is there a run here, if only one that is just starting?"""
         return self.config.is_file() or self.lock.is_file()
 
     def _create(self) -> None:
@@ -122,7 +122,7 @@ class RunDir:
             self.path.mkdir(parents=True, exist_ok=True)
             sync_path(self.path.parent)
         # In this order: another process may be creating run.lock in between.
-        if any(self.path.iterdir()) and not self._is_run():
+        if any(self.path.iterdir()) and not self.is_run():
             raise ConfigError(
                 f"{self.path}: holds files, but no run (no config.yaml); nothing was touched; "
                 "choose another --run, or an empty folder"
@@ -131,15 +131,18 @@ class RunDir:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
 
 
-def _runs_in(folder: Path) -> list[str]:
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders directly in `folder`, in order; those still being written are left out."""
     try:
-        return sorted(child.name for child in folder.iterdir() if RunDir(child)._is_run())
+        inside = sorted(folder.iterdir())
+        names = [path for path in inside if not path.name.startswith(TMP_PREFIX)]
+        return [path for path in names if RunDir(path).is_run()]
     except (OSError, ValueError):
         return []
 
 
 @contextmanager
-def _held(lock: int, path: Path) -> Iterator[None]:
+def _locked(lock: int, path: Path) -> Iterator[None]:
     """Hold the kernel's lock on `run.lock`. The kernel frees it however the process ends.
 
     The text in the file only serves the message; it may be that of a killed process.

@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from sft.errors import SFTError
 from sft.runs.files import (
     Cache,
     Record,
@@ -23,6 +22,7 @@ from sft.runs.files import (
     json_object,
     number,
     parse_object,
+    readable,
     section,
     stamp,
     whole,
@@ -126,7 +126,7 @@ def ending_of(run: RunDir) -> tuple[str, Record | None]:
 
 
 def tail(path: Path, most: int = 64) -> list[Record]:
-    """`last_records`, held until the file changes."""
+    """`last_records`, read anew when the file changes."""
     return _TAILS.get((path, most), [path], lambda: last_records(path, most))
 
 
@@ -152,7 +152,7 @@ def step_seconds(records: Iterable[Record]) -> list[float]:
 
 
 def _read(run: RunDir) -> _Seen:
-    times = [found[1] / 1e9 for path in _written(run) if (found := stamp(path)) is not None]
+    times = [status[1] / 1e9 for path in _written(run) if (status := stamp(path)) is not None]
     metrics = stamp(run.metrics)
     return _Seen(
         run=run,
@@ -165,30 +165,23 @@ def _read(run: RunDir) -> _Seen:
 
 
 def _num_steps(run: RunDir) -> int | None:
-    saved, summary = _identity(run), summary_of(run)
+    saved, summary = readable(identity, run), summary_of(run)
     ran = None if summary.get("stopped") else summary.get("steps")  # an old run
     planned = saved.get("num_steps") or section(saved, "config", "optim").get("max_steps")
     return whole(planned) or whole(ran)
 
 
-def _identity(run: RunDir) -> Record:
-    try:
-        return identity(run)
-    except SFTError:
-        return {}
-
-
 def _written(run: RunDir) -> list[Path]:
     """Files and folders whose time of change tells that the run is alive."""
-    found = [run.probes, run.checkpoints, run.model]
+    paths = [run.probes, run.checkpoints, run.model]
     for folder in (run.path, run.checkpoints):
         try:
             with os.scandir(folder) as entries:
                 names = [entry.name for entry in entries]
         except OSError:
             continue
-        found += [folder / name for name in names if name not in _BY_READERS]
-    return found if any(map(stamp, found)) else [run.path]
+        paths += [folder / name for name in names if name not in _BY_READERS]
+    return paths if any(map(stamp, paths)) else [run.path]
 
 
 # Made after the run, by whoever looks at it.
@@ -226,15 +219,8 @@ def _finished_detail(run: RunDir) -> str:
 
 
 def summary_of(run: RunDir) -> Record:
-    """`summary.json`, held until it changes; empty when there is none, or it is odd."""
-
-    def read() -> Record:
-        try:
-            return json_object(run.summary)
-        except SFTError:
-            return {}
-
-    return _TAILS.get(run.summary, [run.summary], read)
+    """`summary.json`, read anew when it changes; empty when there is none, or it is odd."""
+    return _TAILS.get(run.summary, [run.summary], lambda: readable(json_object, run.summary))
 
 
 def _last_end(seen: _Seen) -> Record:
@@ -307,7 +293,7 @@ def _by_records(seen: _Seen, stepped: bool) -> tuple[State, str]:
     last = seen.num_steps is not None and step >= seen.num_steps
     if last and evaluated and stepped:
         return "saving", ""
-    every = whole(section(_identity(seen.run), "config", "eval").get("every"))
+    every = whole(section(readable(identity, seen.run), "config", "eval").get("every"))
     if not evaluated and (last or (every and step % every == 0)):
         return "measuring", f"the evaluation after step {step:,}"
     return "training", ""
@@ -346,11 +332,11 @@ def _alive(holder: Record) -> bool | None:
         return False
     except PermissionError:
         pass
-    began, held = _began(pid), seconds_of({"time": holder.get("started")})
-    if began is None or held is None:
+    began, locked = _began(pid), seconds_of({"time": holder.get("started")})
+    if began is None or locked is None:
         return True
     # A younger process has the number of a dead one: after a restart that is soon the case.
-    return began <= held + _SET_CLOCK
+    return began <= locked + _SET_CLOCK
 
 
 def _began(pid: int) -> float | None:

@@ -13,12 +13,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sft.disk import disk_errors, sync_path
 from sft.errors import DataError
 from sft.runs.files import decode_json
+from sft.runs.jsonl import line_end
 from sft.runs.metrics import NONFINITE_SUFFIX
 from sft.runs.run_dir import RunDir
 
@@ -35,7 +35,7 @@ class RecordStore:
         with disk_errors(path):
             self._file = os.open(path, flags, 0o666)
             size = os.fstat(self._file).st_size
-            self._offset = self._line_end(size)
+            self._offset = line_end(self._file, size)
             if self._offset < size:
                 os.ftruncate(self._file, self._offset)
 
@@ -60,7 +60,7 @@ class RecordStore:
 
         They belong to steps after the checkpoint that is being resumed from.
         """
-        whole = 0 <= offset <= self._offset and self._line_end(offset) == offset
+        whole = 0 <= offset <= self._offset and line_end(self._file, offset) == offset
         if not whole:
             raise DataError(
                 f"{self.path}: the checkpoint was saved with {offset} bytes of whole lines here, "
@@ -86,12 +86,7 @@ class RecordStore:
     def __enter__(self) -> RecordStore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _write(self, data: bytes) -> None:
@@ -106,28 +101,13 @@ class RecordStore:
                 raise
         self._offset += written
 
-    def _line_end(self, end: int) -> int:
-        """The position after the last newline before `end`."""
-        while end > 0:
-            start = max(0, end - _BLOCK)
-            newline = os.pread(self._file, end - start, start).rfind(b"\n")
-            if newline >= 0:
-                return start + newline + 1
-            end = start
-        return 0
-
 
 @contextmanager
 def open_stores(run: RunDir) -> Iterator[dict[str, RecordStore]]:
     """The files of records that a run appends to, by name."""
-    paths = {
-        "metrics": run.metrics,
-        "scores": run.scores,
-        "samples": run.samples,
-        "findings": run.findings,
-    }
+    paths = (run.metrics, run.scores, run.samples, run.findings)
     with ExitStack() as stack:
-        yield {name: stack.enter_context(RecordStore(path)) for name, path in paths.items()}
+        yield {path.stem: stack.enter_context(RecordStore(path)) for path in paths}
 
 
 def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,10 +140,10 @@ def end_of_step(path: Path, step: int) -> int:
         DataError: as `read_records`.
     """
     end = 0
-    for line_end, record in _numbered(path):
+    for behind, record in _numbered(path):
         if record["step"] > step:
             break
-        end = line_end
+        end = behind
     return end
 
 

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from sft.errors import SFTError
 from sft.guards.history import History, history
 from sft.guards.indicators import Indicator, indicators
 from sft.runs.evaluations import evals_of
-from sft.runs.files import Kept, identity, json_object, section, stamp
+from sft.runs.files import identity, json_object, objects, section, stamp
 from sft.runs.history import settings_of
 from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
@@ -50,16 +52,17 @@ class _Judged:
             return self._indicators
 
 
-_HELD = Kept(64)
+@lru_cache(64)
+def _judged(path: Path) -> _Judged:
+    return _Judged(RunDir(path))
 
 
 def indicators_of(run: RunDir) -> list[dict[str, Any]]:
     """`[{name, status, message, evidence}]`: of the summary once there is one; may be empty."""
-    final = summary_of(run).get("indicators")
-    if isinstance(final, list):
-        return [indicator for indicator in final if isinstance(indicator, dict)]
-    kept: _Judged = _HELD.get(run.path, lambda: _Judged(run))
-    return kept.now()
+    summary = summary_of(run)
+    if isinstance(summary.get("indicators"), list):
+        return objects(summary, "indicators")
+    return _judged(run.path).now()
 
 
 def _judge(run: RunDir) -> list[Indicator]:

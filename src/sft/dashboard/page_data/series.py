@@ -46,7 +46,8 @@ def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
             if name in of_steps or name not in of_evals
         },
         "evaluations": {
-            name: _bare(found.eval_points(name, x, low, high, width).record()) for name in points
+            name: _bare(found.points(name, x, low, high, width, of="evaluations").record())
+            for name in points
         },
     }
 
