@@ -10,19 +10,13 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import json
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
-from typing import Any
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 METHODS = ("GET", "HEAD")
 POLICY = (
@@ -34,18 +28,18 @@ REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; sandbox"
 )
-_HEADERS = {
-    b"content-security-policy": POLICY.encode(),
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-opener-policy": b"same-origin",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"cache-control": b"no-store",
+_HEADERS = {  # of every answer, which may set them otherwise
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
 }
 TOKEN_HEADER = b"x-token"
 TOKEN_PATH = "/token"
 # Without the cookie: the page itself, which asks for it, and what the page is made of.
-_OPEN_PATHS = ("/", TOKEN_PATH, "/plotly.min.js")
+_OPEN_PATHS = ("/", "/plotly.min.js")
 _OPEN_FOLDER = "/static/"
 
 
@@ -74,7 +68,7 @@ class Gate:
     for; without one the address must be loopback.
     """
 
-    def __init__(self, app: App, host: str, port: int, token: str | None = None) -> None:
+    def __init__(self, app: ASGIApp, host: str, port: int, token: str | None = None) -> None:
         self._app = app
         self._hosts, self._any_address = _allowed_hosts(host)
         self._port = port
@@ -89,39 +83,36 @@ class Gate:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = with_defaults(message.get("headers", []))
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        refused = self._refusal(scope)
-        if refused is not None:
-            await _answer(guarded, *refused)
-        elif scope["path"] == TOKEN_PATH:
-            await self._exchange(scope, guarded)
-        elif self._token is not None and not self._may(scope):
-            text = "open the address that `sft watch` printed, with its token"
-            await _answer(guarded, 401, text)
-        else:
-            await self._app(scope, receive, guarded)
+        answer = self._refusal(scope) or self._token_answer(scope) or self._app
+        await answer(scope, receive, guarded)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and reason, when the request is refused whoever sends it."""
-        headers: Headers = scope["headers"]
-        if not self._is_ours(values(headers, b"host")):
-            return 421, (
+    def _refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that is refused whoever sends it."""
+        if not self._is_ours(values(scope, b"host")):
+            return _error(
+                421,
                 "this name is none of this server's; use the address that `sft watch` printed "
-                "(through ssh -L with the same port on both sides), or start it with --host NAME"
+                "(through ssh -L with the same port on both sides), or start it with --host NAME",
             )
         if scope["method"] not in METHODS:
-            return 405, "only GET and HEAD: nothing can be changed here"
+            response = _error(405, "only GET and HEAD: nothing can be changed here")
+            response.headers["allow"] = ", ".join(METHODS)
+            return response
         # `GET http://other/ HTTP/1.1` names a host too, which would win over the header.
         if not scope["raw_path"].startswith(b"/"):
-            return 421, "the request line must hold a path"
-        sites = {value.lower() for value in values(headers, b"sec-fetch-site")}
-        modes = {value.lower() for value in values(headers, b"sec-fetch-mode")}
+            return _error(421, "the request line must hold a path")
+        sites = {value.lower() for value in values(scope, b"sec-fetch-site")}
+        modes = {value.lower() for value in values(scope, b"sec-fetch-mode")}
         if b"cross-site" in sites or (b"same-site" in sites and modes != {b"navigate"}):
-            return 403, (
+            return _error(
+                403,
                 "requests of other web sites are refused; paste the address instead of following "
-                "a link"
+                "a link",
             )
         return None
 
@@ -139,52 +130,34 @@ class Gate:
         # A name can be made to lead here by whoever owns it; an address cannot.
         return self._any_address and _is_address(name)
 
-    async def _exchange(self, scope: Scope, send: Send) -> None:
-        """The token for a cookie. Without a token there is nothing to exchange, and no need."""
-        if self._token is None:
-            await _answer(send, 204)
-            return
-        given = values(scope["headers"], TOKEN_HEADER)
-        if len(given) != 1 or not _same(given[0], self._token):
-            await _answer(send, 401, "not the token of this server")
-            return
-        cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
-        await _answer(send, 204, headers=[(b"set-cookie", cookie.encode())])
-
-    def _may(self, scope: Scope) -> bool:
+    def _token_answer(self, scope: Scope) -> Response | None:
+        """A cookie for the token, or why there is nothing without one; None: let it in."""
         path: str = scope["path"]
-        if path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
-            return True
-        try:
-            cookies = SimpleCookie(b"; ".join(values(scope["headers"], b"cookie")).decode("latin1"))
-        except CookieError:
-            return False
-        cookie = cookies.get(self._cookie)
-        return cookie is not None and _same(cookie.value.encode(), self._token or "")
+        if path == TOKEN_PATH:
+            # Without a token there is nothing to exchange, and no need.
+            response = Response(status_code=204)
+            if self._token is not None:
+                given = values(scope, TOKEN_HEADER)
+                if len(given) != 1 or not _same(given[0], self._token):
+                    return _error(401, "not the token of this server")
+                cookie = f"{self._cookie}={self._token}; HttpOnly; SameSite=Strict; Path=/"
+                response.headers["set-cookie"] = cookie
+            return response
+        if self._token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
+            return None
+        cookie = Request(scope).cookies.get(self._cookie, "")
+        if _same(cookie.encode(), self._token):
+            return None
+        return _error(401, "open the address that `sft watch` printed, with its token")
 
 
-def values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+def values(scope: Scope, name: bytes) -> list[bytes]:
     """All values of a header; names are in lower case, as ASGI has them."""
-    return [value.strip() for key, value in headers if key == name]
+    return [value.strip() for key, value in scope["headers"] if key == name]
 
 
-def with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The headers of an answer with those of every answer, which it may set otherwise."""
-    given = list(headers)
-    names = {name.lower() for name, _ in given}
-    return given + [(name, value) for name, value in _HEADERS.items() if name not in names]
-
-
-async def _answer(send: Send, status: int, error: str = "", headers: Headers | None = None) -> None:
-    body = json.dumps({"error": error}).encode() if error else b""
-    fields = list(headers or [])
-    if status == 405:
-        fields.append((b"allow", ", ".join(METHODS).encode()))
-    if body:
-        fields.append((b"content-type", b"application/json"))
-        fields.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    await send({"type": "http.response.body", "body": body})
+def _error(status: int, text: str) -> Response:
+    return JSONResponse({"error": text}, status)
 
 
 def _same(given: bytes, token: str) -> bool:

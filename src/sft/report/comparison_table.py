@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,7 +20,7 @@ STYLES = {"better": "green", "worse": "bold red", "no difference seen": "yellow"
 def show_comparison(found: Comparison, *, as_json: bool, out: TextIO) -> None:
     """Write the comparison to `out`, as a table with a verdict or as one JSON object."""
     if as_json:
-        out.write(json.dumps(_jsonable(found), allow_nan=False) + "\n")
+        out.write(json.dumps(found.record(), allow_nan=False) + "\n")
         return
     console = Console(file=out, highlight=False)
     console.print(table(found))
@@ -29,13 +28,6 @@ def show_comparison(found: Comparison, *, as_json: bool, out: TextIO) -> None:
     console.print(Text(printable(sentence(found)), style=style), soft_wrap=True)
     for note in found.notes:
         console.print(Text(f"note: {printable(note)}", style="dim"), soft_wrap=True)
-
-
-def _jsonable(found: Comparison) -> dict[str, Any]:
-    fields = asdict(found)
-    low, high = found.interval
-    finite = abs(low) < float("inf") and abs(high) < float("inf")
-    return {**fields, "interval": [low, high] if finite else None}
 
 
 def table(found: Comparison) -> Table:

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sft.errors import SFTError
 from sft.guards.completions import in_a_loop
 from sft.guards.history import row_loss, usable_rows
 from sft.guards.statistics import robust_z
 from sft.runs.best_step import best_step
 from sft.runs.evaluations import evals_of
-from sft.runs.files import Record, json_object, number, section, whole
+from sft.runs.files import Record, items, json_object, number, objects, readable, section, whole
 from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
 from sft.runs.series import series_of
@@ -26,8 +25,6 @@ _MAX_TEXT = 2_000
 _FEWEST_STEPS = 12
 
 Group = dict[str, Any]  # {"title", "items": [{"id", "text", "figure"}]}
-
-
 Losses = dict[int, dict[str, float]]  # of one probe, by step and row, in nats per token
 
 
@@ -35,12 +32,9 @@ def evidence(run: RunDir) -> dict[str, list[Group]]:
     """By guard, groups of examples; a guard without any is left out."""
     scores, texts = list(each_record(run.scores)), _texts(run)
     val = _losses(scores, "val")
-    try:
-        preflight = json_object(run.preflight)
-    except SFTError:
-        preflight = {}
+    preflight = readable(json_object, run.preflight)
     samples = list(each_record(run.samples))
-    found = {
+    by_guard = {
         "overfitting": [
             *_risen(val, texts, "val", _since_best(run, val)),
             *_leaks(preflight),
@@ -53,8 +47,11 @@ def evidence(run: RunDir) -> dict[str, list[Group]]:
         "forgetting": _risen(_losses(scores, "retain"), texts, "retain"),
         "health": _spikes(run),
     }
-    kept = {guard: [group for group in groups if group["items"]] for guard, groups in found.items()}
-    return {guard: groups for guard, groups in kept.items() if groups}
+    return {
+        guard: [group for group in groups if group["items"]]
+        for guard, groups in by_guard.items()
+        if any(group["items"] for group in groups)
+    }
 
 
 def _item(name: str, text: str, figure: str) -> dict[str, str]:
@@ -74,15 +71,12 @@ def _losses(scores: Sequence[Record], probe: str) -> Losses:
 def _texts(run: RunDir) -> dict[str, str]:
     """What is known of rows by id: the prompt that was answered, or the example as it was shown."""
     texts: dict[str, str] = {}
-    try:
-        views = json_object(run.examples).get("views")
-    except SFTError:
-        views = []
-    for view in views if isinstance(views, list) else []:
-        pieces = view.get("pieces") if isinstance(view, dict) else None
-        if isinstance(pieces, list):
-            words = [str(piece[0]) for piece in pieces if isinstance(piece, list) and piece]
-            texts[str(view.get("id"))] = "".join(words)
+    for view in objects(readable(json_object, run.examples), "views"):
+        pieces = items(view, "pieces")
+        if pieces:
+            texts[str(view.get("id"))] = "".join(
+                str(piece[0]) for piece in pieces if isinstance(piece, list) and piece
+            )
     for record in each_record(run.samples):
         texts[str(record.get("id"))] = str(record.get("prompt") or "")
     return texts
@@ -120,15 +114,13 @@ def _risen(
 
 def _leaks(preflight: Record) -> list[Group]:
     rows = section(preflight, "rows")
-    leaks, pairs = rows.get("leaks"), rows.get("duplicates")
     leaked = [
         _item(str(pair.get("val")), f"like {pair.get('train')}", "")
-        for pair in (leaks if isinstance(leaks, list) else [])
-        if isinstance(pair, dict)
+        for pair in objects(rows, "leaks")
     ]
     doubled = [
         _item(str(pair[1]), f"like {pair[0]}", "")
-        for pair in (pairs if isinstance(pairs, list) else [])
+        for pair in items(rows, "duplicates")
         if isinstance(pair, list) and len(pair) == 2
     ]
     return [
@@ -170,18 +162,15 @@ def _opened(samples: Sequence[Record], column: str, title: str) -> Group:
 
 
 def _uncovered(preflight: Record) -> list[Group]:
-    usage = section(preflight, "usage")
-    rows = usage.get("uncovered")
-    items = [
+    rows = [
         _item(
             str(row.get("id")),
             str(row.get("text") or ""),
             f"p = {number(row.get('p')) or 0.0:.3g}; group: {row.get('group')}",
         )
-        for row in (rows if isinstance(rows, list) else [])
-        if isinstance(row, dict)
+        for row in objects(section(preflight, "usage"), "uncovered")
     ]
-    return [{"title": "usage prompts unlike any training row", "items": items[: 3 * MOST]}]
+    return [{"title": "usage prompts unlike any training row", "items": rows[: 3 * MOST]}]
 
 
 # ------------------------------------------------------------------ steps

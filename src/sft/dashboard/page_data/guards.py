@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from sft.dashboard.page_data.evidence import evidence
-from sft.errors import SFTError
-from sft.runs.files import Cache, Record, identity, number, section, whole
+from sft.runs.files import Cache, Record, identity, number, readable, section, whole
 from sft.runs.index import last_findings, verdict_records
 from sft.runs.jsonl import each_record
 from sft.runs.run_dir import RunDir
@@ -18,7 +17,7 @@ from sft.runs.series import thinned
 _ACTIONS = ("off", "warn", "stop", "restore_best")
 _EVAL_SETTINGS = ("every", "early_stopping", "margin", "patience")
 _MOST_POINTS = 400
-_HELD = Cache(16)
+_GUARDS = Cache(16)
 
 
 def guards(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
@@ -26,16 +25,11 @@ def guards(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     settings.
     """
     sources = [run.findings, run.summary, run.config, run.scores, run.samples, run.preflight]
-    sources.append(run.examples)
-    found: dict[str, Any] = _HELD.get(run.path, sources, lambda: _read(run))
-    return found
+    return _GUARDS.get(run.path, [*sources, run.examples], lambda: _read(run))
 
 
 def _read(run: RunDir) -> dict[str, Any]:
-    try:
-        config = section(identity(run), "config")
-    except SFTError:
-        config = {}
+    config = section(readable(identity, run), "config")
     chosen, evals = section(config, "guards"), section(config, "eval")
     return {
         "verdicts": verdict_records(run),
@@ -44,12 +38,10 @@ def _read(run: RunDir) -> dict[str, Any]:
         "evidence": evidence(run),
         "settings": {name: value for name, value in chosen.items() if value not in _ACTIONS}
         | {f"eval.{name}": evals[name] for name in _EVAL_SETTINGS if name in evals},
-        "actions": {name: value for name, value in chosen.items() if _is_action(name, value)},
+        "actions": {
+            name: value for name, value in chosen.items() if value in _ACTIONS and name != "blend"
+        },
     }
-
-
-def _is_action(name: str, value: Any) -> bool:
-    return value in _ACTIONS and name != "blend"
 
 
 def _signals(findings: Iterable[Record]) -> dict[str, dict[str, Any]]:
@@ -62,15 +54,11 @@ def _signals(findings: Iterable[Record]) -> dict[str, dict[str, Any]]:
         )
         signal["unit"] = signal["unit"] or str(record.get("unit") or "")
         signal["points"].append(_point(record))
-    for signal in signals.values():
-        signal["points"] = _fewer(signal["points"])
+    for signal in signals.values():  # those that a chart can show: no peak is lost
+        points = signal["points"]
+        values = np.array([point["statistic"] or 0.0 for point in points])
+        signal["points"] = [points[i] for i in thinned(values, _MOST_POINTS).tolist()]
     return signals
-
-
-def _fewer(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that a chart can show: no peak is lost."""
-    values = [point["statistic"] or 0.0 for point in points]
-    return [points[i] for i in thinned(np.array(values), _MOST_POINTS).tolist()]
 
 
 def _point(record: Record) -> dict[str, Any]:
