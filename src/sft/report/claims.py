@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sft.guards.history import usable_rows
@@ -59,10 +59,6 @@ class Claim:
     after: float | None = None
     budget: float | None = None
     sources: tuple[Source, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        """For `report.json`."""
-        return asdict(self)
 
 
 _Pair = tuple[Mapping[str, Any], Mapping[str, Any]]

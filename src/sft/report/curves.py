@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from sft.report.conclusion import checkpoints
 from sft.runs.files import number, whole
 from sft.runs.metrics import METRICS, panels
 from sft.runs.run_records import RunRecords
-from sft.runs.series import Array, Points, Series
+from sft.runs.series import Points, Series
 from sft.texts.numbers import figure
 
 MOST_MARKS = 12
@@ -30,47 +29,46 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
 MARKS = ("checkpoint", "resumed", "interrupted", "failed", "stopped")
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One picture: the line of a metric of steps, and of metrics of evaluations."""
-
-    name: str
-    title: str
-    line: Points
-    evals: dict[str, Points] = field(default_factory=dict)
-
-    @property
-    def drawn(self) -> bool:
-        """Is there anything to draw?"""
-        return bool(len(self.line.y)) or any(len(points.y) for points in self.evals.values())
-
-    def words(self) -> str:
-        """What the picture shows, in numbers: for those who do not see it."""
-        texts = [_ends(self.title, self.line.step, self.line.y)]
-        texts += [
-            _ends(name.replace("_", " "), points.step, points.y)
-            for name, points in self.evals.items()
-        ]
-        return ". ".join(text for text in texts if text) + "."
-
-
-def curves(records: RunRecords) -> list[Curve]:
-    """The six pictures, in order; some may have nothing to draw."""
+def curve_facts(records: RunRecords) -> dict[str, Any]:
+    """The points that are drawn, and what they show in words, by metric."""
     series = Series(records.run.metrics)
-    if not records.run.metrics.is_file():
-        return []
     series.update()
-    result = []
-    weight = smoothing(series.num_steps)
-    for name, (title, evals) in lines().items():
-        line = series.points(name, width=WIDTH, smooth=weight if METRICS[name].smooth else 0.0)
-        if name == "perplexity":  # of the mean loss, as everywhere: a mean of powers is its peaks
-            loss = series.points("loss", width=WIDTH, smooth=weight)
-            line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
-        measured = {evaluation: series.points(evaluation, of="evaluations") for evaluation in evals}
-        measured = {evaluation: points for evaluation, points in measured.items() if len(points.y)}
-        result.append(Curve(name, title, line, measured))
-    return result
+    # The weight of what came before: a tenth of a short run, fifty steps of a long one.
+    weight = min(max(0.0, 1 - 10 / max(records.steps, 1)), 0.98)
+    all_marks = marks(records)
+    return {
+        "smoothing": weight,
+        "marks": all_marks,
+        "marks_words": marks_words(all_marks),
+        "lines": {
+            name: _curve(series, name, title, evals, weight)
+            for name, (title, evals) in lines().items()
+            if records.run.metrics.is_file()
+        },
+        "clip": number(records.setting("optim.max_grad_norm")),
+        "source": {"file": "metrics.jsonl", "where": "records of steps and of evaluations"},
+    }
+
+
+def _curve(
+    series: Series, name: str, title: str, evals: Sequence[str], weight: float
+) -> dict[str, Any]:
+    """One picture: the line of a metric of steps, and of metrics of evaluations."""
+    line = series.points(name, width=WIDTH, smooth=weight if METRICS[name].smooth else 0.0)
+    if name == "perplexity":  # of the mean loss, as everywhere: a mean of powers is its peaks
+        loss = series.points("loss", width=WIDTH, smooth=weight)
+        line.smooth_x, line.smooth_y = loss.smooth_x, np.exp(loss.smooth_y)
+    measured = {name: series.points(name, of="evaluations") for name in evals}
+    measured = {name: points for name, points in measured.items() if len(points.y)}
+    texts = [_ends(title, line)]
+    texts += [_ends(name.replace("_", " "), points) for name, points in measured.items()]
+    return {
+        "title": title,
+        "words": ". ".join(text for text in texts if text) + ".",  # for those who do not see it
+        "drawn": bool(len(line.y) or measured),
+        **line.record(),
+        "evaluations": {name: points.record() for name, points in measured.items()},
+    }
 
 
 def lines() -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -81,11 +79,6 @@ def lines() -> dict[str, tuple[str, tuple[str, ...]]]:
         if name not in LINES and metrics[0].of == "step" and metrics[0].report
     }
     return LINES | further
-
-
-def smoothing(num_steps: int) -> float:
-    """The weight of what came before: a tenth of a short run, fifty steps of a long one."""
-    return min(max(0.0, 1 - 10 / max(num_steps, 1)), 0.98)
 
 
 def marks(records: RunRecords) -> list[dict[str, Any]]:
@@ -113,27 +106,6 @@ def _first_verdicts(records: RunRecords) -> list[tuple[str, int, str]]:
     return [(verdict, step, guard.replace("_", " ")) for (guard, verdict), step in first.items()]
 
 
-def curve_facts(records: RunRecords) -> dict[str, Any]:
-    """The points that are drawn, and what they show in words, by metric."""
-    return {
-        "smoothing": smoothing(records.steps),
-        "marks": marks(records),
-        "marks_words": marks_words(marks(records)),
-        "lines": {
-            curve.name: {
-                "title": curve.title,
-                "words": curve.words(),
-                "drawn": curve.drawn,
-                **curve.line.record(),
-                "evaluations": {name: points.record() for name, points in curve.evals.items()},
-            }
-            for curve in curves(records)
-        },
-        "clip": number(records.setting("optim.max_grad_norm")),
-        "source": {"file": "metrics.jsonl", "where": "records of steps and of evaluations"},
-    }
-
-
 def marks_words(marks: Sequence[Mapping[str, Any]]) -> list[str]:
     """`First alarm: forgetting at step 4`, one text for each kind."""
     places_of: dict[str, list[str]] = {}
@@ -148,13 +120,14 @@ def marks_words(marks: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _ends(name: str, steps: Array, values: Array) -> str:
+def _ends(name: str, points: Points) -> str:
     """`Loss from 2.554 at step 1 to 0.832 at step 24, between 0.8 and 6.2`."""
-    if not len(values):
+    steps, values = points.step.tolist(), points.y.tolist()
+    if not values:
         return ""
-    low, high = float(min(values)), float(max(values))
     text = (
-        f"{name} from {figure(float(values[0]))} at step {int(steps[0]):,} to "
-        f"{figure(float(values[-1]))} at step {int(steps[-1]):,}"
+        f"{name} from {figure(values[0])} at step {steps[0]:,.0f} to {figure(values[-1])} at step "
+        f"{steps[-1]:,.0f}"
     )
-    return f"{text}, between {figure(low)} and {figure(high)}" if len(values) > 2 else text
+    between = f", between {figure(min(values))} and {figure(max(values))}"
+    return text + between if len(values) > 2 else text

@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sft.runs.files import Record, number, whole
+from sft.runs.files import Record, whole
 from sft.runs.run_records import RunRecords
 from sft.runs.state import seconds_of
 from sft.texts.numbers import span
 
 MOST = 200
-_TOLD = ("started", "resumed", "watch", "alarm", "stopped", "interrupted", "failed", "finished")
+_LISTED = ("started", "resumed", "watch", "alarm", "stopped", "interrupted", "failed", "finished")
 _KINDS = {"error": "error", "warning": "warning"}
 
 
 def incidents(records: RunRecords) -> dict[str, Any]:
     """Events that a reader of the result should know of, oldest first; the newest 200 of them."""
     events = records.events
-    told = [event for event in events if _is_told(event)]
-    rows = [_row(event) for event in told[-MOST:]]
+    listed = [e for e in events if e.get("kind") in _LISTED or e.get("level") in _KINDS]
+    rows = [_row(event) for event in listed[-MOST:]]
     counts = Counter(str(event.get("kind")) for event in events)
     return {
         "recorded": bool(events),
         "rows": rows,
-        "left_out": len(told) - len(rows),
+        "left_out": len(listed) - len(rows),
         "attempts": counts["started"],
         "resumes": counts["resumed"],
         "interruptions": counts["interrupted"],
@@ -34,12 +34,8 @@ def incidents(records: RunRecords) -> dict[str, Any]:
         "began": _time(events[0]) if events else "",
         "ended": _time(events[-1]) if events else "",
         "elapsed": span(_elapsed(events)) if events else "",
-        "source": {"file": "events.jsonl", "where": f"kinds {', '.join(_TOLD)}, and warnings"},
+        "source": {"file": "events.jsonl", "where": f"kinds {', '.join(_LISTED)}, and warnings"},
     }
-
-
-def _is_told(event: Record) -> bool:
-    return event.get("kind") in _TOLD or event.get("level") in _KINDS
 
 
 def _row(event: Record) -> dict[str, Any]:
@@ -70,8 +66,3 @@ def _elapsed(events: Sequence[Record]) -> float | None:
     if ends[0] is None or ends[1] is None or ends[1] < ends[0]:
         return None
     return ends[1] - ends[0]
-
-
-def training_seconds(records: RunRecords) -> float | None:
-    """Seconds spent in steps, as the last step record says."""
-    return number(records.last.get("seconds"))

@@ -6,15 +6,15 @@ The page and the model card are drawn from this and from nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 from sft.report.card import card_facts
 from sft.report.claims import SHORT
-from sft.report.conclusion import Answer, answer, checkpoints
+from sft.report.conclusion import answer, checkpoints
 from sft.report.curves import curve_facts
 from sft.report.data_section import data_section
-from sft.report.incidents import incidents, training_seconds
+from sft.report.incidents import incidents
 from sft.report.samples import samples
 from sft.report.settings import reproduction, setting_rows, without_keys
 from sft.report.verdicts import indicator_rows, other_signals, verdict_rows
@@ -29,50 +29,34 @@ def report_json(records: RunRecords) -> dict[str, Any]:
     """Everything the report says, as JSON. A part that cannot be made is None, and is told."""
     problems = list(records.problems)
 
-    def made(name: str, build: Callable[[RunRecords], Any]) -> Any:
+    def part(name: str, build: Callable[[RunRecords], Any]) -> Any:
         try:
             return build(records)
         except Exception as error:  # a folder may hold anything; the other parts are still true
-            problems.append(f"{name}: could not be made of this folder ({_reason(error)})")
+            reason = f"{type(error).__name__}: {error}"[:300]
+            problems.append(f"{name}: could not be made of this folder ({reason})")
             return None
 
-    found = {
+    facts = {
         "schema": SCHEMA,
-        "run": made("the run", _run),
-        "answer": made("the answer", lambda r: _answer(answer(r))),
-        "verdicts": made("the verdicts", verdict_rows) or [],
-        "signals": made("the other signals", other_signals) or [],
-        "indicators": made("what to watch", indicator_rows) or [],
-        "evaluations": made("the evaluations", _evals) or [],
-        "curves": made("the curves", curve_facts) or {},
-        "samples": made("the samples", samples),
-        "data": made("the data", data_section),
-        "incidents": made("the incidents", incidents),
-        "settings": made("the settings", setting_rows) or [],
-        "reproduce": made("how to do it again", reproduction),
-        "card": made("the card", card_facts),
+        "run": part("the run", _run),
+        "answer": part("the answer", lambda r: asdict(answer(r))),
+        "verdicts": part("the verdicts", verdict_rows) or [],
+        "signals": part("the other signals", other_signals) or [],
+        "indicators": part("what to watch", indicator_rows) or [],
+        "evaluations": part("the evaluations", _evals) or [],
+        "curves": part("the curves", curve_facts) or {},
+        "samples": part("the samples", samples),
+        "data": part("the data", data_section),
+        "incidents": part("the incidents", incidents),
+        "settings": part("the settings", setting_rows) or [],
+        "reproduce": part("how to do it again", reproduction),
+        "card": part("the card", card_facts),
     }
-    found["not_measured"] = made("what was not measured", lambda r: not_measured(r, found)) or []
-    found["problems"] = problems
-    clean: dict[str, Any] = without_keys(plain(found))
+    facts["not_measured"] = part("what was not measured", lambda r: not_measured(r, facts)) or []
+    facts["problems"] = problems
+    clean: dict[str, Any] = without_keys(plain(facts))
     return clean
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]
-
-
-def _answer(found: Answer) -> dict[str, Any]:
-    return {
-        "kind": found.kind,
-        "title": found.title,
-        "sentences": found.sentences,
-        "notes": found.notes,
-        "claims": [claim.record() for claim in found.claims],
-        "evaluations": {
-            name: [claim.record() for claim in claims] for name, claims in found.evaluations.items()
-        },
-    }
 
 
 def _run(records: RunRecords) -> dict[str, Any]:
@@ -99,7 +83,7 @@ def _run(records: RunRecords) -> dict[str, Any]:
         "method": str(records.setting("method.kind", "") or ""),
         "data": data_paths(records.identity),
         "epochs": number(records.last.get("epoch")),
-        "train_seconds": training_seconds(records),
+        "train_seconds": number(records.last.get("seconds")),
         "num_tokens": whole(records.last.get("num_tokens")),
         "num_trained_tokens": whole(records.last.get("num_trained_tokens")),
         "train_flos": number(records.last.get("train_flos")),
@@ -119,9 +103,9 @@ def _evals(records: RunRecords) -> list[dict[str, Any]]:
     ]
 
 
-def not_measured(records: RunRecords, found: dict[str, Any]) -> list[str]:
+def not_measured(records: RunRecords, facts: dict[str, Any]) -> list[str]:
     """What a reader might take for fine because nothing is said of it."""
-    claims = {claim["id"] for claim in (found["answer"] or {}).get("claims", [])}
+    claims = {claim["id"] for claim in (facts["answer"] or {}).get("claims", [])}
     missing = [
         f"{SHORT[probe].capitalize()}: none were scored before and after. {_GIVE[probe]}"
         for probe in PROBES
@@ -134,16 +118,16 @@ def not_measured(records: RunRecords, found: dict[str, Any]) -> list[str]:
             "Written answers: no answers were graded. `sft eval RUN --data FILE` does that."
         )
     missing += [
-        f"{row['guard'].capitalize()}: {_said(row)}"
-        for row in found["verdicts"]
+        f"{row['guard'].capitalize()}: {_verdict(row)}"
+        for row in facts["verdicts"]
         if row["verdict"] in ("not_measured", "insufficient")
     ]
     missing += [
         f"{row['message']}{': ' if row['evidence'] else ''}{row['evidence']}"
-        for row in found["indicators"]
+        for row in facts["indicators"]
         if row["status"] == "unknown"
     ]
-    if not (found["samples"] or {}).get("rows"):
+    if not (facts["samples"] or {}).get("rows"):
         missing.append("Samples: no answers were written down at the base and after training.")
     missing += _not_recorded(records)
     missing.append(
@@ -154,7 +138,7 @@ def not_measured(records: RunRecords, found: dict[str, Any]) -> list[str]:
     return missing
 
 
-def _said(row: dict[str, Any]) -> str:
+def _verdict(row: dict[str, Any]) -> str:
     """The verdict and its message, which may begin with the verdict's own words."""
     called, message = str(row["called"]), str(row["message"])
     if message.casefold().startswith(called):
@@ -171,11 +155,10 @@ _GIVE = {
 
 def _not_recorded(records: RunRecords) -> list[str]:
     """Files of the run folder that are not there."""
-    run = records.run
-    parts: list[tuple[Path, Any, str]] = [
-        (run.events, records.events, "Incidents: this run kept no events.jsonl"),
-        (run.examples, records.examples, "Lengths and masks of rows: there is no examples.json"),
-        (run.account, records.account, "What became of each row: there is no account.json"),
-        (run.preflight, records.preflight, "The data before training: there is no preflight.json"),
+    parts: list[tuple[Any, str]] = [
+        (records.events, "Incidents: this run kept no events.jsonl"),
+        (records.examples, "Lengths and masks of rows: there is no examples.json"),
+        (records.account, "What became of each row: there is no account.json"),
+        (records.preflight, "The data before training: there is no preflight.json"),
     ]
-    return [f"{text}." for _, held, text in parts if not held]
+    return [f"{text}." for recorded, text in parts if not recorded]

@@ -17,8 +17,8 @@ STOPS = {
 
 def samples(records: RunRecords) -> dict[str, Any]:
     """Pairs of answers: the run's own samples, else those of an evaluation."""
-    found = _own(records)
-    return found if found["rows"] else _evaluated(records)
+    own = _own(records)
+    return own if own["rows"] else _evaluated(records)
 
 
 def _own(records: RunRecords) -> dict[str, Any]:
@@ -31,49 +31,28 @@ def _own(records: RunRecords) -> dict[str, Any]:
             by_step.setdefault(step, {})[key] = sample
     wanted = records.compared
     later = [step for step in by_step if step > 0]
-    rows: list[dict[str, Any]] = []
-    at = min(later, key=lambda step: abs(step - (wanted or step)), default=None)
-    if at is not None:
-        base = by_step.get(0, {})
-        rows = [_row(sample, base.get(key)) for key, sample in by_step[at].items()]
+    at = min(later, key=lambda step: abs(step - (wanted or step)), default=-1)
+    base, trained = by_step.get(0, {}), by_step.get(at, {})
+    rows = [_row(sample, base.get(key), sample, "answer") for key, sample in trained.items()]
     return {
         "rows": rows[:MOST],
         "left_out": max(0, len(rows) - MOST),
-        "step": at,
-        "exact": at is not None and at == wanted,
+        "step": at if trained else None,
+        "exact": bool(trained) and at == wanted,
         "source": {"file": "samples.jsonl", "where": f"steps 0 and {at}"},
-    }
-
-
-def _row(sample: Record, base: Record | None) -> dict[str, Any]:
-    return {
-        "id": str(sample.get("id", "")),
-        "probe": str(sample.get("probe", "")),
-        "prompt": shortened(sample.get("prompt"), from_end=True),
-        "reference": shortened(sample.get("reference")),
-        "base": _answer(base, "answer") if base is not None else None,
-        "trained": _answer(sample, "answer"),
-    }
-
-
-def _answer(sample: Record, name: str) -> dict[str, Any]:
-    stop, tokens = str(sample.get("stop_reason", "")), whole(sample.get("tokens"))
-    return {
-        "text": shortened(sample.get(name)),
-        "stop": STOPS.get(stop, stop or "stop not recorded"),
-        "cut": stop == "length",
-        "tokens": tokens,
     }
 
 
 def _evaluated(records: RunRecords) -> dict[str, Any]:
     """From the first `eval-*.json` that has rows, evenly spaced."""
-    for file, found in records.evaluations.items():
-        every = objects(found, "rows")
+    for file, evaluation in records.evaluations.items():
+        every = objects(evaluation, "rows")
         spread = every[:: max(1, -(-len(every) // MOST))][:MOST]
         if spread:
             return {
-                "rows": [_evaluated_row(row) for row in spread],
+                "rows": [
+                    _row({**row, "probe": "evaluation"}, *_sides(row), "text") for row in spread
+                ],
                 "left_out": len(every) - len(spread),
                 "step": records.chosen,
                 "exact": True,
@@ -82,14 +61,29 @@ def _evaluated(records: RunRecords) -> dict[str, Any]:
     return {"rows": [], "left_out": 0, "step": None, "exact": False, "source": None}
 
 
-def _evaluated_row(row: Record) -> dict[str, Any]:
+def _sides(row: Record) -> tuple[Record, Record]:
+    return section(row, "base"), section(row, "tuned")
+
+
+def _row(row: Record, base: Record | None, trained: Record, name: str) -> dict[str, Any]:
+    """A prompt, its reference, and both answers, which their records have as `name`."""
     return {
         "id": str(row.get("id", "")),
-        "probe": "evaluation",
+        "probe": str(row.get("probe", "")),
         "prompt": shortened(row.get("prompt"), from_end=True),
         "reference": shortened(row.get("reference")),
-        "base": _answer(section(row, "base"), "text"),
-        "trained": _answer(section(row, "tuned"), "text"),
+        "base": _answer(base, name) if base is not None else None,
+        "trained": _answer(trained, name),
+    }
+
+
+def _answer(sample: Record, name: str) -> dict[str, Any]:
+    stop = str(sample.get("stop_reason", ""))
+    return {
+        "text": shortened(sample.get(name)),
+        "stop": STOPS.get(stop, stop or "stop not recorded"),
+        "cut": stop == "length",
+        "tokens": whole(sample.get("tokens")),
     }
 
 

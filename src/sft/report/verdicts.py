@@ -9,7 +9,7 @@ from typing import Any
 from sft.guards.base import SEVERITY, Finding, verdicts
 from sft.guards.judge import GUARDS
 from sft.runs.files import Record, objects, plain, whole
-from sft.runs.history import history_of
+from sft.runs.history import history_of, newest
 from sft.runs.run_records import RunRecords
 
 # What each verdict is called, and the shape and colour that goes with it.
@@ -20,19 +20,15 @@ CALLED = {
     "insufficient": ("too little data to tell", "info"),
     "not_measured": ("not measured", "info"),
 }
-_EXPECTED = tuple(GUARDS)
 
 
 def verdict_rows(records: RunRecords) -> list[dict[str, Any]]:
     """The verdict of every guard after the last evaluation, also of those that measured nothing."""
-    found = _findings(records)
-    last = verdicts(_of_step(found, max((finding.step for finding in found), default=0)))
-    chosen = records.chosen
-    then = {} if chosen is None else verdicts(_of_step(found, chosen))
-    if not found:
-        last = verdicts(_usable(objects(records.summary, "guards")))
-    source = "findings.jsonl" if found else "summary.json"
-    names = [*_EXPECTED, *(name for name in last if name not in _EXPECTED)]
+    findings, source = _usable(records.findings), "findings.jsonl"
+    last, then = verdicts(newest(findings)), verdicts(_at(findings, records.chosen))
+    if not findings:
+        last, source = verdicts(_usable(objects(records.summary, "guards"))), "summary.json"
+    names = dict.fromkeys([*GUARDS, *last])
     return [_row(records, name, last.get(name), then.get(name), source) for name in names]
 
 
@@ -66,28 +62,26 @@ def other_signals(records: RunRecords) -> list[dict[str, Any]]:
     """Signals of the last evaluation that are watched or alarm, but decide no verdict; worst
     first.
     """
-    found = _findings(records)
-    last = _of_step(found, max((finding.step for finding in found), default=0))
-    told = [f for f in last if not f.primary and f.verdict in ("watch", "alarm")]
-    told.sort(key=lambda finding: -SEVERITY[finding.verdict])
+    worrying = [
+        finding
+        for finding in newest(_usable(records.findings))
+        if not finding.primary and finding.verdict in ("watch", "alarm")
+    ]
+    worrying.sort(key=lambda finding: -SEVERITY[finding.verdict])
     return [
         {**plain(f.record()), "called": CALLED[f.verdict][0], "kind": CALLED[f.verdict][1]}
-        for f in told
+        for f in worrying
     ]
 
 
-def _of_step(findings: Sequence[Finding], step: int) -> list[Finding]:
+def _at(findings: Sequence[Finding], step: int | None) -> list[Finding]:
     return [finding for finding in findings if finding.step == step]
 
 
-def _findings(records: RunRecords) -> list[Finding]:
-    return _usable(records.findings)
-
-
-def _usable(found: Sequence[Record]) -> list[Finding]:
+def _usable(records: Sequence[Record]) -> list[Finding]:
     """Those that are findings: a file may hold anything."""
     usable = []
-    for record in found:
+    for record in records:
         try:
             finding = Finding.from_record(record)
             known = finding.verdict in CALLED and whole(finding.step) is not None
