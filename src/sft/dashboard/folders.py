@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sft.errors import ConfigError, did_you_mean
 from sft.runs.index import RunRow, run_id, run_row
 from sft.runs.run_dir import RunDir
 
@@ -70,24 +69,6 @@ class Folders:
             return self._runs
 
 
-def named_folders(names: Sequence[str]) -> list[Path]:
-    """The folders that the user named, `runs` if none, which may come to be later.
-
-    Raises:
-        ConfigError: a folder is not there, or is no folder.
-    """
-    if not names:
-        return [Path("runs")]
-    for name in names:
-        path = Path(name)
-        if "\0" in name or not path.exists():
-            near = [entry.name for entry in _entries(path.parent)] if "\0" not in name else []
-            raise ConfigError(f"{path}: no such folder.{did_you_mean(path.name, near)}")
-        if not path.is_dir():
-            raise ConfigError(f"{path}: expected a run folder or a folder that holds runs")
-    return [Path(name) for name in names]
-
-
 def search(folders: Sequence[Path]) -> Iterator[Path]:
     """Run folders among and below `folders`, not following links, and not inside of runs."""
     todo = [(folder, 0) for folder in folders]
@@ -106,23 +87,16 @@ def refusal(path: Path) -> str:
     """Why the files of a run may not be read; empty when they may."""
     root = os.path.realpath(path)
     for entry in _entries(path):
-        if entry.name in _SUBFOLDERS:
-            if entry.is_symlink() and not _is_inside(entry.path, root):
-                return f"{entry.name} leads out of the run folder"
-            reason = _first_reason(Path(entry.path), root)
-        else:
-            reason = _reason(entry, root)
-        if reason:
+        if reason := _reason(entry, root):
+            return reason
+        inside = _entries(Path(entry.path)) if entry.name in _SUBFOLDERS else []
+        if reason := next(filter(None, (_reason(record, root) for record in inside)), ""):
             return reason
     return ""
 
 
-def _first_reason(folder: Path, root: str) -> str:
-    return next((why for entry in _entries(folder) if (why := _reason(entry, root))), "")
-
-
 def _reason(entry: os.DirEntry[str], root: str) -> str:
-    if not entry.name.endswith(_RECORDS):
+    if not entry.name.endswith((*_RECORDS, *_SUBFOLDERS)):
         return ""
     if entry.is_symlink() and not _is_inside(entry.path, root):
         return f"{entry.name} leads out of the run folder"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -22,11 +21,12 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from sft.dashboard.cursor import Cursor, followed
 from sft.dashboard.folders import Folders, refusal
-from sft.runs.files import plain
+from sft.runs.files import plain, stamp
 from sft.runs.jsonl import Tail
 from sft.runs.run_dir import RunDir
 from sft.runs.state import RunState, run_state
@@ -95,18 +95,20 @@ class RunFeed(Feed):
 
     def poll(self, now: float) -> bool:
         """Compare the sizes of the files, and now and then what the run is doing."""
-        sizes = tuple(_size(path) for path in followed(self.run))
+        stamps = [stamp(path) for path in followed(self.run)]
+        sizes = tuple(status[0] if status else 0 for status in stamps)
         changed = sizes != self._sizes
         self._sizes = sizes
         if now - self._polled_at >= STATE_POLL:
             self._polled_at = now
             reason = refusal(self.run.path)
-            state = _unknown(reason) if reason else run_state(self.run)
+            refused = RunState("unknown", f"not served: {reason}")
+            state = refused if reason else run_state(self.run)
             changed |= self._replace("state", plain(asdict(state)), now)
         return changed
 
     def may_have(self, cursor: Cursor) -> bool:
-        """Is there anything behind `cursor`? Told from the last `poll`, without reading."""
+        """See `Feed.may_have`."""
         return cursor != self._sizes
 
     def read(self, cursor: Cursor) -> Chunk | None:
@@ -308,28 +310,14 @@ def message(event: str, data: Any, cursor: str = "") -> bytes:
 
 def json_bytes(value: Any) -> bytes:
     """`value` as JSON that browsers read: a NaN, which is no JSON, becomes null."""
+    write = partial(json.dumps, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     try:
-        text = _json(value)
+        text = write(value)
     except (ValueError, TypeError):
-        text = _json(plain(value))
+        text = write(plain(value))
     return text.encode("utf-8", "replace")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _wake(feed: Feed) -> None:
     for woken in feed.listeners:
         woken.set()
-
-
-def _unknown(reason: str) -> RunState:
-    return RunState("unknown", f"not served: {reason}", None, None, None, None, None)
-
-
-def _size(path: os.PathLike[str]) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

@@ -18,9 +18,10 @@ from typing import Any
 
 import click
 
-from sft.dashboard.folders import Folders, named_folders
+from sft.dashboard.folders import Folders
 from sft.dashboard.security import Gate, is_loopback, new_token
 from sft.errors import ConfigError
+from sft.runs.index import named_folders
 from sft.texts.safe import printable
 
 HOST = "127.0.0.1"

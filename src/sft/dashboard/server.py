@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,6 @@ VIEWS = ("series", "guards", "samples", "data", "config", "events")
 MOST_COMPARED = 20
 MOST_REPORT_BYTES = 64 << 20
 _SEND_SECONDS = 60.0  # a page that takes no message for so long is gone
-
-Query = Mapping[str, str]
 
 
 def log(text: str) -> None:
@@ -133,49 +131,45 @@ class Service:
         return Response(data, headers=headers, media_type=MEDIA[path.suffix])
 
     async def _report(self, request: Request) -> Response:
-        return await self._about_run(request, _report_response)
+        known_as = request.path_params["id"]
+        return await self._answer(request, lambda: _report_response(self.folders.find(known_as)))
 
     # ------------------------------------------------------------------ JSON
 
     async def _runs(self, request: Request) -> Response:
-        def answer() -> Response:
-            folder = ", ".join(str(folder) for folder in self.folders.folders)
-            return _json({"folder": folder, "runs": self.folders.rows()})
-
-        return await self._threads.run(answer)
+        folder = ", ".join(str(folder) for folder in self.folders.folders)
+        return await self._answer(
+            request, lambda: _json({"folder": folder, "runs": self.folders.rows()})
+        )
 
     async def _view(self, request: Request) -> Response:
-        view = request.path_params.get("view", "snapshot")
-        if "view" in request.path_params and view not in VIEWS:
+        known_as, view = request.path_params["id"], request.path_params.get("view")
+        if view is not None and view not in VIEWS:
             return _error(404, "there is no such view")
-        query = dict(request.query_params)
 
-        def answer(run: RunDir) -> Response:
+        def answer() -> Response:
             from sft.dashboard.page_data import PAGE_DATA
 
-            return _json(PAGE_DATA[view](run, query))
+            run = self.folders.find(known_as)
+            return _json(PAGE_DATA[view or "snapshot"](run, request.query_params))
 
-        return await self._about_run(request, answer)
-
-    async def _about_run(self, request: Request, answer: Callable[[RunDir], Response]) -> Response:
-        """What `answer` says of the run in the address, in a thread."""
-        known_as = request.path_params["id"]
-        return await self._guarded(request, lambda: answer(self.folders.find(known_as)))
+        return await self._answer(request, answer)
 
     async def _compare(self, request: Request) -> Response:
-        query = dict(request.query_params)
-        names = [name for name in query.get("runs", "").split(",") if name]
+        names = [name for name in request.query_params.get("runs", "").split(",") if name]
         if not 1 <= len(names) <= MOST_COMPARED:
             return _error(400, f"expected runs=ID,ID... of 1 to {MOST_COMPARED} runs")
 
         def answer() -> Response:
             from sft.dashboard.page_data import compare
 
-            return _json(compare([self.folders.find(name) for name in names], query))
+            runs = [self.folders.find(name) for name in names]
+            return _json(compare(runs, request.query_params))
 
-        return await self._guarded(request, answer)
+        return await self._answer(request, answer)
 
-    async def _guarded(self, request: Request, answer: Callable[[], Response]) -> Response:
+    async def _answer(self, request: Request, answer: Callable[[], Response]) -> Response:
+        """What `answer` says, in a thread."""
         try:
             return await self._threads.run(answer)
         except NotServed as error:

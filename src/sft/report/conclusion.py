@@ -18,7 +18,7 @@ from sft.report.claims import (
     perplexities,
 )
 from sft.runs.compare import FEWEST
-from sft.runs.files import number, objects, section, whole
+from sft.runs.files import items, number, objects, section, whole
 from sft.runs.run_records import PROBES, RunRecords
 from sft.runs.settings import resume_command
 from sft.runs.state import RUNNING
@@ -44,7 +44,7 @@ class Answer:
     @property
     def every(self) -> list[Claim]:
         """All claims, those of the evaluations last."""
-        return [*self.claims, *(claim for found in self.evaluations.values() for claim in found)]
+        return [*self.claims, *(claim for claims in self.evaluations.values() for claim in claims)]
 
 
 def answer(records: RunRecords) -> Answer:
@@ -56,7 +56,14 @@ def answer(records: RunRecords) -> Answer:
     if not records.finished:
         kind, title, sentences = _unfinished(records)
         claims = [replace(claim, verdict="not judged: not finished") for claim in claims]
-        return Answer(kind, title, sentences, _so_far(records), claims, evaluations)
+        step = records.compared
+        note = (
+            "Nothing was measured after the first step."
+            if step is None
+            else f"The figures are those of step {step:,}, the newest that was measured, as they "
+            "stood."
+        )
+        return Answer(kind, title, sentences, [note], claims, evaluations)
     main = _main(by_id)
     kind, title, sentences = _verdict(by_id, main)
     if headline := records.summary.get("headline"):
@@ -109,14 +116,11 @@ def alarming(records: RunRecords) -> list[str]:
 def _verdict(by_id: Mapping[str, Claim], main: str) -> tuple[Kind, str, list[str]]:
     claim = by_id.get(main)
     if claim is None:
-        return (
-            "info",
-            "Whether it is better cannot be said",
-            [
-                "No rows were held out and scored before and after training, so the question "
-                "cannot be answered. Give some with --val, --usage or --test."
-            ],
+        sentence = (
+            "No rows were held out and scored before and after training, so the question cannot be "
+            "answered. Give some with --val, --usage or --test."
         )
+        return "info", "Whether it is better cannot be said", [sentence]
     probe = main.removesuffix("_loss")
     others = [c for p in PROBES if (c := by_id.get(f"{p}_loss")) and c.id != main]
     title, kind = _title(claim, probe, others, by_id.get("retain_loss"))
@@ -174,7 +178,7 @@ def _lay(claim: Claim, unsure: Claim | None, probe: str) -> str:
 def _retained(claim: Claim | None) -> list[str]:
     if claim is None:
         return ["Whether it forgot what the base model knew was not measured."]
-    said = {
+    result = {
         "over the budget": "The price: it forgot.",
         "within the budget": "What the base model knew, it kept.",
         "cannot be told from the budget": "Whether it forgot more than allowed cannot be told.",
@@ -185,7 +189,7 @@ def _retained(claim: Claim | None) -> list[str]:
     )
     if claim.budget is not None:
         text += f"; the budget is {claim.budget:g}"
-    return [f"{said.get(claim.verdict, '')} {text}.".strip()]
+    return [f"{result.get(claim.verdict, '')} {text}.".strip()]
 
 
 def _evaluated(records: RunRecords, evaluations: Mapping[str, Sequence[Claim]]) -> list[str]:
@@ -237,8 +241,8 @@ def _notes(records: RunRecords, main: str) -> list[str]:
         )
     notes += [
         f"{file}: {note}"
-        for file, found in records.evaluations.items()
-        for note in (found.get("notes") or [])
+        for file, evaluation in records.evaluations.items()
+        for note in items(evaluation, "notes")
         if isinstance(note, str)
     ]
     if text := records.summary.get("stopped"):
@@ -249,17 +253,15 @@ def _notes(records: RunRecords, main: str) -> list[str]:
 def _other_model(records: RunRecords) -> list[str]:
     """What `sft blend` made of the run afterwards, which is another model."""
     alpha = number(records.blend.get("alpha"))
-    if records.blended is not None or not alpha:
+    points = [p for p in objects(records.blend, "points") if number(p.get("alpha")) == alpha]
+    if records.blended is not None or not alpha or not points:
         return []
-    for point in objects(records.blend, "points"):
-        if number(point.get("alpha")) == alpha:
-            task, knew = (number(section(point, name).get("mean")) for name in ("task", "retain"))
-            return [
-                f"Blending made a second model ({alpha:g} of the way from the base model, "
-                f"blend.json): loss on the task {signed(task)}, on what the base model knew "
-                f"{signed(knew)} nats per token. No other figure here is of that model."
-            ]
-    return []
+    task, knew = (number(section(points[0], name).get("mean")) for name in ("task", "retain"))
+    return [
+        f"Blending made a second model ({alpha:g} of the way from the base model, blend.json): "
+        f"loss on the task {signed(task)}, on what the base model knew {signed(knew)} nats per "
+        "token. No other figure here is of that model."
+    ]
 
 
 # ------------------------------------------------------------------ any other run
@@ -269,24 +271,22 @@ def _unfinished(records: RunRecords) -> tuple[Kind, str, list[str]]:
     state, of = records.state.state, progress(records)
     if state in RUNNING:
         return "info", f"Not finished: the run is still going ({state}), {of}", []
-    title = {
-        "failed": f"Not finished: the run failed {of}",
-        "interrupted": f"Not finished: the run was interrupted {of}",
-        "killed": f"Not finished: the run was killed {of}",
-    }.get(state, f"Not known to be finished: the run ended {of}")
+    past = {"failed": "failed", "interrupted": "was interrupted", "killed": "was killed"}
+    title = (
+        f"Not finished: the run {past[state]} {of}"
+        if state in past
+        else f"Not known to be finished: the run ended {of}"
+    )
     why = records.state.detail
     sentences = [f"Why: {why.rstrip('.')}." if why else "It left no word why."]
-    kept = checkpoints(records)
-    if kept:
-        sentences.append(
-            f"Its complete state is saved after step {kept[-1]:,}. This command continues it: "
-            f"`{resume_command(records.run)}`."
-        )
-    else:
-        sentences.append(
-            "No checkpoint was saved. This command starts it again: "
-            f"`{resume_command(records.run)}`."
-        )
+    saved = checkpoints(records)
+    resume = resume_command(records.run)
+    sentences.append(
+        f"Its complete state is saved after step {saved[-1]:,}. This command continues it: "
+        f"`{resume}`."
+        if saved
+        else f"No checkpoint was saved. This command starts it again: `{resume}`."
+    )
     sentences.append("No model was chosen or proven, so nothing is claimed about one.")
     return ("error" if state in ("failed", "killed") else "warning"), title, sentences
 
@@ -308,10 +308,3 @@ def checkpoints(records: RunRecords) -> list[int]:
         return []
     ends = [name.removeprefix("step-") for name in names if name.startswith("step-")]
     return sorted(int(end) for end in ends if end.isdecimal() and len(end) < 16)
-
-
-def _so_far(records: RunRecords) -> list[str]:
-    step = records.compared
-    if step is None:
-        return ["Nothing was measured after the first step."]
-    return [f"The figures are those of step {step:,}, the newest that was measured, as they stood."]

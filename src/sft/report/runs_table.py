@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -13,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sft.errors import ConfigError, did_you_mean
 from sft.guards.base import GLYPHS
 from sft.report.guards_table import STYLES
-from sft.runs.index import RunRow, list_runs
+from sft.runs.index import RunRow, list_runs, named_folders
 from sft.terminal.console import duration
 from sft.texts.safe import printable
 
@@ -50,7 +48,7 @@ def show_runs(names: Sequence[str], *, as_json: bool, out: TextIO) -> None:
     Raises:
         ConfigError: a folder is not there.
     """
-    folders = _folders(names)
+    folders = named_folders(names)
     rows = list_runs(folders)
     if as_json:
         out.write(json.dumps([row.record() for row in rows], allow_nan=False) + "\n")
@@ -65,25 +63,10 @@ def show_runs(names: Sequence[str], *, as_json: bool, out: TextIO) -> None:
     console.print(_narrow(rows, now) if narrow else _wide(rows, now))
     for row in rows:
         if row.state in _EXPLAINED and row.detail:
-            said = Text(printable(f"{row.name}: {row.detail}"), style=STATES[row.state][1])
-            console.print(said, soft_wrap=not console.is_terminal)
+            reason = Text(printable(f"{row.name}: {row.detail}"), style=STATES[row.state][1])
+            console.print(reason, soft_wrap=not console.is_terminal)
     if any(row.verdicts for row in rows):
         console.print(_legend(rows))
-
-
-def _folders(names: Sequence[str]) -> list[Path]:
-    folders = [Path(name) for name in names or ("runs",)]
-    for folder in folders if names else ():
-        if "\0" in str(folder) or not folder.is_dir():
-            raise ConfigError(f"{folder}: no such folder.{_near(folder)}")
-    return folders
-
-
-def _near(folder: Path) -> str:
-    try:
-        return did_you_mean(folder.name, [path.name for path in folder.parent.iterdir()])
-    except (OSError, ValueError):
-        return ""
 
 
 def _wide(rows: Iterable[RunRow], now: float) -> Table:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from sft.errors import ConfigError, did_you_mean
 from sft.runs.best_step import best_step
 from sft.runs.evaluations import evals_of, last_step
 from sft.runs.files import (
@@ -105,6 +106,25 @@ def events_of(run: RunDir) -> Events:
     events = _events(run.events)
     events.update()
     return events
+
+
+def named_folders(names: Sequence[str]) -> list[Path]:
+    """The folders that the user named, `runs` if none, which may come to be later.
+
+    Raises:
+        ConfigError: a folder is not there, or is no folder.
+    """
+    for name in names:
+        path = Path(name)
+        if "\0" in name or not path.exists():
+            try:
+                near = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()])
+            except (OSError, ValueError):
+                near = ""
+            raise ConfigError(f"{path}: no such folder.{near}")
+        if not path.is_dir():
+            raise ConfigError(f"{path}: expected a run folder or a folder that holds runs")
+    return [Path(name) for name in names or ("runs",)]
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunDir]:

@@ -73,11 +73,11 @@ class RunState:
 
     state: State
     detail: str
-    updated: float | None
-    step: int | None
-    num_steps: int | None
-    pid: int | None
-    host: str | None
+    updated: float | None = None
+    step: int | None = None
+    num_steps: int | None = None
+    pid: int | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
