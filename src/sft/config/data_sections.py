@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from sft.config.section import Auto, Section
+from sft.config.section import Auto, Section, or_auto
+
+_FRACTION = or_auto("at least 0 and below 1", lambda share: 0 <= share < 1)
 
 
 class SourceConfig(Section):
@@ -66,7 +68,7 @@ class DataConfig(Section):
         default_factory=list,
         description="Rows that decide nothing: scored on the base and on the final model.",
     )
-    max_seq_len: int | Auto = Field(
+    max_seq_len: Annotated[int | Auto, or_auto("at least 2", lambda n: n >= 2)] = Field(
         "auto", description="Longest example in tokens; `auto`: the model's limit, at most 2048."
     )
     overflow: Literal["drop", "truncate", "error"] = Field(
@@ -75,7 +77,7 @@ class DataConfig(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         "error", description="`skip` leaves unusable rows out, and lists them in the account."
     )
-    val_fraction: float | Auto = Field(
+    val_fraction: Annotated[float | Auto, _FRACTION] = Field(
         "auto", description="Share of rows split off for validation; `auto`: 5 %, 16 to 128 rows."
     )
     prompt_weight: float = Field(
@@ -87,7 +89,7 @@ class DataConfig(Section):
         "uses text where the template ignores them.",
     )
 
-    workers: int | Auto = Field(
+    workers: Annotated[int | Auto, or_auto("1 to 256", lambda n: 1 <= n <= 256)] = Field(
         "auto",
         description="Processes that tokenise; `auto`: one below 5,000 rows, else one per core.",
     )
@@ -134,24 +136,3 @@ class DataConfig(Section):
     @classmethod
     def _to_list(cls, value: Any) -> Any:
         return value if isinstance(value, list | tuple) else [value]
-
-    @field_validator("val_fraction")
-    @classmethod
-    def _fraction(cls, value: float | str) -> float | str:
-        if value != "auto" and not 0 <= float(value) < 1:
-            raise ValueError("must be at least 0 and below 1, or `auto`")
-        return value
-
-    @field_validator("workers")
-    @classmethod
-    def _processes(cls, value: int | str) -> int | str:
-        if value != "auto" and not 1 <= int(value) <= 256:
-            raise ValueError("must be 1 to 256, or `auto`")
-        return value
-
-    @field_validator("max_seq_len")
-    @classmethod
-    def _length(cls, value: int | str) -> int | str:
-        if value != "auto" and int(value) < 2:
-            raise ValueError("must be at least 2, or `auto`")
-        return value

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from sft.config.plugins import check_named
-from sft.config.section import Section
-from sft.errors import ConfigError
+from sft.config.section import Section, named
 
 # `stop` ends the run, `restore_best` also goes back to the best checkpoint.
 Action = Literal["off", "warn", "stop", "restore_best"]
@@ -19,7 +17,9 @@ GUARD_GROUP = "sft.guards"  # of entry points that guards.custom may name
 class CustomGuard(Section):
     """A guard of the user's; its name alone is enough where it only warns."""
 
-    guard: str = Field(description="`path.py:name`, or an entry point of the group `sft.guards`.")
+    guard: Annotated[str, named(GUARD_GROUP, {})] = Field(
+        description="`path.py:name`, or an entry point of the group `sft.guards`."
+    )
     action: Action = Field("warn", description="What an alarm does.")
 
     @property
@@ -31,15 +31,6 @@ class CustomGuard(Section):
     @classmethod
     def _bare(cls, value: Any) -> Any:
         return {"guard": value} if isinstance(value, str) else value
-
-    @field_validator("guard")
-    @classmethod
-    def _known(cls, spec: str) -> str:
-        try:
-            check_named(spec, GUARD_GROUP, {})
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return spec
 
 
 class GuardsConfig(Section):
@@ -88,11 +79,8 @@ class GuardsConfig(Section):
 
 def actions(guards: Mapping[str, Any]) -> dict[str, str]:
     """What an alarm does, by guard, from the section as it is saved in `config.yaml`."""
-    known = {
-        name: str(value)
-        for name, value in guards.items()
-        if name != "blend" and value in get_args(Action)
-    }
+    known = {name: value for name, value in guards.items() if value in get_args(Action)}
+    known.pop("blend", None)
     for custom in guards.get("custom") or ():
         if isinstance(custom, Mapping):
             known[name_of(str(custom.get("guard")))] = str(custom.get("action", "warn"))

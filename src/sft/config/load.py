@@ -109,14 +109,10 @@ def _explain(problem: dict[str, Any]) -> tuple[str, str]:
         known = _known_keys(parts[:-1])
         hint = did_you_mean(parts[-1], known)
         return f"{where}: ", f"unknown key.{hint} Known: {', '.join(known)}."
-    message = problem["msg"].removeprefix("Value error, ")
-    found = problem.get("input")
-    shown = (
-        ""
-        if isinstance(found, Mapping | Sequence) and not isinstance(found, str)
-        else (f" (found {found!r:.60})")
-    )
-    return (f"{where}: ", message + shown) if where else ("", message)
+    message, value = problem["msg"].removeprefix("Value error, "), problem.get("input")
+    if isinstance(value, str) or not isinstance(value, Mapping | Sequence):
+        message += f" (found {value!r:.60})" if where else ""
+    return (f"{where}: " if where else ""), message
 
 
 def _renamed(old: str, value: Any) -> str:

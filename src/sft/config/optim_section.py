@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from sft.config.plugins import check_named
-from sft.config.section import Auto, Section
-from sft.errors import ConfigError
+from sft.config.section import AT_LEAST_0, Auto, Section, named, or_auto
 
 # Name -> `module:attribute`, which is imported only where it is used. A new one is a function in
 # its file and a line here. What each is given: `docs/extending.md`.
@@ -26,23 +26,26 @@ NAMED: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "optim.name": ("sft.optimizers", OPTIMIZERS),
     "optim.schedule": ("sft.schedules", SCHEDULES),
 }
+_RATE = or_auto("above 0", lambda rate: 0 < rate < math.inf)
 
 
 class OptimConfig(Section):
     """The optimizer, its schedule, and how long to train."""
 
-    name: str = Field(
+    name: Annotated[str, named(*NAMED["optim.name"])] = Field(
         "adamw", description="Optimizer: `adamw`, `sgd`, or your own, such as `./mine.py:Lion`."
     )
-    learning_rate: float | Auto = Field(
+    learning_rate: Annotated[float | Auto, _RATE] = Field(
         "auto", description="Peak learning rate; `auto`: 2e-5, or 2e-4 for LoRA."
     )
-    schedule: str = Field(
+    schedule: Annotated[str, named(*NAMED["optim.schedule"])] = Field(
         "cosine",
         description="How the learning rate falls after warm-up: `cosine`, `linear`, `constant`, "
         "`wsd`, or your own, such as `./mine.py:staircase`.",
     )
-    warmup_steps: int | Auto = Field("auto", description="`auto`: 3 % of all steps.")
+    warmup_steps: Annotated[int | Auto, AT_LEAST_0] = Field(
+        "auto", description="`auto`: 3 % of all steps."
+    )
     decay_fraction: float = Field(
         0.2, gt=0, le=1, description="`wsd`: share of the steps, at the end, in which it decays."
     )
@@ -56,7 +59,7 @@ class OptimConfig(Section):
     max_grad_norm: float = Field(1.0, ge=0, description="Clip the gradient norm; 0: do not clip.")
     epochs: float = Field(2.0, gt=0, description="Passes over the training examples.")
     max_steps: int | None = Field(None, ge=1, description="Stop after so many optimizer steps.")
-    loss: str = Field(
+    loss: Annotated[str, named(*NAMED["optim.loss"])] = Field(
         "nll",
         description="`nll`: cross-entropy. `dft`: weighted by the token's probability. Or your "
         "own, such as `./mine.py:focal`.",
@@ -73,26 +76,3 @@ class OptimConfig(Section):
         description="Weight of the KL divergence from the base model on its own texts, which "
         "keeps it from forgetting (arXiv 2509.23753); 0: none.",
     )
-
-    @field_validator("name", "schedule", "loss")
-    @classmethod
-    def _named(cls, value: str, info: ValidationInfo) -> str:
-        try:
-            check_named(value, *NAMED[f"optim.{info.field_name}"])
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("learning_rate")
-    @classmethod
-    def _learning_rate(cls, value: float | str) -> float | str:
-        if value != "auto" and not 0 < float(value) < float("inf"):
-            raise ValueError("must be above 0, or `auto`")
-        return value
-
-    @field_validator("warmup_steps")
-    @classmethod
-    def _warmup(cls, value: int | str) -> int | str:
-        if value != "auto" and int(value) < 0:
-            raise ValueError("must be at least 0, or `auto`")
-        return value

@@ -14,9 +14,9 @@ import sys
 import traceback
 from collections.abc import Mapping
 from importlib import import_module
-from importlib.abc import InspectLoader
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import decode_source, module_from_spec, spec_from_loader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
@@ -121,24 +121,22 @@ def _from_file(spec: str, path: Path) -> Any:
     return getattr(module, name)
 
 
-class _Loader(InspectLoader):
+class _Loader(SourceFileLoader):
     """Runs the bytes that were hashed, and not Python's cache of compiled files."""
 
-    def __init__(self, path: Path, source: bytes) -> None:
-        self._path, self._source = path, source
-
-    def get_source(self, fullname: str) -> str:
-        return decode_source(self._source)
+    source: bytes
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self._source, str(self._path))
+        return self.source_to_code(self.source, self.path)
 
 
 def _run(spec: str, path: Path, source: bytes, module_name: str) -> ModuleType:
     """The module that `source` gives; a mistake in it names its line, without a traceback."""
-    found = spec_from_loader(module_name, loader := _Loader(path, source), origin=str(path))
-    assert found is not None
-    module = module_from_spec(found)
+    loader = _Loader(module_name, str(path))
+    loader.source = source
+    module_spec = spec_from_file_location(module_name, path, loader=loader)
+    assert module_spec is not None
+    module = module_from_spec(module_spec)
     sys.modules[module_name] = module  # where dataclasses and pickle look classes up
     sys.path.insert(0, str(path.parent.resolve()))  # modules beside it can be imported by it
     try:

@@ -7,14 +7,14 @@ A value of `"auto"` is decided when the run starts and is written, with the reas
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from sft.config.data_sections import DataConfig
 from sft.config.guard_section import GuardsConfig
 from sft.config.optim_section import OptimConfig
-from sft.config.section import Auto, Section
+from sft.config.section import AT_LEAST_1, Auto, Section
 from sft.config.tracker_sections import AlertsConfig, TrackersConfig
 
 
@@ -73,7 +73,7 @@ class BatchConfig(Section):
 class EvalConfig(Section):
     """When the model is measured, and when a plateau ends the run."""
 
-    every: int | Auto = Field(
+    every: Annotated[int | Auto, AT_LEAST_1] = Field(
         "auto",
         description="Steps between evaluations; `auto`: 6 in a short run, up to 12 in a long one.",
     )
@@ -92,18 +92,11 @@ class EvalConfig(Section):
     )
     patience: int = Field(3, ge=1, description="Evaluations without a better one before stopping.")
 
-    @field_validator("every")
-    @classmethod
-    def _every(cls, value: int | str) -> int | str:
-        if value != "auto" and int(value) < 1:
-            raise ValueError("must be at least 1, or `auto`")
-        return value
-
 
 class CheckpointConfig(Section):
     """When the complete state is saved."""
 
-    every: int | Auto = Field(
+    every: Annotated[int | Auto, AT_LEAST_1] = Field(
         "auto", description="Steps between checkpoints; `auto`: each evaluation."
     )
     keep: int = Field(2, ge=1, description="Newest checkpoints kept, besides the best.")
@@ -112,13 +105,6 @@ class CheckpointConfig(Section):
         description="Which weights the run hands back: the lowest loss on `usage` (else `val`) "
         "among evaluations within the forgetting budget, or the last.",
     )
-
-    @field_validator("every")
-    @classmethod
-    def _every(cls, value: int | str) -> int | str:
-        if value != "auto" and int(value) < 1:
-            raise ValueError("must be at least 1, or `auto`")
-        return value
 
 
 class RunConfig(Section):
