@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 # How a value is written: four significant digits, a percentage, a whole number, `1.2 T`.
@@ -73,6 +74,10 @@ def _perplexity_of(loss: str) -> Callable[[Mapping[str, Any]], float | None]:
     return derive
 
 
+_loss = partial(Metric, unit="nats per token", better="lower")
+_eval_loss = partial(_loss, of="evaluation")
+
+
 def _scored(
     probe: str,
     loss: str,
@@ -81,55 +86,38 @@ def _scored(
     live: tuple[int, int, int] = (0, 0, 0),
 ) -> tuple[Metric, ...]:
     """Loss, accuracy and perplexity of a probe: meanings of two, what to watch, ranks (`live`)."""
-
-    def scored(what: str, unit: str, meaning: str, i: int, **shown: Any) -> Metric:
-        name = f"{probe}_{what}"
-        return Metric(
-            name,
-            unit,
-            meaning,
-            of="evaluation",
-            watch=watch[i],
-            panel=what,
-            ending=True,
-            live=live[i],
-            label=probe if what == "loss" else "",
-            **shown,
-        )
-
-    same = f"exp({probe}_loss) of the same record."
-    return (
-        scored("loss", "nats per token", loss, 0, better="lower"),
-        scored("accuracy", "fraction", accuracy, 1, better="higher", format="percent"),
-        scored(
-            "perplexity", "choices", same, 2, better="lower", derive=_perplexity_of(f"{probe}_loss")
-        ),
+    same, derive = f"exp({probe}_loss) of the same record.", _perplexity_of(f"{probe}_loss")
+    metrics = (
+        _loss(f"{probe}_loss", meaning=loss, label=probe),
+        Metric(f"{probe}_accuracy", "fraction", accuracy, better="higher", format="percent"),
+        Metric(f"{probe}_perplexity", "choices", same, better="lower", derive=derive),
+    )
+    panels = ("loss", "accuracy", "perplexity")
+    return tuple(
+        replace(metric, of="evaluation", watch=text, panel=panel, live=rank, ending=True)
+        for metric, text, panel, rank in zip(metrics, watch, panels, live, strict=True)
     )
 
 
 _TABLE = (
     Metric("step", "steps", "Completed optimizer updates.", format="count"),
-    Metric(
+    _loss(
         "loss",
-        "nats per token",
-        "Summed weighted negative log-likelihood of the step's supervised tokens divided by their "
-        "summed weights, over all ranks and micro-batches; measured before the update. The same "
-        "number for every optim.loss, and without the term of optim.retain_kl.",
+        meaning="Summed weighted negative log-likelihood of the step's supervised tokens divided "
+        "by their summed weights, over all ranks and micro-batches; measured before the update. "
+        "The same number for every optim.loss, and without the term of optim.retain_kl.",
         watch="It should fall quickly, then steadily: flat from the start means a learning rate "
         "that is too low or nothing to learn, jumps mean one that is too high or a broken row.",
-        better="lower",
         panel="loss",
         smooth=True,
         ending=True,
         live=1,
         label="loss",
     ),
-    Metric(
+    _loss(
         "loss_by_source",
-        "nats per token",
-        "As loss, for the rows of each source, by its name; only where there are several sources, "
-        "and without those that have no row in the step.",
-        better="lower",
+        meaning="As loss, for the rows of each source, by its name; only where there are several "
+        "sources, and without those that have no row in the step.",
     ),
     Metric(
         "accuracy",
@@ -250,13 +238,10 @@ _TABLE = (
         ),
         live=(1, 5, 3),
     ),
-    Metric(
+    _eval_loss(
         "val_loss_by_source",
-        "nats per token",
-        "As val_loss, for the rows of each source, by its name; only where there are several "
-        "sources.",
-        of="evaluation",
-        better="lower",
+        meaning="As val_loss, for the rows of each source, by its name; only where there are "
+        "several sources.",
     ),
     Metric("seconds", "seconds", "Time spent in steps so far.", wall_clock=True),
     *_scored(
@@ -283,14 +268,11 @@ _TABLE = (
             "",
         ),
     ),
-    Metric(
+    _eval_loss(
         "train_probe_loss",
-        "nats per token",
-        "As val_loss, on a fixed few training rows.",
-        of="evaluation",
+        meaning="As val_loss, on a fixed few training rows.",
         watch="Its gap to val_loss is normal while small; a gap that widens means that the model "
         "learns its training rows by heart.",
-        better="lower",
         panel="loss",
     ),
     Metric(
@@ -302,26 +284,21 @@ _TABLE = (
         "is for the better.",
         panel="loss",
     ),
-    Metric(
+    _eval_loss(
         "retain_loss",
-        "nats per token",
-        "As val_loss, on texts of the base model and those of data.retain.",
-        of="evaluation",
+        meaning="As val_loss, on texts of the base model and those of data.retain.",
         watch="It should stay level: a rise above guards.forgetting_budget means that the model "
         "forgets what the base model could do.",
-        better="lower",
         panel="loss",
         ending=True,
         live=4,
     ),
-    Metric(
+    _eval_loss(
         "retain_kl",
-        "nats per token",
-        "KL(base || now) on the same texts: over the base's 64 likeliest tokens, and the rest.",
-        of="evaluation",
+        meaning="KL(base || now) on the same texts: over the base's 64 likeliest tokens, and the "
+        "rest.",
         watch="It should stay small and level off; it grows as the model moves away from the base "
         "model.",
-        better="lower",
         panel="retain_kl",
         axis="from_zero",
     ),
