@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from sft.guards.base import Finding, GuardSettings, worst
+from sft.guards.base import Finding, GuardSettings, verdicts
 from sft.guards.history import history
 
 SCORES = [
@@ -89,9 +89,10 @@ def test_a_finding_survives_its_line():
 
 
 def test_the_worst_verdict_wins():
-    def of(*verdicts):
-        return worst([Finding("g", "s", verdict, 0, "") for verdict in verdicts])
+    def of(*signals):
+        worst = verdicts([Finding("g", "s", verdict, 0, "") for verdict in signals])
+        return {guard: finding.verdict for guard, finding in worst.items()}
 
-    assert of("pass", "watch", "insufficient") == "watch"
-    assert of("pass", "not_measured") == "not_measured"
-    assert of() == "not_measured"
+    assert of("pass", "watch", "insufficient") == {"g": "watch"}
+    assert of("pass", "not_measured") == {"g": "not_measured"}
+    assert of() == {}

@@ -13,7 +13,6 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Mapping
-from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
@@ -41,22 +40,21 @@ def load_named(spec: str, group: str, kinds: Mapping[str, T]) -> T:
     if spec in kinds:
         loaded = kinds[spec]
         if isinstance(loaded, str):
-            loaded = _imported(loaded)
+            loaded = EntryPoint(spec, loaded, group).load()
         return loaded
+    check_named(spec, group, kinds)
     if path := _path(spec):
         loaded = _from_file(spec, path)
         return loaded
-    if entry := _entry(spec, group):
-        try:
-            loaded = entry.load()
-        except Exception as error:
-            raise ConfigError(
-                f"'{spec}': the entry point {entry.value} of {group} cannot be loaded "
-                f"({type(error).__name__}: {error})"
-            ) from None
-        return loaded
-    check_named(spec, group, kinds)
-    raise AssertionError(spec)  # `check_named` raises for what is none of the three
+    entry = next(iter(entry_points(group=group, name=spec)))
+    try:
+        loaded = entry.load()
+    except Exception as error:
+        raise ConfigError(
+            f"'{spec}': the entry point {entry.value} of {group} cannot be loaded "
+            f"({type(error).__name__}: {error})"
+        ) from None
+    return loaded
 
 
 def check_named(spec: str, group: str, kinds: Mapping[str, object]) -> None:
@@ -94,11 +92,6 @@ def _path(spec: str) -> Path | None:
 
 def _entry(spec: str, group: str) -> EntryPoint | None:
     return next(iter(entry_points(group=group, name=spec)), None)
-
-
-def _imported(reference: str) -> Any:
-    module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)
 
 
 def _read(spec: str, path: Path) -> bytes:

@@ -125,10 +125,6 @@ def _paid_by_opener(history: History, probe: str, rise: float) -> str:
     return f"the opener alone costs {cost:.1f} nats per answer, the whole rise is {whole:.1f}"
 
 
-def _as_large(cause: float, effect: float) -> bool:
-    return cause >= EXPLAINED_SHARE * effect
-
-
 def _ratio(history: History) -> float | None:
     """How much further the first answer token moved than the next; None if not recorded."""
     table = history.table(opener_probe(history))
@@ -167,7 +163,7 @@ def by_overfitting(alarms: Mapping[str, Finding], history: History) -> list[Link
     links = []
     for effect, lowers in ((HARM, True), (RETENTION, False)):
         size = _size(alarms, effect)
-        if _as_large(rise, size):
+        if rise >= EXPLAINED_SHARE * size:
             why = f"loss on val rose by {rise:.2f} nats while training loss fell, here {size:.2f}"
             links.append(Link(RISE, effect, why, lowers))
     return links
@@ -178,7 +174,7 @@ def by_forgetting(alarms: Mapping[str, Finding], history: History) -> list[Link]
     lost = _size(alarms, RETENTION)
     usage = _size(alarms, HARM)
     links = []
-    if _as_large(lost, usage):
+    if lost >= EXPLAINED_SHARE * usage:
         why = f"loss on retain rose by {lost:.2f} nats, on usage by {usage:.2f}"
         links += [
             Link(RETENTION, effect, why, lowers=True)
@@ -186,7 +182,7 @@ def by_forgetting(alarms: Mapping[str, Finding], history: History) -> list[Link]
             if effect in alarms
         ]
     rise = _size(alarms, RISE)
-    if RETENTION in alarms and RISE in alarms and not _as_large(rise, lost):
+    if RETENTION in alarms and RISE in alarms and not rise >= EXPLAINED_SHARE * lost:
         why = f"loss on retain rose by {lost:.2f} nats, on val only by {rise:.2f}"
         links.append(Link(RETENTION, RISE, why, lowers=False))
     ratio = _ratio(history) if RETENTION in alarms and OPENER in alarms else None

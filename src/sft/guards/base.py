@@ -93,12 +93,6 @@ class GuardSettings:
     learning_rate: float = 0.0
 
 
-def worst(findings: Sequence[Finding]) -> Verdict:
-    """The most severe verdict; `not_measured` when there is none."""
-    verdicts = [finding.verdict for finding in findings]
-    return max(verdicts, key=SEVERITY.__getitem__) if verdicts else "not_measured"
-
-
 def verdicts(findings: Sequence[Finding]) -> dict[str, Finding]:
     """For each guard the finding that stands for it: the worst primary one.
 

@@ -11,29 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sft.guards import thresholds
 from sft.guards.base import Finding, Verdict
 from sft.guards.evaluations import Signal, grade
 from sft.guards.history import History
 from sft.guards.statistics import mcnemar, wilson
-from sft.guards.thresholds import (
-    OPENER_SHARE_ALARM,
-    OPENER_SHARE_WATCH,
-    REPEATS_IN_LOOP,
-    WATCH_LEVEL,
-    WRITTEN_P,
-)
 from sft.texts.near_duplicates import words
 from sft.texts.openers import compression_ratio, distinct_pairs, opener, runs_of, top_opener
 
-GENERATION = Signal("format_collapse", "generation", "share", OPENER_SHARE_ALARM)
-OPENERS = Signal("format_collapse", "openers", "share", OPENER_SHARE_ALARM)
+GENERATION = Signal("format_collapse", "generation", "share", thresholds.OPENER_SHARE_ALARM)
+OPENERS = Signal("format_collapse", "openers", "share", thresholds.OPENER_SHARE_ALARM)
 _LOOP_WORDS = 4
 
 
 def in_a_loop(text: str) -> bool:
     """Whether the same four words stand in `text` three times or more."""
     runs = Counter(runs_of(words(text), _LOOP_WORDS))
-    return max(runs.values(), default=0) >= REPEATS_IN_LOOP
+    return max(runs.values(), default=0) >= thresholds.REPEATS_IN_LOOP
 
 
 # ------------------------------------------------------------------ samples
@@ -101,9 +95,15 @@ def _sampled_verdict(samples: Samples, shared: str, low: float) -> Verdict:
     new = _more(*([opener(text) == shared for text in texts] for texts in (now, base)))
     more_loops = _more(*([in_a_loop(text) for text in texts] for texts in (now, base)))
     common = wilson(top_opener(responses)[1], len(responses))[1] if responses else 0.0
-    alarm = low > max(common, OPENER_SHARE_ALARM) and new < WRITTEN_P and bool(responses)
-    shares_opener = low > max(common, OPENER_SHARE_WATCH) and new < WATCH_LEVEL
-    return grade(len(now), alarm=alarm, watch=shares_opener or more_loops < WATCH_LEVEL)
+    alarm = (
+        low > max(common, thresholds.OPENER_SHARE_ALARM)
+        and new < thresholds.WRITTEN_P
+        and bool(responses)
+    )
+    shares_opener = (
+        low > max(common, thresholds.OPENER_SHARE_WATCH) and new < thresholds.WATCH_LEVEL
+    )
+    return grade(len(now), alarm=alarm, watch=shares_opener or more_loops < thresholds.WATCH_LEVEL)
 
 
 def _more(now: Sequence[bool], base: Sequence[bool]) -> float:
@@ -156,7 +156,7 @@ def preflight_openers(history: History) -> Finding:
 def _preflight_verdict(
     reference: Mapping[str, Any] | None, low: float, n: int
 ) -> tuple[Verdict, str]:
-    verdict = grade(n, watch=low >= OPENER_SHARE_WATCH)
+    verdict = grade(n, watch=low >= thresholds.OPENER_SHARE_WATCH)
     if verdict != "watch":
         return verdict, ""
     if not reference or not reference.get("n"):
@@ -164,4 +164,4 @@ def _preflight_verdict(
     k, of = int(reference["opener_count"]), int(reference["n"])
     note = f"; {k / of:.0%} of the usage answers open with one opener"
     more = low > wilson(k, of)[1]
-    return grade(alarm=more and low >= OPENER_SHARE_ALARM, watch=more), note
+    return grade(alarm=more and low >= thresholds.OPENER_SHARE_ALARM, watch=more), note

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from sft.guards import thresholds
 from sft.guards.base import Finding, Verdict
 from sft.guards.evaluations import (
     UNIT,
@@ -29,17 +30,6 @@ from sft.guards.evaluations import (
 )
 from sft.guards.history import History, Table
 from sft.guards.statistics import Paired, clopper_pearson, holm, paired
-from sft.guards.thresholds import (
-    CLASSIFIER_AUC_WATCH,
-    CLASSIFIER_P,
-    MIN_EXAMPLES,
-    TRANSFER_RATIO,
-    UNCOVERED_ALARM,
-    UNCOVERED_LEVEL,
-    UNCOVERED_P,
-    UNCOVERED_WATCH,
-    WATCH_LEVEL,
-)
 from sft.guards.transfer_ratio import Judgement, judge_transfer
 from sft.texts.numbers import figure, signed
 
@@ -54,10 +44,10 @@ _POWER = 0.8
 
 _primary = partial(Signal, "distribution_mismatch", remedy=REMEDY, primary=True)
 _evidence = partial(Signal, "distribution_mismatch")
-COVERAGE = _primary("coverage", "share", UNCOVERED_ALARM)
-TRANSFER = _primary("transfer", "ratio", TRANSFER_RATIO)
+COVERAGE = _primary("coverage", "share", thresholds.UNCOVERED_ALARM)
+TRANSFER = _primary("transfer", "ratio", thresholds.TRANSFER_RATIO)
 HARM = _primary("harm", UNIT)
-CLASSIFIER = _evidence("classifier", "AUC", CLASSIFIER_AUC_WATCH)
+CLASSIFIER = _evidence("classifier", "AUC", thresholds.CLASSIFIER_AUC_WATCH)
 FACTS = _evidence("facts", "facts", 1.0)
 SLICES = _evidence("slices", UNIT, 0.0)
 
@@ -84,15 +74,16 @@ def _coverage(
     p_values = usage.get("p_values")
     if not p_values:
         return COVERAGE.not_measured(history, HOW)
-    n, k = len(p_values), sum(p <= UNCOVERED_LEVEL for p in p_values.values())
-    p = float(stats.binomtest(k, n, UNCOVERED_LEVEL, alternative="greater").pvalue)
+    n, k = len(p_values), sum(p <= thresholds.UNCOVERED_LEVEL for p in p_values.values())
+    p = float(stats.binomtest(k, n, thresholds.UNCOVERED_LEVEL, alternative="greater").pvalue)
     share, mde = k / n, _smallest_share(n)
     verdict, note = _coverage_verdict(share, p, n, mde)
     if verdict == "alarm":
         verdict, note = _confirmed(judgement, harmed, history.newest)
     message = (
         f"{k} of {n} usage prompts ({share:.0%}) are unlike anything in the training data; "
-        f"{UNCOVERED_LEVEL:.0%} are expected by chance (p = {p:.2g}){_named(usage)}.{note}"
+        f"{thresholds.UNCOVERED_LEVEL:.0%} are expected by chance (p = {p:.2g})"
+        f"{_named(usage)}.{note}"
     )
     interval = clopper_pearson(k, n)
     return COVERAGE(history, verdict, message, statistic=share, interval=interval, mde=mde, n=n)
@@ -102,14 +93,17 @@ def _coverage_verdict(share: float, p: float, n: int, mde: float) -> tuple[Verdi
     """What the data alone say."""
     verdict = grade(
         n,
-        alarm=share >= UNCOVERED_ALARM and p < UNCOVERED_P,
-        watch=share >= UNCOVERED_WATCH and p < WATCH_LEVEL,
+        alarm=share >= thresholds.UNCOVERED_ALARM and p < thresholds.UNCOVERED_P,
+        watch=share >= thresholds.UNCOVERED_WATCH and p < thresholds.WATCH_LEVEL,
         blind=mde > _BLIND,
     )
     if verdict != "insufficient":
         return verdict, ""
-    if n < MIN_EXAMPLES:
-        return verdict, f" {n} prompts are too few to judge; give {MIN_EXAMPLES} or more."
+    if n < thresholds.MIN_EXAMPLES:
+        return (
+            verdict,
+            f" {n} prompts are too few to judge; give {thresholds.MIN_EXAMPLES} or more.",
+        )
     return verdict, f" So few prompts can only detect a share above {mde:.0%}."
 
 
@@ -131,8 +125,8 @@ def _confirmed(judgement: Judgement, harmed: bool, step: int) -> tuple[Verdict, 
 def _smallest_share(n: int) -> float:
     """The smallest true share of uncovered prompts that alarms four times in five."""
     counts = np.arange(n + 1)
-    tails = stats.binom.sf(counts - 1, n, UNCOVERED_LEVEL)
-    alarms = counts[(tails < UNCOVERED_P) & (counts >= UNCOVERED_ALARM * n)]
+    tails = stats.binom.sf(counts - 1, n, thresholds.UNCOVERED_LEVEL)
+    alarms = counts[(tails < thresholds.UNCOVERED_P) & (counts >= thresholds.UNCOVERED_ALARM * n)]
     if not len(alarms):
         return 1.0
     shares = np.linspace(0, 1, 201)
@@ -204,8 +198,7 @@ def _harm(history: History) -> Finding:
     if isinstance(table, str):
         return HARM.not_measured(history, table)
     margin = history.settings.margin
-    rise = rise_from_base(table.loss, margin, margin / 2, alarm_level(history))
-    now, verdict = rise.now, rise.verdict
+    verdict, now = rise_from_base(table.loss, margin, margin / 2, alarm_level(history))
     message = f"Loss on `usage` changed by {signed(now.mean)} {UNIT} from the base model"
     message += f" ({interval_of(now)}; margin {margin:g})." if now.n > 1 else "."
     if verdict == "alarm":
@@ -228,7 +221,7 @@ def _classifier(history: History, usage: Mapping[str, Any]) -> Finding:
     if not result:
         return CLASSIFIER.not_measured(history, "too few prompts for a classifier")
     area, p = float(result["auc"]), float(result["p"])
-    verdict = grade(watch=area >= CLASSIFIER_AUC_WATCH and p < CLASSIFIER_P)
+    verdict = grade(watch=area >= thresholds.CLASSIFIER_AUC_WATCH and p < thresholds.CLASSIFIER_P)
     words = ", ".join(str(word) for word in (result.get("words") or ())[:8])
     message = (
         f"A classifier tells usage prompts from training prompts with AUC {area:.2f} (0.5 is "
@@ -260,7 +253,7 @@ def _slices(history: History, labels: Mapping[str, Any]) -> list[Finding]:
         return [SLICES.not_measured(history, why)]
     adjusted = holm([test.p for _, test in tests])
     p, (name, test) = min(zip(adjusted, tests, strict=True), key=lambda s: (s[0], -s[1][1].mean))
-    verdict = grade(watch=p < WATCH_LEVEL)
+    verdict = grade(watch=p < thresholds.WATCH_LEVEL)
     message = f"None of {len(tests)} usage slices surely got worse."
     if verdict == "watch":
         message = (

@@ -11,16 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from sft.guards import thresholds
 from sft.guards.base import Finding, Verdict
 from sft.guards.history import Array, History, Table
 from sft.guards.statistics import Paired, corrected_level, paired
-from sft.guards.thresholds import (
-    LARGEST_USEFUL_MDE,
-    MIN_EXAMPLES,
-    NUM_ALARMS,
-    OVERWHELMING_T,
-    WATCH_LEVEL,
-)
 from sft.texts.numbers import interval_text
 
 UNIT = "nats per token"
@@ -34,7 +28,7 @@ def grade(
     `n` are the examples, None where their number does not matter; `blind` is a signal that an
     effect worth acting on could have escaped.
     """
-    if n is not None and n < MIN_EXAMPLES:
+    if n is not None and n < thresholds.MIN_EXAMPLES:
         return "insufficient"
     return "alarm" if alarm else "watch" if watch else "insufficient" if blind else "pass"
 
@@ -98,7 +92,7 @@ def alarm_level(history: History) -> float:
     """
     evals = sum(step > 0 for step in history.eval_steps)
     settings = history.settings
-    return corrected_level(settings.alpha, max(settings.num_evals, evals), NUM_ALARMS)
+    return corrected_level(settings.alpha, max(settings.num_evals, evals), thresholds.NUM_ALARMS)
 
 
 def compared(table: Table | None, never: str) -> Table | str:
@@ -117,38 +111,27 @@ def compared(table: Table | None, never: str) -> Table | str:
 
 def lasts(now: bool, before: bool, t: float) -> bool:
     """Two evaluations in a row must fail, unless the evidence of the newest one is overwhelming."""
-    return now and (before or t > OVERWHELMING_T)
+    return now and (before or t > thresholds.OVERWHELMING_T)
 
 
-@dataclass(frozen=True, slots=True)
-class Rise:
-    """A rise from the base model, paired by example.
+def rise_from_base(
+    values: Array, margin: float, early: float, level: float
+) -> tuple[Verdict, Paired]:
+    """Did `values`, `[num_evals, num_examples]` with the base first, rise above `margin`, and last?
 
-    `now` and `before` (the evaluation before; None if that was the base) are tested against the
-    full margin, `early` is the newest evaluation against the smaller one that is worth watching.
-    """
-
-    now: Paired
-    before: Paired | None
-    early: Paired
-    level: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """An alarm where it is above the margin by chance with at most `level`, and lasts."""
-        before = self.before is not None and self.before.p < self.level
-        alarm = lasts(self.now.p < self.level, before, self.now.t)
-        watch, blind = self.early.p < WATCH_LEVEL, self.now.mde > LARGEST_USEFUL_MDE
-        return grade(self.now.n, alarm=alarm, watch=watch, blind=blind)
-
-
-def rise_from_base(values: Array, margin: float, early: float, level: float) -> Rise:
-    """The rise of `values`, `[num_evals, num_examples]` with the base first; two evaluations or
-    more.
+    Paired by example; two evaluations or more. A rise above `early`, the smaller margin, is worth
+    watching. The test is of the newest evaluation against the full margin.
     """
     change = values[1:] - values[0]
-    before = paired(change[-2], margin, level) if len(change) > 1 else None
-    return Rise(paired(change[-1], margin, level), before, paired(change[-1], early, level), level)
+    now = paired(change[-1], margin, level)
+    before = len(change) > 1 and paired(change[-2], margin, level).p < level
+    verdict = grade(
+        now.n,
+        alarm=lasts(now.p < level, before, now.t),
+        watch=paired(change[-1], early, level).p < thresholds.WATCH_LEVEL,
+        blind=now.mde > thresholds.LARGEST_USEFUL_MDE,
+    )
+    return verdict, now
 
 
 def bounded(interval: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from sft.guards.base import Finding
 from sft.guards.evaluations import (
     UNIT,
-    Rise,
     Signal,
     alarm_level,
     compared,
@@ -22,7 +21,7 @@ from sft.guards.evaluations import (
     rise_from_base,
 )
 from sft.guards.history import History, Table
-from sft.guards.statistics import examples_needed, paired
+from sft.guards.statistics import Paired, examples_needed, paired
 from sft.guards.thresholds import FORGETTING_WATCH_SHARE, LARGEST_USEFUL_MDE, MIN_EXAMPLES
 from sft.texts.numbers import figure, signed
 
@@ -43,36 +42,31 @@ def forgetting(history: History) -> list[Finding]:
     table = compared(history.table("retain"), NEVER)
     if isinstance(table, str):
         return [RETENTION.not_measured(history, table)]
-    budget = history.settings.forgetting_budget
-    early = FORGETTING_WATCH_SHARE * budget
-    rise = rise_from_base(table.loss, budget, early, alarm_level(history))
-    message = _retention_message(history, rise)
-    retention = RETENTION(history, rise.verdict, message, rise.now, threshold=budget)
+    budget, level = history.settings.forgetting_budget, alarm_level(history)
+    verdict, now = rise_from_base(table.loss, budget, FORGETTING_WATCH_SHARE * budget, level)
+    change = f"by {signed(now.mean)} {UNIT} from the base model"
+    figures = f"({interval_of(now)}; budget {budget:g})"
+    if verdict == "insufficient":
+        message = f"Loss on `retain` changed {change}: {_why_insufficient(now, budget, level)}."
+    elif verdict == "pass":
+        message = (
+            f"Loss on `retain` changed {change} {figures}; a rise of {figure(budget + now.mde)} "
+            "would be detected four times in five."
+        )
+    elif verdict == "watch":
+        where = "above" if now.mean > budget else "close to"
+        rose = f"Loss on `retain` rose {change} {figures}"
+        message = f"{rose}; {where} the budget, but not yet for certain."
+    else:
+        message = f"The model forgets: loss on `retain` rose {change} {figures}{_task(history)}."
+    retention = RETENTION(history, verdict, message, now, threshold=budget)
     return [retention, _drift(history, table)]
 
 
-def _retention_message(history: History, rise: Rise) -> str:
-    now, budget = rise.now, history.settings.forgetting_budget
-    change = f"by {signed(now.mean)} {UNIT} from the base model"
-    if rise.verdict == "insufficient":
-        return f"Loss on `retain` changed {change}: {_why_insufficient(rise, budget)}."
-    change += f" ({interval_of(now)}; budget {budget:g})"
-    if rise.verdict == "pass":
-        return (
-            f"Loss on `retain` changed {change}; a rise of {figure(budget + now.mde)} would be "
-            "detected four times in five."
-        )
-    if rise.verdict == "watch":
-        where = "above" if now.mean > budget else "close to"
-        return f"Loss on `retain` rose {change}; {where} the budget, but not yet for certain."
-    return f"The model forgets: loss on `retain` rose {change}{_task(history)}."
-
-
-def _why_insufficient(rise: Rise, budget: float) -> str:
-    now = rise.now
+def _why_insufficient(now: Paired, budget: float, level: float) -> str:
     if now.n < MIN_EXAMPLES:
         return f"{now.n} examples are too few to judge; at least {MIN_EXAMPLES} are needed"
-    needed = examples_needed(now.sd, LARGEST_USEFUL_MDE, rise.level)
+    needed = examples_needed(now.sd, LARGEST_USEFUL_MDE, level)
     if finite(now.mde) is None:
         return f"{now.n} examples can never reach the required level; use about {needed}"
     return (

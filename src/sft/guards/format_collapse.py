@@ -15,20 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sft.guards import thresholds
 from sft.guards.base import Finding, Verdict
 from sft.guards.completions import most_open_with, preflight_openers, sampled_openers
 from sft.guards.evaluations import Signal, bounded, compared, grade, interval_of, lasts, mean
 from sft.guards.history import History, Table
 from sft.guards.statistics import Paired, clopper_pearson, paired, ratio_interval
-from sft.guards.thresholds import (
-    FIRST_TOKEN_MASS,
-    INFORMATION_LOST,
-    MASS_ABOVE_REFERENCE,
-    MIN_EXAMPLES,
-    SHALLOW_KL_LEAST,
-    SHALLOW_KL_WATCH,
-    SURFACE_SHARE,
-)
 from sft.texts.numbers import figure, signed
 
 NEVER = "no probe recorded what answers begin with; a run with `guards.enabled: true` does"
@@ -39,8 +31,8 @@ REMEDY = (
 
 
 OPENER = Signal("format_collapse", "opener", "probability", remedy=REMEDY, primary=True)
-SHALLOW_KL = Signal("format_collapse", "shallow_kl", "ratio", SHALLOW_KL_WATCH)
-SURFACE = Signal("format_collapse", "surface_share", "share", SURFACE_SHARE)
+SHALLOW_KL = Signal("format_collapse", "shallow_kl", "ratio", thresholds.SHALLOW_KL_WATCH)
+SURFACE = Signal("format_collapse", "surface_share", "share", thresholds.SURFACE_SHARE)
 
 
 def format_collapse(history: History) -> list[Finding]:
@@ -63,7 +55,7 @@ def opener_probe(history: History) -> str:
         for probe in ("usage", "val")
         if (table := history.table(probe)) is not None and table.steps
     }
-    enough = [probe for probe, n in num_scored.items() if n >= MIN_EXAMPLES]
+    enough = [probe for probe, n in num_scored.items() if n >= thresholds.MIN_EXAMPLES]
     return next(iter(enough), max(num_scored, key=num_scored.__getitem__, default=""))
 
 
@@ -90,7 +82,7 @@ class Opening:
     @property
     def blind(self) -> bool:
         """The prompt hardly tells any more which opener comes."""
-        return self.info <= (1 - INFORMATION_LOST) * self.base_info
+        return self.info <= (1 - thresholds.INFORMATION_LOST) * self.base_info
 
     @property
     def collapsed(self) -> bool:
@@ -106,7 +98,7 @@ def opening(table: Table, evaluation: int) -> Opening:
     same = token == mean(table.column("first_token")[evaluation])
     share, bound = most / max(len(labels), 1), clopper_pearson(most, len(labels))[1]
     base, now = (mean(table.column("first_info")[row]) for row in (0, evaluation))
-    required = max(FIRST_TOKEN_MASS, bound + MASS_ABOVE_REFERENCE)
+    required = max(thresholds.FIRST_TOKEN_MASS, bound + thresholds.MASS_ABOVE_REFERENCE)
     return Opening(paired(mass, required), now, base, share, required, same)
 
 
@@ -133,14 +125,14 @@ def _opener(history: History, probe: str, table: Table | str) -> Finding:
 
 
 def _opener_verdict(now: Opening, before: bool, probe: str) -> tuple[Verdict, str]:
-    if now.mass.n < MIN_EXAMPLES or math.isnan(now.info) or math.isnan(now.base_info):
+    if now.mass.n < thresholds.MIN_EXAMPLES or math.isnan(now.info) or math.isnan(now.base_info):
         return "insufficient", f"{now.mass.n} prompts are too few to judge."
     if lasts(now.collapsed, before, now.mass.t):
         return "alarm", "Answers open alike whatever is asked."
     if now.collapsed:
         return "watch", "Answers open alike whatever is asked, for the first time."
-    dominant = now.mass.mean >= FIRST_TOKEN_MASS
-    if dominant and now.share >= FIRST_TOKEN_MASS:
+    dominant = now.mass.mean >= thresholds.FIRST_TOKEN_MASS
+    if dominant and now.share >= thresholds.FIRST_TOKEN_MASS:
         return _alike_verdict(now, probe)
     if dominant and now.blind:
         return "watch", "Answers open alike; the references are too few to say that theirs do not."
@@ -186,7 +178,9 @@ def _shallow_kl(history: History, table: Table | str) -> Finding:
     ratio, *interval = result
     n = int(np.isfinite(table.column("kl_next")[-1]).sum())
     first = mean(table.column("kl_first")[-1])
-    verdict = grade(n, watch=ratio > SHALLOW_KL_WATCH and not first < SHALLOW_KL_LEAST)
+    verdict = grade(
+        n, watch=ratio > thresholds.SHALLOW_KL_WATCH and not first < thresholds.SHALLOW_KL_LEAST
+    )
     message = (
         f"The first answer token moved {ratio:.1f} times as far from the base model as the next "
         f"four (KL {figure(first)} nats)."
@@ -228,4 +222,4 @@ def _surface_at(val: Table, evaluation: int) -> tuple[float, Paired]:
 
 def _empty(share: float, content: Paired) -> bool:
     """Most of it is surface, and the content did not surely improve."""
-    return share > SURFACE_SHARE and content.interval[1] >= 0
+    return share > thresholds.SURFACE_SHARE and content.interval[1] >= 0

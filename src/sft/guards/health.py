@@ -14,7 +14,7 @@ from scipy.stats import median_abs_deviation
 from sft.guards import thresholds
 from sft.guards.base import Finding
 from sft.guards.evaluations import UNIT, Signal, alarm_level, grade, interval_of
-from sft.guards.history import Array, History, Table
+from sft.guards.history import Array, History
 from sft.guards.statistics import paired, theil_sen
 from sft.texts.numbers import counted, figure, interval_text, signed
 
@@ -106,10 +106,6 @@ def _learning(history: History) -> Finding:
     table = history.table("train_probe")
     if table is None or len(table.steps) < 2:
         return _trend(history)
-    return _probe_fell(history, table)
-
-
-def _probe_fell(history: History, table: Table) -> Finding:
     fall = paired(table.loss[0] - table.loss[-1], 0.0, alarm_level(history))
     if fall.n < 2:
         return _too_short(LEARNING, history, fall.n, 2)

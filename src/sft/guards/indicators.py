@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -161,23 +160,18 @@ def _gap(gap: Finding | None) -> Indicator:
     return Indicator(name, "warning", "Training loss has fallen further than val_loss", evidence)
 
 
-def _values(history: History, name: str) -> list[float]:
-    records: list[Mapping[str, Any]] = [r for r in history.metrics if "loss" in r]
-    return [float(record[name]) for record in records if record.get(name) is not None]
-
-
 def _learning_rate(history: History) -> Indicator:
-    name, rates = "learning rate", _values(history, "learning_rate")
-    if not rates:
+    name, rates = "learning rate", known_series(history, "learning_rate")[1]
+    if not len(rates):
         return Indicator(name, "unknown", "The learning rate was not recorded")
-    if not max(rates):
+    if not rates.max():
         return Indicator(name, "warning", "The learning rate was 0 at every step")
-    evidence = f"now {rates[-1]:.2e}"
-    return Indicator(name, "neutral", f"The learning rate peaked at {max(rates):.2e}", evidence)
+    message = f"The learning rate peaked at {rates.max():.2e}"
+    return Indicator(name, "neutral", message, f"now {rates[-1]:.2e}")
 
 
 def _epoch(history: History) -> Indicator:
-    epochs = _values(history, "epoch")
-    if not epochs:
+    epochs = known_series(history, "epoch")[1]
+    if not len(epochs):
         return Indicator("epoch", "unknown", "The epoch was not recorded")
     return Indicator("epoch", "neutral", f"{epochs[-1]:.2f} passes over the training rows")

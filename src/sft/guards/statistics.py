@@ -52,8 +52,7 @@ def paired(delta: ArrayLike, margin: float = 0.0, level: float = 0.05) -> Paired
     of `delta - margin`, exact up to 14 (valid when the differences are symmetric around their
     mean). `level` is the corrected level, used for `mde` only.
     """
-    x = np.asarray(delta, dtype=float)
-    x = x[np.isfinite(x)]
+    x = _finite(delta)
     n = len(x)
     if n < 2:
         mean = float(x[0]) if n else 0.0
@@ -65,6 +64,11 @@ def paired(delta: ArrayLike, margin: float = 0.0, level: float = 0.05) -> Paired
     half = float(special.stdtrit(n - 1, 0.975)) * se
     mde = minimum_detectable_effect(sd, n, level)
     return Paired(mean, se, t, _p_value(x - margin, t), (mean - half, mean + half), mde, n, sd)
+
+
+def _finite(values: ArrayLike) -> Array:
+    x = np.asarray(values, dtype=float)
+    return np.asarray(x[np.isfinite(x)])
 
 
 def _p_value(x: Array, t: float) -> float:
@@ -130,10 +134,7 @@ def examples_needed(sd: float, effect: float, level: float) -> int:
 
 def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Two-sided interval of a share, `k` of `n` (Wilson 1927); `(0, 1)` when `n` is 0."""
-    if n == 0:
-        return 0.0, 1.0
-    interval = stats.binomtest(k, n).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
+    return _share_interval(k, n, confidence, "wilson")
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -141,9 +142,13 @@ def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> tuple[float, fl
 
     The one-sided bound at .95 is the same end at `confidence=.90`.
     """
+    return _share_interval(k, n, confidence, "exact")
+
+
+def _share_interval(k: int, n: int, confidence: float, method: str) -> tuple[float, float]:
     if n == 0:
         return 0.0, 1.0
-    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method=method)
     return float(interval.low), float(interval.high)
 
 
@@ -163,8 +168,7 @@ def auc(positive: ArrayLike, negative: ArrayLike) -> tuple[float, float]:
     The p is one-sided: H0 "not above .5" (Mann and Whitney 1947; exact for few values without
     ties). Values that are not finite are dropped; `(.5, 1)` when either side is empty.
     """
-    high, low = np.asarray(positive, dtype=float), np.asarray(negative, dtype=float)
-    high, low = high[np.isfinite(high)], low[np.isfinite(low)]
+    high, low = _finite(positive), _finite(negative)
     if not len(high) or not len(low):
         return 0.5, 1.0
     test = stats.mannwhitneyu(high, low, alternative="greater")
@@ -177,12 +181,10 @@ def welch(first: ArrayLike, second: ArrayLike) -> tuple[float, float, float]:
     Unequal variances, degrees of freedom of Welch and Satterthwaite. Values that are not finite
     are dropped; an infinite interval when either side has fewer than two.
     """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    a, b = a[np.isfinite(a)], b[np.isfinite(b)]
+    a, b = _finite(first), _finite(second)
+    difference = float(a.mean() - b.mean()) if len(a) and len(b) else 0.0
     if len(a) < 2 or len(b) < 2:
-        mean = float(a.mean() - b.mean()) if len(a) and len(b) else 0.0
-        return mean, -math.inf, math.inf
-    difference = float(a.mean() - b.mean())
+        return difference, -math.inf, math.inf
     if np.ptp(a) == np.ptp(b) == 0:
         return difference, difference, difference
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
@@ -198,8 +200,7 @@ def ratio_interval(
     t with the degrees of freedom of the smaller sample. It is `(-inf, inf)` when the mean of
     `denominator` cannot be told from 0 or either side has fewer than two finite values.
     """
-    x, y = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    x, y = x[np.isfinite(x)], y[np.isfinite(y)]
+    x, y = _finite(numerator), _finite(denominator)
     a, b = (float(v.mean()) if len(v) else 0.0 for v in (x, y))
     ratio = a / b if b else 0.0
     n = min(len(x), len(y))
@@ -264,7 +265,7 @@ def robust_z(values: ArrayLike | Sequence[float]) -> Array:
     absolute deviation times 1.2533 instead (Iglewicz and Hoaglin 1993). All 0 when nothing varies.
     """
     x = np.asarray(values, dtype=float)
-    known = x[np.isfinite(x)]
+    known = _finite(x)
     if not len(known):
         return np.zeros_like(x)
     middle = np.median(known)
