@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,6 @@ from sft.runs.run_dir import RunDir
 
 LEVEL = 0.05  # one-sided
 PROBE = "val"
-
-
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """`accepted`: validation loss is lower with the new rows, one-sided p below 0.05."""
-
-    accepted: bool
-    comparison: Comparison
-    file: Path
-
-    def sentence(self) -> str:
-        """The verdict in one line."""
-        result = self.comparison
-        size = f"{result.difference:+.4f} nats per token on {result.n} validation rows"
-        verdict = "accepted" if self.accepted else "not accepted"
-        return f"{verdict}: {size} (one-sided p = {result.p_better:.2g}); {self.file}"
 
 
 def check_accept(config: Config, sources: Sequence[SourceConfig]) -> None:
@@ -64,11 +47,12 @@ def accept(
     files: Files,
     run_folder: Path,
     train: Callable[[Config], Any],
-) -> Acceptance:
+) -> tuple[bool, str]:
     """Train without and with the new rows, compare, and keep the file or set it aside.
 
-    Run folders are `run_folder` with -plain and -augmented behind it. `train` is
-    `sft.train.train`, which this layer may not import.
+    Returns whether validation loss is lower with the new rows, and that in a sentence. Run folders
+    are `run_folder` with -plain and -augmented behind it. `train` is `sft.train.train`, which this
+    layer may not import.
 
     Raises:
         SFTError: a run fails, or the two cannot be compared; the file stays where it is.
@@ -93,7 +77,9 @@ def accept(
     comparison = compare(plain_dir, augmented_dir, PROBE)
     accepted = comparison.p_better < LEVEL
     _record(comparison, accepted, files)
-    return Acceptance(accepted, comparison, files.out if accepted else files.rejected)
+    size = f"{comparison.difference:+.4f} nats per token on {comparison.n} validation rows"
+    verdict = f"accepted: {size} (one-sided p = {comparison.p_better:.2g})"
+    return accepted, verdict if accepted else f"not {verdict}"
 
 
 def _trains_on(sources: Sequence[SourceConfig], run_dir: Path) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def augment(data: Sequence[str], out: str, accept_config: str | None, **flags: A
     from sft.train import train
     from sft.training.finish import run_folder
 
-    result = accept(acceptance, files, run_folder(acceptance), train)
-    click.secho(result.sentence(), fg="green" if result.accepted else "yellow", err=True)
-    click.echo(result.file)
+    accepted, verdict = accept(acceptance, files, run_folder(acceptance), train)
+    file = files.out if accepted else files.rejected
+    click.secho(f"{verdict}; {file}", fg="green" if accepted else "yellow", err=True)
+    click.echo(file)

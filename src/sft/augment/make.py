@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sft.augment.ask import MODEL_WAYS, Request, Writer
@@ -40,39 +40,6 @@ class Wanted:
     row: Conversation
     way: str
     variant: int
-
-    def new_row(self, change: Change) -> Conversation:
-        """The row that `change` makes of it, which knows its parent by the prompt."""
-        return replace(self.row, messages=change.messages, parent=prompt_key(self.row))
-
-    def record(self, new: Conversation, change: Change) -> dict[str, Any]:
-        """The line of the file: the messages shape, and where the row comes from."""
-        return {
-            **write(new, "messages"),
-            "parent_row": str(self.row.origin),
-            "augmentation": f"{self.way}: {change.detail}",
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """The new rows, and a line of the ledger for each that was wanted, in the same order."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-
-    def counts(self) -> dict[str, dict[str, Any]]:
-        """By way: how many were wanted and made, and how many dropped for each reason."""
-        counts: dict[str, dict[str, Any]] = {}
-        for way in dict.fromkeys(line["way"] for line in self.ledger):
-            lines = [line for line in self.ledger if line["way"] == way]
-            reasons = Counter(line["reason"] for line in lines if line["status"] == "dropped")
-            counts[way] = {
-                "wanted": len(lines),
-                "made": len(lines) - reasons.total(),
-                "dropped": dict(reasons.most_common()),
-            }
-        return counts
 
 
 # What each way that needs no model makes of a row.
@@ -137,26 +104,46 @@ def make_rows(
     wanted: Sequence[Wanted],
     settings: AugmentSettings,
     writers: Mapping[str, Writer],
-) -> Results:
-    """Make what is wanted. `writers` has a writer for each way that a model is asked for."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The new rows, and a line of the ledger for each that is wanted, both as they are written.
+
+    `writers` has a writer for each way that a model is asked for.
+    """
     written: dict[int, Change] = {}
     for way, writer in writers.items():
         written |= _written(way, wanted, writer)
     there = {identity(row) for row in rows if row.kind == "chat"}
-    results = Results()
+    new_rows: list[dict[str, Any]] = []
+    ledger: list[dict[str, Any]] = []
     for i, want in enumerate(wanted):
         change = written[i] if i in written else _changed(want, settings)
         line = {"row": str(want.row.origin), "way": want.way}
-        new = want.new_row(change)
+        new = replace(want.row, messages=change.messages, parent=prompt_key(want.row))
         if change.messages and (same := identity(new)) not in there:
             there.add(same)
-            results.rows.append(want.record(new, change))
-            made = {"status": "made", "detail": change.detail, "line": len(results.rows)}
-            results.ledger.append(line | made)
+            detail = f"{want.way}: {change.detail}"
+            source = {"parent_row": str(want.row.origin), "augmentation": detail}
+            new_rows.append(write(new, "messages") | source)
+            line |= {"status": "made", "detail": change.detail}
+            ledger.append({**line, "line": len(new_rows)})
         else:
             reason = change.reason or ALREADY_THERE
-            results.ledger.append(line | {"status": "dropped", "reason": reason})
-    return results
+            ledger.append({**line, "status": "dropped", "reason": reason})
+    return new_rows, ledger
+
+
+def counts(ledger: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By way: how many rows were wanted and made, and how many dropped for each reason."""
+    counted = {}
+    for way in dict.fromkeys(line["way"] for line in ledger):
+        lines = [line for line in ledger if line["way"] == way]
+        reasons = Counter(line["reason"] for line in lines if line["status"] == "dropped")
+        counted[way] = {
+            "wanted": len(lines),
+            "made": len(lines) - reasons.total(),
+            "dropped": dict(reasons.most_common()),
+        }
+    return counted
 
 
 def _changed(want: Wanted, settings: AugmentSettings) -> Change:

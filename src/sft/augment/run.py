@@ -19,8 +19,8 @@ from sft.augment.cache import Cache
 from sft.augment.endpoint import Endpoint, EndpointSettings
 from sft.augment.make import (
     AugmentSettings,
-    Results,
     Wanted,
+    counts,
     make_rows,
     requests_for,
     wanted_rows,
@@ -86,14 +86,15 @@ def augment(
             from sft.augment.own_model import OwnModel
 
             writers |= dict.fromkeys(own, OwnModel(own_model, cache, show.progress))
-        results = make_rows(rows, wanted, settings, writers)
-    show.table(result_table(results))
+        new_rows, ledger = make_rows(rows, wanted, settings, writers)
+    by_way = counts(ledger)
+    show.table(result_table(by_way))
     if bill:
         show.note(bill.sentence())
     summary = {
         "num_rows": len(rows),
-        "num_new": len(results.rows),
-        "ways": results.counts(),
+        "num_new": len(new_rows),
+        "ways": by_way,
         "files": dict(loaded.files),
         "settings": asdict(settings),
         "endpoint": endpoint.address if endpoint else None,
@@ -103,7 +104,7 @@ def augment(
         "paid": bill.record() if bill else None,
         "estimate": asdict(expected) if expected else None,
     }
-    _write(files, results, summary)
+    _write(files, new_rows, ledger, summary)
     return files
 
 
@@ -184,17 +185,22 @@ def _show_estimate(
     return expected
 
 
-def _write(files: Files, results: Results, summary: Mapping[str, Any]) -> None:
+def _write(
+    files: Files,
+    new_rows: Sequence[Mapping[str, Any]],
+    ledger: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+) -> None:
     """The ledger and the summary always, the rows when there are any."""
     with disk_errors(files.out):
-        write_text(files.ledger, _lines(results.ledger))
+        write_text(files.ledger, _lines(ledger))
         write_json(files.summary, summary)
         files.rejected.unlink(missing_ok=True)
-        if results.rows:
-            write_text(files.out, _lines(results.rows))
+        if new_rows:
+            write_text(files.out, _lines(new_rows))
         else:
             files.out.unlink(missing_ok=True)
-    if not results.rows:
+    if not new_rows:
         raise DataError(f"no new row could be made; {files.ledger} says why for each")
 
 
@@ -202,20 +208,20 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def result_table(results: Results) -> Table:
+def result_table(by_way: Mapping[str, Mapping[str, Any]]) -> Table:
     """By way: wanted, made, dropped and why."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("way", no_wrap=True)
     for name in ("wanted", "made", "dropped"):
         table.add_column(name, justify="right")
     table.add_column("why", overflow="fold")
-    for way, counts in results.counts().items():
-        reasons = [f"{printable(why)}: {number:,}" for why, number in counts["dropped"].items()]
+    for way, numbers in by_way.items():
+        reasons = [f"{printable(why)}: {number:,}" for why, number in numbers["dropped"].items()]
         table.add_row(
             way,
-            f"{counts['wanted']:,}",
-            f"{counts['made']:,}",
-            f"{counts['wanted'] - counts['made']:,}",
+            f"{numbers['wanted']:,}",
+            f"{numbers['made']:,}",
+            f"{numbers['wanted'] - numbers['made']:,}",
             Text("\n".join(reasons[:6] + (["..."] if len(reasons) > 6 else []))),
         )
     return table

@@ -138,11 +138,10 @@ class Console:
         if self._quiet and not always:
             return
         self._printed_at = time.monotonic()
-        if not self._draws:
-            self._out.print(Text(printable(text), style=style), soft_wrap=True)
-            return
-        for line in printable(text).splitlines():
-            self._out.print(Text(self._wrapped(line), style=style), soft_wrap=True)
+        text = printable(text)
+        if self._draws:
+            text = "\n".join(map(self._wrapped, text.splitlines()))
+        self._out.print(Text(text, style=style), soft_wrap=True)
 
     def _wrapped(self, line: str) -> str:
         """Broken between words; a word longer than the line, such as a path, can be copied."""

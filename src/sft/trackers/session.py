@@ -149,12 +149,10 @@ def start_settings(
 
 def public_settings(run: RunDir) -> dict[str, Any]:
     """The settings of the run by dotted key, fit to be shown; not those that hold secrets."""
-    values = {
+    return {
         printable(key): printable(value) if isinstance(value, str) else value
         for key, value in dotted(section(saved_identity(run), "config")).items()
-    }
-    return {
-        key: value for key, value in values.items() if not key.startswith(("trackers.", "alerts."))
+        if not key.startswith(("trackers.", "alerts."))
     }
 
 
