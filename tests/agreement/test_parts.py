@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sft.config import load_config, read_config
-from sft.integrations.watch import Plan, build
+from sft.integrations.watch import build
 from sft.model.load import load_model, load_tokenizer
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
@@ -42,9 +42,19 @@ def both(tmp_path_factory):
         ours = prepare(config, run, show, StopFlag())
     info = load_tokenizer(config.model, config.model.name, "full")
     model = load_model(config.model, config.model.name, info, dtype=torch.float32)
-    plan = Plan(NUM_STEPS, 2, 0, torch.float32, lambda _rows: NUM_STEPS * PER_STEP)
     with RunDir.open(world / "theirs") as run, Console(io.StringIO()) as show:
-        theirs = build(config, run, model, info.tokenizer, plan, show)
+        theirs = build(
+            config,
+            run,
+            model,
+            info.tokenizer,
+            show,
+            num_steps=NUM_STEPS,
+            every=2,
+            step=0,
+            dtype=torch.float32,
+            visits=lambda _rows: NUM_STEPS * PER_STEP,
+        )
     return ours, theirs, RunDir(world / "ours"), RunDir(world / "theirs")
 
 

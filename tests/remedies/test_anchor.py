@@ -12,7 +12,7 @@ from sft.data.packing import pack
 from sft.data.tokenize import Example, continuation
 from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
-from sft.probes.self_samples import continuations
+from sft.probes.generate import continuations
 from sft.remedies.anchor import Anchor
 from sft.remedies.dropout import add_dropout
 from sft.training.optimizers import build_optimizer

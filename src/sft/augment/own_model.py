@@ -11,7 +11,7 @@ from sft.data.template.chat_template import ChatTemplate
 from sft.errors import DataError
 from sft.evaluate.finished_run import tuned_model
 from sft.model.load import fingerprint, load_tokenizer, model_folder, stop_ids
-from sft.probes.generate import generate, load_for_answers
+from sft.probes.generate import generate, load_for_generation
 from sft.runs.run_dir import RunDir
 
 CHUNK = 16  # requests that are written, and kept, together
@@ -43,7 +43,7 @@ class OwnModel:
         tokenizer = load_tokenizer(config, folder, "lora")
         self._tokenizer = tokenizer.tokenizer
         self._template = ChatTemplate(self._tokenizer)
-        self._model = load_for_answers(config, folder, tokenizer)
+        self._model = load_for_generation(config, folder, tokenizer)
         self._stops = stop_ids(self._model, self._tokenizer, *self._template.facts.stop_ids)
         self._identity = [fingerprint(self._model), self._template.facts.sha256]
         self._cache = cache

@@ -27,7 +27,7 @@ from sft.evaluate.result import Compared, CompletionText, Evaluation, RowComplet
 from sft.evaluate.tasks import TASKS, Measure, choose_task, mean_share
 from sft.model.forward import Forward
 from sft.model.load import model_folder, stop_ids
-from sft.probes.generate import generate, load_for_answers
+from sft.probes.generate import generate, load_for_generation
 from sft.probes.val_loss import score_examples, summarize
 
 __all__ = ["Evaluation", "evaluate", "render"]
@@ -164,7 +164,7 @@ def _measure(
     """Load a model, score the references, complete the prompts, and let the model go."""
     on_progress(f"{side}: loading", 0, 0)
     tokenizer, total = run.tokenizer.tokenizer, len(rows.prompts)
-    model = load_for_answers(model_config, model_folder(model_config), run.tokenizer)
+    model = load_for_generation(model_config, model_folder(model_config), run.tokenizer)
     scoring = partial(on_progress, f"{side}: scoring")
     measures = _score(run.config, model, rows.examples, scoring)
     completions = generate(

@@ -17,13 +17,13 @@ from sft.data.template.chat_template import ChatTemplate
 from sft.errors import SFTError
 from sft.evaluate.finished_run import tuned_model
 from sft.model.load import load_tokenizer, model_folder, stop_ids
-from sft.probes.generate import AnswerStream, load_for_answers, stream
+from sft.probes.generate import CompletionStream, load_for_generation, stream
 from sft.runs.run_dir import RunDir
 from sft.texts.safe import printable
 
 HELP = "/reset forgets the conversation, /system TEXT sets the system message, /exit or Ctrl-D ends"
 
-Answers = Callable[[Sequence[int]], AnswerStream]
+Complete = Callable[[Sequence[int]], CompletionStream]
 
 
 def chat(
@@ -54,10 +54,10 @@ def chat(
     # As for LoRA: without a template of its own the model gets one that needs no new tokens.
     tokenizer = load_tokenizer(config, folder, "lora")
     template = ChatTemplate(tokenizer.tokenizer)
-    model = load_for_answers(config, folder, tokenizer)
+    model = load_for_generation(config, folder, tokenizer)
     stops = stop_ids(model, tokenizer.tokenizer, *template.facts.stop_ids)
     torch.manual_seed(seed)
-    answers = partial(
+    complete = partial(
         stream,
         model,
         tokenizer.tokenizer,
@@ -66,7 +66,7 @@ def chat(
         temperature=temperature,
         top_p=top_p,
     )
-    talk = _Talk(template, answers, out, err, system)
+    talk = _Talk(template, complete, out, err, system)
     if prompt is not None:
         talk.answer(prompt)
         return
@@ -84,10 +84,10 @@ def _model_config(name: str) -> ModelConfig:
 
 @dataclass(slots=True)
 class _Talk:
-    """A conversation with one model: what was said, and where it is shown."""
+    """A conversation with one model: its messages, and where they are printed."""
 
     template: ChatTemplate
-    answers: Answers
+    complete: Complete
     out: TextIO
     err: TextIO
     system: str | None
@@ -100,10 +100,10 @@ class _Talk:
         """
         asked = {"role": "user", "content": text}
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        answer = self.answers(self.template.prompt_ids([*system, *self.messages, asked]))
+        reply = self.complete(self.template.prompt_ids([*system, *self.messages, asked]))
         pieces: list[str] = []
         try:
-            with closing(iter(answer)) as iterator:  # type: ignore[type-var]
+            with closing(iter(reply)) as iterator:  # type: ignore[type-var]
                 for piece in iterator:
                     pieces.append(piece)
                     self.out.write(printable(piece))
@@ -112,10 +112,10 @@ class _Talk:
             self.out.write("\n")
             self.out.flush()
             if pieces:
-                reply = {"role": "assistant", "content": "".join(pieces)}
-                self.messages += [asked, reply]
-        if answer.completion and answer.completion.stop_reason == "length":
-            num_tokens = len(answer.completion.ids)
+                message = {"role": "assistant", "content": "".join(pieces)}
+                self.messages += [asked, message]
+        if reply.completion and reply.completion.stop_reason == "length":
+            num_tokens = len(reply.completion.ids)
             self._say(f"(cut after {num_tokens} tokens; --max-new-tokens allows longer answers)")
 
     def converse(self) -> None:

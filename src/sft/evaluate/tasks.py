@@ -101,7 +101,7 @@ def _refuse(name: str) -> None:
 
 def free_text_fields(references: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Fields that hold free text, with the share of distinct values."""
-    found = {}
+    free = {}
     for field in _fields(references):
         values = [reference[field] for reference in references if field in reference]
         if not all(isinstance(value, str) for value in values):
@@ -109,8 +109,8 @@ def free_text_fields(references: Sequence[dict[str, Any]]) -> dict[str, float]:
         distinct = len({value.strip() for value in values}) / len(values)
         num_words = sum(len(words(value)) for value in values) / len(values)
         if distinct > FREE_TEXT_DISTINCT and num_words >= FREE_TEXT_WORDS:
-            found[field] = distinct
-    return found
+            free[field] = distinct
+    return free
 
 
 def _score_json(answers: Sequence[str], references: Sequence[str]) -> dict[str, Measure]:
@@ -146,8 +146,9 @@ def _fields(references: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _same(answer: dict[str, Any] | None, right: dict[str, Any], field: str) -> float:
-    found = answer is not None and field in answer
-    return float(found and _exact(answer[field]) == _exact(right[field]))  # type: ignore[index]
+    if answer is None or field not in answer:
+        return 0.0
+    return float(_exact(answer[field]) == _exact(right[field]))
 
 
 def _exact(value: Any) -> str:

@@ -59,11 +59,11 @@ def _line(name: str, number: int, row: Any) -> str:
     values = dict(row)
     clean = arrow_row(values)
     # A row that is not clean text is written as it is: its reader says why it cannot be used.
-    kept = values if isinstance(clean, RowError) else clean
+    plain = values if isinstance(clean, RowError) else clean
     try:
-        return json.dumps(kept)
+        return json.dumps(plain)
     except (TypeError, ValueError):
-        column, value = next((c, v) for c, v in kept.items() if not _is_json(v))
+        column, value = next((c, v) for c, v in plain.items() if not _is_json(v))
         raise DataError(
             f"{name}, row {number}: column {column!r} holds {describe(value)}, which is not JSON; "
             "leave that column out"

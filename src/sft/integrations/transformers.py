@@ -30,7 +30,7 @@ from sft.integrations.trainer import (
     tokenised_alike,
     tokenizer_of,
 )
-from sft.integrations.watch import Plan, Watch, build, unchanged
+from sft.integrations.watch import Watch, build, unchanged
 from sft.runs.run_dir import RunDir
 from sft.runs.store import open_stores
 from sft.terminal.console import Console
@@ -156,15 +156,19 @@ class GuardCallback(TrainerCallback):  # type: ignore[misc]
         sections["run"]["dir"] = str(self._folder)
         data = {name: sources(name, rows, run) for name, rows in self._rows.items()}
         config = config_of(sections, data, self._action, self._settings)
-        ahead = Plan(
-            num_steps=steps,
-            every=self._interval(steps),
-            step=state.global_step,
-            dtype=compute_dtype(args, model),
-            visits=partial(num_visits, args, steps, loader),
-        )
         with unchanged(model):
-            watched = build(config, run, model, tokenizer, ahead, show)
+            watched = build(
+                config,
+                run,
+                model,
+                tokenizer,
+                show,
+                num_steps=steps,
+                every=self._interval(steps),
+                step=state.global_step,
+                dtype=compute_dtype(args, model),
+                visits=partial(num_visits, args, steps, loader),
+            )
         _note_gaps(watched, loader, parts.get("eval_dataloader"), show)
         stores = stack.enter_context(open_stores(run))
         self._watch = Watch(watched, run, stores, show)

@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,77 +49,62 @@ _LOGGED = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The run as its trainer has planned it. `step` is above 0 when it is continued.
-
-    `dtype` is what it computes in; `visits` the examples it will have seen, from the number of
-    rows it was given.
-    """
-
-    num_steps: int
-    every: int
-    step: int
-    dtype: torch.dtype
-    visits: Callable[[int], int]
-
-
 def build(
-    config: Config, run: RunDir, model: PreTrainedModel, tokenizer: Any, plan: Plan, show: Console
+    config: Config,
+    run: RunDir,
+    model: PreTrainedModel,
+    tokenizer: Any,
+    show: Console,
+    *,
+    num_steps: int,
+    every: int,
+    step: int,
+    dtype: torch.dtype,
+    visits: Callable[[int], int],
 ) -> Parts:
     """All parts, and the files that a run folder begins with. Run it inside `unchanged`.
+
+    `step` is above 0 when the training is continued; `dtype` is what it computes in; `visits` gives
+    the examples that it will have seen, from the number of rows.
 
     Raises:
         SFTError: data, template, model or run folder cannot be used.
     """
-    tokens, texts = _tokens(config, model, tokenizer, plan), BaseTexts(run)
-    resolver, data = tokens.resolver, tokens.data
-    base = _base(run, model, plan)
+    resolver = Resolver(config)
+    resolver.lengths(getattr(model.config.get_text_config(), "max_position_embeddings", None))
+    resolver.method()
+    resolver.fill("eval.every", every, f"six evaluations in {num_steps} steps")
+    settings = resolver.config.data
+    template = ChatTemplate(tokenizer, settings.tools)
+    data = load_data(settings, template, config.run.seed)
+    held_out = load_held_out(settings, template)
+    num_visits = visits(len(data.split.train))
+    per_step = max(1, round(num_visits / num_steps))
+    resolver.config = with_values(resolver.config, {"batch.examples": per_step})
+    info = load.TokenizerInfo(tokenizer, "the trainer's tokenizer", ())
+    tokens = Tokens(resolver, config.model.name, info, template, data, held_out)
+    base, texts = _base(run, model, step), BaseTexts(run)
     device = next(model.parameters()).device
-    check = check_layout(model, data.train, device, plan.dtype, resolver.config.model.attention)
+    check = check_layout(model, data.train, device, dtype, resolver.config.model.attention)
     resolver.fill("model.attention", check.layout, check.reason)
-    parts = build_parts(
-        tokens,
-        model,
-        plan.dtype,
-        texts,
-        show,
-        num_steps=plan.num_steps,
-        visits=plan.visits(len(data.split.train)),
-    )
+    parts = build_parts(tokens, model, dtype, texts, show, num_steps=num_steps, visits=num_visits)
     if may_restore(parts.config) and parts.objective is None:
         raise ConfigError(
             "restore_best: which weights are best is measured on `val`, or on `usage` rows with "
             "answers; give the callback one of them"
         )
-    parts.counters.step = plan.step
-    write_start(run, parts, identity(tokens, base, plan.num_steps), texts, show)
+    parts.counters.step = step
+    write_start(run, parts, identity(tokens, base, num_steps), texts, show)
     return parts
 
 
-def _tokens(config: Config, model: PreTrainedModel, tokenizer: Any, plan: Plan) -> Tokens:
-    """The data as the model sees it, and the config with every `auto` decided."""
-    resolver = Resolver(config)
-    resolver.lengths(getattr(model.config.get_text_config(), "max_position_embeddings", None))
-    resolver.method()
-    resolver.fill("eval.every", plan.every, f"six evaluations in {plan.num_steps} steps")
-    settings = resolver.config.data
-    template = ChatTemplate(tokenizer, settings.tools)
-    data = load_data(settings, template, config.run.seed)
-    held_out = load_held_out(settings, template)
-    per_step = max(1, round(plan.visits(len(data.split.train)) / plan.num_steps))
-    resolver.config = with_values(resolver.config, {"batch.examples": per_step})
-    info = load.TokenizerInfo(tokenizer, "the trainer's tokenizer", ())
-    return Tokens(resolver, config.model.name, info, template, data, held_out)
-
-
-def _base(run: RunDir, model: PreTrainedModel, plan: Plan) -> str:
+def _base(run: RunDir, model: PreTrainedModel, step: int) -> str:
     """Fingerprint of the base model, which a continued run can only look up."""
-    if not plan.step:
+    if not step:
         return load.fingerprint(model)
     if not run.config.is_file() or not run.base_logits.is_file():
         raise ConfigError(
-            f"{run.path}: training goes on after step {plan.step}, and this folder "
+            f"{run.path}: training goes on after step {step}, and this folder "
             "holds no evaluation of the base model to compare with; give the run folder "
             "that the training began with"
         )

@@ -37,13 +37,11 @@ class ModelShape:
         """Forward and backward over sequences of these lengths."""
         lengths = list(lengths)
         linear = 4 * self.num_matmul + 2 * self.num_trained
-        return float(linear * sum(lengths) + 12 * self._attention(lengths))
-
-    def _attention(self, lengths: Iterable[int]) -> int:
-        return sum(
+        attention = sum(
             width * sum(attended(length, window) for length in lengths)
             for width, window in self.layers
         )
+        return float(linear * sum(lengths) + 12 * attention)
 
 
 def attended(length: int, window: int | None = None) -> int:

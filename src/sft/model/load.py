@@ -131,9 +131,9 @@ def load_model(
             **_hub_options(config),
         ),
     )
-    model, found = loaded
+    model, info = loaded
     # Transformers fills these with random numbers and goes on.
-    broken = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    broken = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if broken:
         raise ConfigError(
             f"model.name: '{config.name}' has no weights, or weights of another shape, for "

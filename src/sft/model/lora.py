@@ -74,13 +74,13 @@ def _check_targets(
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head.weight is embedding.weight
     for target in targets:
-        found = [m for name, m in modules.items() if f".{name}".endswith(f".{target}")]
-        if not found:
+        matching = [m for name, m in modules.items() if f".{name}".endswith(f".{target}")]
+        if not matching:
             raise ConfigError(
                 f"method.target_modules: this model has no module '{target}'."
                 f"{did_you_mean(target, known)} It has {', '.join(sorted(known))}."
             )
-        if (tied or new_tokens) and any(m is embedding or m is head for m in found):
+        if (tied or new_tokens) and any(m is embedding or m is head for m in matching):
             why = "its weight is that of embedding and head in one, so merging would change both"
             raise ConfigError(
                 f"method.target_modules: '{target}' cannot have LoRA matrices: "
@@ -116,15 +116,15 @@ def _freeze(model: PreTrainedModel, patterns: Sequence[str], new_tokens: Sequenc
     chosen: set[str] = set()
     for pattern in patterns:
         try:
-            found = {name for name in names if re.search(pattern, name)}
+            matching = {name for name in names if re.search(pattern, name)}
         except re.error as error:
             raise ConfigError(f"method.trainable: '{pattern}' is not a pattern: {error}") from None
-        if not found:
+        if not matching:
             raise ConfigError(
                 f"method.trainable: '{pattern}' matches no parameter.{did_you_mean(pattern, names)}"
                 f" The names look like {names[0]} and {names[-1]}."
             )
-        chosen |= found
+        chosen |= matching
     ends = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
     for name, parameter in model.named_parameters():
         is_new = bool(new_tokens) and any(parameter is weight for weight in ends)

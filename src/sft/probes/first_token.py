@@ -49,8 +49,8 @@ class Openings:
             if self._at_base:
                 self._base.remember(key, log_q[None])
             elif place < self._base.num_positions(key):
-                found = self._base.divergence(key, place, log_q[None])
-                self._divergences.setdefault(name, []).append(float(found))
+                kl = self._base.divergence(key, place, log_q[None])
+                self._divergences.setdefault(name, []).append(float(kl))
 
     def measures(self, examples: Sequence[Example]) -> dict[str, dict[str, float]]:
         """The further columns of each example's score, once all were observed."""
@@ -71,7 +71,7 @@ class Openings:
         log_q = self._first[example.id].double().clamp_min(_LEAST)  # 0 times -inf is no number
         q = log_q.exp()
         label = int(example.labels[example.labels != IGNORE_INDEX][0])
-        found = {
+        columns = {
             "first_label": label,
             "first_token": top,
             "first_mass": float(q[top]),
@@ -79,7 +79,7 @@ class Openings:
             "first_entropy": float(-(q * log_q).sum()),
         }
         if moved := self._divergences.get(example.id):
-            found["kl_first"] = moved[0]
+            columns["kl_first"] = moved[0]
             if moved[1:]:
-                found["kl_next"] = sum(moved[1:]) / len(moved[1:])
-        return found
+                columns["kl_next"] = sum(moved[1:]) / len(moved[1:])
+        return columns

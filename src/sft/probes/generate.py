@@ -1,4 +1,4 @@
-"""Answers of a model: many at once from token ids, or one as it is written, for a chat.
+"""Completions by a model: many at once from token ids, or one as it is written, for a chat.
 
 Both are transformers' own `generate` with nothing but what is asked for here: penalties and
 sampling settings that a model brings in its `generation_config` are left out, so that two models
@@ -7,6 +7,7 @@ are compared on equal terms.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ StopReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer: its token ids without the stop token, and why it ended.
+    """Token ids without the stop token, and why they ended.
 
     `stop`: the model ended it; `length`: it was cut.
     """
@@ -41,7 +42,9 @@ class Completion:
     stop_reason: StopReason
 
 
-def load_for_answers(config: ModelConfig, folder: str, tokenizer: TokenizerInfo) -> PreTrainedModel:
+def load_for_generation(
+    config: ModelConfig, folder: str, tokenizer: TokenizerInfo
+) -> PreTrainedModel:
     """The model on the GPU (in bf16 unless fp32 is asked for), else on the CPU in fp32."""
     on_cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if on_cuda and config.dtype != "float32" else torch.float32
@@ -61,28 +64,29 @@ def generate(
     batch_tokens: int = 8192,
     on_progress: Callable[[int], None] = lambda _done: None,
 ) -> list[Completion]:
-    """Answers to `prompts`, in their order; greedy and repeatable with `temperature` 0.
+    """Completions of `prompts`, in their order; greedy and repeatable with `temperature` 0.
 
-    Prompts of similar length share a batch of at most `batch_tokens` tokens, answers included.
-    An answer also ends where the model has no more positions. `on_progress` is told how many
-    answers are done. Sampling draws from torch's global generator.
+    Prompts of similar length share a batch of at most `batch_tokens` tokens, completions
+    included. A completion also ends where the model has no more positions. `on_progress` gets the
+    number of completions so far. Sampling draws from torch's global generator.
     """
     budgets = [min(max_new_tokens, _room(model, len(prompt))) for prompt in prompts]
-    answers: dict[int, Completion] = {}
+    completions: dict[int, Completion] = {}
     with _ready(model):
         for group in _groups(prompts, budgets, batch_tokens):
             settings = _settings(budgets[group[0]], stop_ids, temperature, top_p)
             rows = _run(model, [prompts[i] for i in group], settings)
-            answers |= {i: _completion(row, stop_ids) for i, row in zip(group, rows, strict=True)}
-            on_progress(len(answers))
+            for i, row in zip(group, rows, strict=True):
+                completions[i] = _completion(row, stop_ids)
+            on_progress(len(completions))
     nothing = Completion((), "length")  # the prompt alone fills the model
-    return [answers.get(i, nothing) for i in range(len(prompts))]
+    return [completions.get(i, nothing) for i in range(len(prompts))]
 
 
-class AnswerStream:
-    """One answer, as pieces of text while it is written; iterate over it once.
+class CompletionStream:
+    """One completion, as pieces of text while it is written; iterate over it once.
 
-    When the pieces have ended, `completion` holds the whole answer. Leaving early (a closed
+    When the pieces have ended, `completion` holds all of it. Leaving early (a closed
     iterator, Ctrl-C) stops the model after its current token.
     """
 
@@ -142,8 +146,8 @@ def stream(
     stop_ids: Sequence[int],
     temperature: float = 0.0,
     top_p: float = 1.0,
-) -> AnswerStream:
-    """The answer to one prompt, piece by piece, without special tokens.
+) -> CompletionStream:
+    """The completion of one prompt, piece by piece, without special tokens.
 
     Raises:
         DataError: the prompt alone is as long as the model can read.
@@ -156,7 +160,7 @@ def stream(
         )
     budget = min(max_new_tokens, room)
     settings = _settings(budget, stop_ids, temperature, top_p)
-    return AnswerStream(model, tokenizer, prompt_ids, settings, stop_ids)
+    return CompletionStream(model, tokenizer, prompt_ids, settings, stop_ids)
 
 
 class _Cancelled(StoppingCriteria):  # type: ignore[misc]
@@ -250,3 +254,57 @@ def _completion(ids: list[int], stop_ids: Sequence[int]) -> Completion:
         if token in stop_ids:
             return Completion(tuple(ids[:t]), "stop")
     return Completion(tuple(ids), "length")
+
+
+# ------------------------------------------------------------------------- texts of its own
+
+# Text that a model writes by itself is a sample of what it knows, which needs no external data. On
+# text sampled from a model p at temperature 1, the rise of the loss under a changed model q is an
+# unbiased estimate of KL(p || q), because KL(p || q) = E_p[log p - log q].
+
+
+def continuations(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    num_tokens: int,
+    seed: int,
+    *,
+    stop_ids: Sequence[int],
+    batch: int = 16,
+) -> list[list[int]]:
+    """What the model writes after each of `prompts`, in their order: at most `num_tokens` tokens.
+
+    Plain sampling: temperature 1, no top-k, no top-p. A text ends with its stop token where one
+    was sampled. The same seed and `batch` give the same samples; the global random state is left
+    as it was.
+    """
+    if not all(prompts):
+        raise ValueError("a model needs at least one token to go on from; give a BOS or EOS token")
+    longest = max((len(prompt) for prompt in prompts), default=0)
+    with seeded(seed):
+        # Without stop ids, because the completions of generate() no longer tell which one it was.
+        completions = generate(
+            model,
+            prompts,
+            max_new_tokens=num_tokens,
+            stop_ids=(),
+            temperature=1.0,
+            batch_tokens=batch * (longest + num_tokens),
+        )
+    texts = [list(completion.ids) for completion in completions]
+    ends = [next((t + 1 for t, i in enumerate(ids) if i in stop_ids), len(ids)) for ids in texts]
+    return [ids[:end] for ids, end in zip(texts, ends, strict=True)]
+
+
+def seed_for(seed: int, purpose: str) -> int:
+    """A seed of its own for each `purpose` of one run, so that no two share their samples."""
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    return int.from_bytes(digest[:6])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random state follows `seed` inside the block and is what it was behind it."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield

@@ -81,7 +81,7 @@ def choose_sizes(
     `drift` has the tokens of each prompt without an answer, with what is scored after it;
     `trained_tokens` are those of the whole run. Validation comes first; what is left is shared.
     No probe gets fewer than 10 rows (`train_probe`: 8), so a very short run can take more than
-    its budget: the share is measured, and told.
+    its budget: the share is measured and reported.
     """
     allowed = budget * SCORING_COST * trained_tokens / (num_evals + 1)
     tokens = [[example.num_tokens for example in part] for part in (train, val, usage)]

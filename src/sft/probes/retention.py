@@ -25,7 +25,7 @@ from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, continuation, tokenize
 from sft.disk import remove_path, write_text
 from sft.errors import DataError
-from sft.probes.self_samples import continuations
+from sft.probes.generate import continuations
 from sft.runs.run_dir import RunDir
 from sft.runs.store import read_records
 
@@ -74,19 +74,20 @@ def user_texts(
     """At most `num` examples from `data.retain`, evenly spaced: pieces of text, or whole rows."""
     texts = [source for source in config.retain if Path(source.path).suffix.lower() == ".txt"]
     rows = [source for source in config.retain if source not in texts]
-    found = [piece for source in texts for piece in _pieces(source, tokenizer)]
+    examples = [piece for source in texts for piece in _pieces(source, tokenizer)]
     if rows:
         loaded = read_conversations(rows, config.on_bad_row)
-        found += tokenize(
+        examples += tokenize(
             loaded.conversations,
             template,
             BadRows("skip"),
             max_seq_len=int(config.max_seq_len),
         ).examples
-    if config.retain and not found:
+    if config.retain and not examples:
         paths = ", ".join(source.path for source in config.retain)
         raise DataError(f"data.retain: {paths}: no text of {_SHORTEST_TEXT} tokens or more")
-    return [found[i * len(found) // num] for i in range(num)] if len(found) > num else found
+    many = len(examples)
+    return [examples[i * many // num] for i in range(num)] if many > num else examples
 
 
 def _pieces(source: SourceConfig, tokenizer: Any) -> list[Example]:

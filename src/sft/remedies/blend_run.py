@@ -24,9 +24,9 @@ from sft.model import load
 from sft.model.forward import Forward
 from sft.model.save import NUM_VERIFIED, save_model, verify_model
 from sft.model.starter import cache_folder
+from sft.probes.generate import seed_for
 from sft.probes.pack import choose as choose_examples
 from sft.probes.retention import load_texts, sampled
-from sft.probes.self_samples import seed_for
 from sft.probes.val_loss import score_examples
 from sft.remedies.blend import (
     ALPHAS,

@@ -22,8 +22,8 @@ from sft.data.rows.conversation import Origin
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import IGNORE_INDEX, Example
 from sft.errors import DataError
+from sft.probes.generate import continuations, seed_for
 from sft.probes.retention import opening_ids
-from sft.probes.self_samples import continuations, seed_for
 
 NAME = "replay"
 _SENTINEL = "\ue0f5"  # a character of the private use area: no template writes it

@@ -142,17 +142,17 @@ def load_newest(folder: Path, on_skip: Callable[[str], None]) -> Checkpoint | No
     Each newer one that is damaged is told to `on_skip` in a sentence. A writer calls `sweep`
     first, and `discard_after` next.
     """
-    found = find_checkpoints(folder)
-    for step, path in reversed(found):
+    checkpoints = find_checkpoints(folder)
+    for step, path in reversed(checkpoints):
         try:
             return load_checkpoint(path)
         except CheckpointError as error:
             on_skip(f"The checkpoint of step {step} is skipped: {error}")
-    if not found:
+    if not checkpoints:
         return None
     raise CheckpointError(
-        f"{folder}: none of the {len(found)} checkpoints is whole. Training never restarts from "
-        "zero by itself; restore one, or move the folder away, or choose another --run"
+        f"{folder}: none of the {len(checkpoints)} checkpoints is whole. Training never restarts "
+        "from zero by itself; restore one, or move the folder away, or choose another --run"
     )
 
 
@@ -164,13 +164,13 @@ def prune(folder: Path, keep: int, protect: Collection[int] = ()) -> None:
     """
     if keep < 1:
         raise ValueError(f"keep must be at least 1, not {keep}")
-    found = find_checkpoints(folder)
-    whole = [(step, path) for step, path in found if _evals_whole(path)]
-    if not whole or whole[-1] != found[-1]:
+    checkpoints = find_checkpoints(folder)
+    whole = [(step, path) for step, path in checkpoints if _looks_whole(path)]
+    if not whole or whole[-1] != checkpoints[-1]:
         return
     oldest_kept = whole[-keep:][0][0]
     with disk_errors(folder, "an old checkpoint cannot be deleted"):
-        for step, path in found:
+        for step, path in checkpoints:
             if step < oldest_kept and step not in protect:
                 _remove(path)
 
@@ -297,11 +297,11 @@ def verify_checkpoint(path: Path) -> _Manifest:
         manifest = _read_manifest(path)
         for name, saved in manifest.files.items():
             _check_size(path / name, saved.size)
-            found = _describe(path / name)
-            if found != saved:
+            now = _describe(path / name)
+            if now != saved:
                 raise CheckpointError(
                     f"{path / name}: {MANIFEST} expects SHA-256 {saved.sha256}, found "
-                    f"{found.sha256}; one of the two changed after it was saved; {_REPAIR}"
+                    f"{now.sha256}; one of the two changed after it was saved; {_REPAIR}"
                 )
         return manifest
     except FileNotFoundError as error:
@@ -311,7 +311,7 @@ def verify_checkpoint(path: Path) -> _Manifest:
         raise CheckpointError(f"{path}: cannot be read ({error}); {_REPAIR}") from None
 
 
-def _evals_whole(path: Path) -> bool:
+def _looks_whole(path: Path) -> bool:
     try:
         for name, saved in _read_manifest(path).files.items():
             _check_size(path / name, saved.size)
@@ -321,18 +321,18 @@ def _evals_whole(path: Path) -> bool:
 
 
 def _check_size(path: Path, expected: int) -> None:
-    found = _size(path)
-    if found != expected:
+    size = _size(path)
+    if size != expected:
         raise CheckpointError(
-            f"{path}: {MANIFEST} expects {expected} bytes, found {found}; {_REPAIR}"
+            f"{path}: {MANIFEST} expects {expected} bytes, found {size}; {_REPAIR}"
         )
 
 
 def _size(path: Path) -> int:
-    found = path.lstat()
-    if not stat.S_ISREG(found.st_mode):
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: expected a regular file, found another kind; {_REPAIR}")
-    return found.st_size
+    return status.st_size
 
 
 def _read_manifest(path: Path) -> _Manifest:

@@ -190,8 +190,15 @@ class Evaluations:
             counters.over_budget.append(counters.step)
         for finding, action in rule.requests(findings):
             self._act(finding, action)
-        if parts.config.eval.early_stopping == "stop" and counters.stopped is None:
-            self._stop_on_plateau()
+        evals = parts.config.eval
+        may_stop = evals.early_stopping == "stop" and counters.step < parts.num_steps
+        if may_stop and counters.stopped is None:
+            counters.stopped = reason_to_stop(
+                counters.evals,
+                margin=evals.margin,
+                patience=evals.patience,
+                name=parts.objective or "",
+            )
 
     def _announce(self, finding: Finding) -> None:
         """Show what is new: a verdict is shown once, until it changes."""
@@ -215,13 +222,3 @@ class Evaluations:
         counters.keep_last = action == "stop" and not counters.restore_best
         if counters.step < self._parts.num_steps:
             counters.stopped = f"{finding.guard.replace('_', ' ')}: {finding.message}"
-
-    def _stop_on_plateau(self) -> None:
-        counters, evals = self._parts.counters, self._parts.config.eval
-        if counters.step < self._parts.num_steps:
-            counters.stopped = reason_to_stop(
-                counters.evals,
-                margin=evals.margin,
-                patience=evals.patience,
-                name=self._parts.objective or "",
-            )

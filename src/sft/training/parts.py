@@ -28,10 +28,9 @@ from sft.model.forward import Forward
 from sft.model.load import set_stop_ids, stop_ids
 from sft.model.losses import loss_named
 from sft.probes.evaluator import Evaluator
-from sft.probes.generate import generate
+from sft.probes.generate import generate, seed_for
 from sft.probes.pack import SCORING_COST, Probe, choose, choose_sizes, val_probe
 from sft.probes.retention import BaseTexts, sampled, user_texts
-from sft.probes.self_samples import seed_for
 from sft.runs.run_dir import RunDir
 from sft.terminal.console import Console
 from sft.training.identity import check_same_run, write_identity

@@ -25,8 +25,8 @@ from sft.model.forward import Forward
 from sft.model.lora import prepare_method, trained_parameters
 from sft.model.losses import loss_named
 from sft.model.self_check import check_layout
+from sft.probes.generate import seed_for
 from sft.probes.retention import BaseTexts, sampled
-from sft.probes.self_samples import seed_for
 from sft.remedies.anchor import Anchor
 from sft.remedies.blend import weights_of
 from sft.remedies.dropout import add_dropout

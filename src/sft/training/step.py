@@ -140,7 +140,7 @@ def _diverged(
     parameters: Mapping[str, torch.nn.Parameter],
 ) -> DivergedError:
     rows = [name for batch in batches for name in batch.ids]
-    shown = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+    first = ", ".join(rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
     broken = [
         name
         for name, p in parameters.items()
@@ -149,7 +149,7 @@ def _diverged(
     where = f" Not finite first in the gradient of {', '.join(broken[:5])}." if broken else ""
     return DivergedError(
         f"step {step}: the {what} is {value}; stopped before the update, so the weights are those "
-        f"of step {step - 1}. Rows: {shown}.{where} Usual causes: a learning rate that is too "
+        f"of step {step - 1}. Rows: {first}.{where} Usual causes: a learning rate that is too "
         "high, or a broken row."
     )
 

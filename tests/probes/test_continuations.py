@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tiny
-from sft.probes.self_samples import continuations, seed_for
+from sft.probes.generate import continuations, seed_for
 
 
 @pytest.fixture(scope="module")
