@@ -67,8 +67,8 @@ def _license(folder: Path) -> str | None:
         head = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
     except (OSError, ValueError, IndexError, RecursionError, yaml.YAMLError):
         return None
-    found = head.get("license") if isinstance(head, dict) else None
-    return found if isinstance(found, str) and _LICENSE.fullmatch(found) else None
+    licence = head.get("license") if isinstance(head, dict) else None
+    return licence if isinstance(licence, str) and _LICENSE.fullmatch(licence) else None
 
 
 def card(facts: Mapping[str, Any]) -> str:
@@ -167,10 +167,10 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| | rows | before | after | change (95 % interval) | |", "|---|---|---|---|---|---|"]
     for claim in claims:
         unit = claim["unit"]
-        shown = points if unit.startswith("share") else signed
+        form = points if unit.startswith("share") else signed
         change = change_in_unit(claim["value"], unit)
         if claim["interval"]:
-            change += f" ({interval_text(tuple(claim['interval']), shown)})"
+            change += f" ({interval_text(tuple(claim['interval']), form)})"
         cells = (
             claim["name"],
             f"{claim['n']:,}" if claim["n"] else "",
@@ -183,9 +183,9 @@ def _claims(claims: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _evaluations(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def _evaluations(evaluations: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     parts = []
-    for file, claims in found.items():
+    for file, claims in evaluations.items():
         lines = ["| | base | fine-tuned | 95 % interval |", "|---|---|---|---|"]
         for claim in claims:
             ends = claim["interval"]
@@ -236,8 +236,8 @@ def _made(facts: Mapping[str, Any], known: Mapping[str, Any], run: Mapping[str, 
 
 def _settings(rows: Sequence[Mapping[str, Any]]) -> str:
     """Settings that are not at their default, without those that tell of places and people."""
-    told = [r for r in rows if r["source"] != "default" and not r["key"].startswith(_PLACES)]
-    lines = [f"- {code(row['key'])}: {code(row['value'])}" for row in told]
+    listed = [r for r in rows if r["source"] != "default" and not r["key"].startswith(_PLACES)]
+    lines = [f"- {code(row['key'])}: {code(row['value'])}" for row in listed]
     return "Settings that are not the default:\n\n" + "\n".join(lines) if lines else ""
 
 

@@ -196,11 +196,11 @@ def _evaluated(records: RunRecords, evaluations: Mapping[str, Sequence[Claim]]) 
     """One sentence for each evaluation of answers that were written, not only scored."""
     sentences = []
     for file, claims in evaluations.items():
-        found = {claim.id.rpartition(".")[2]: claim for claim in claims}
-        name = next((name for name in _MEASURES if name in found), None)
+        by_measure = {claim.id.rpartition(".")[2]: claim for claim in claims}
+        name = next((name for name in _MEASURES if name in by_measure), None)
         if name is None:
             continue
-        claim, where = found[name], records.evaluations[file]
+        claim, where = by_measure[name], records.evaluations[file]
         rows = whole(where.get("num_rows")) or claim.n
         spread = interval_text(claim.interval, partial(in_unit, unit=claim.unit))
         text = (

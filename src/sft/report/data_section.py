@@ -72,7 +72,7 @@ def _sources(records: RunRecords) -> list[dict[str, Any]]:
 def _lengths(lengths: Record) -> dict[str, Any] | None:
     """The histogram; None where it was not recorded, or is of another shape."""
     edges = [number(edge) for edge in items(lengths, "edges")]
-    found: dict[str, Any] = {"edges": edges}
+    histogram: dict[str, Any] = {"edges": edges}
     for name in ("all", "trained"):
         counts = [whole(count) for count in items(lengths, f"{name}_counts")]
         quantiles = [whole(value) for value in items(lengths, f"{name}_quantiles")]
@@ -80,12 +80,15 @@ def _lengths(lengths: Record) -> dict[str, Any] | None:
             return None
         if None in counts or None in quantiles:
             return None
-        found[name] = {"counts": counts, "quantiles": dict(zip(_QUANTILES, quantiles, strict=True))}
+        histogram[name] = {
+            "counts": counts,
+            "quantiles": dict(zip(_QUANTILES, quantiles, strict=True)),
+        }
     if not edges or None in edges:
         return None
     for name in ("num_tokens", "num_trained", "max_seq_len"):
-        found[name] = whole(lengths.get(name)) or 0
-    return {**found, "source": {"file": "examples.json", "where": "lengths"}}
+        histogram[name] = whole(lengths.get(name)) or 0
+    return {**histogram, "source": {"file": "examples.json", "where": "lengths"}}
 
 
 def _views(records: RunRecords) -> list[dict[str, Any]]:
@@ -125,13 +128,13 @@ def _usage(preflight: Record) -> dict[str, Any] | None:
     room = MOST_PROMPTS
     for group in objects(usage, "groups"):
         ids = [str(name) for name in items(group, "ids") if str(name) in texts]
-        shown = ids[:room]
-        room -= len(shown)
+        listed = ids[:room]
+        room -= len(listed)
         groups.append(
             {
                 "label": str(group.get("label", "")),
                 "count": len(ids),
-                "rows": [{"id": name, "text": shortened(texts[name], 400)} for name in shown],
+                "rows": [{"id": name, "text": shortened(texts[name], 400)} for name in listed],
             }
         )
     differs = [fact for fact in objects(usage, "facts") if fact.get("differs")]

@@ -88,5 +88,5 @@ def _interval(claim: Mapping[str, Any]) -> str:
     ends = claim["interval"]
     if ends is None:
         return ""
-    shown = numbers.points if claim["unit"].startswith("share") else numbers.signed
-    return numbers.interval_text((ends[0], ends[1]), shown)
+    form = numbers.points if claim["unit"].startswith("share") else numbers.signed
+    return numbers.interval_text((ends[0], ends[1]), form)

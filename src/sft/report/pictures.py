@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sft.report.claims import SHORT
@@ -173,50 +174,45 @@ def _curve_pictures(curves: Mapping[str, Any]) -> dict[str, dict[str, Picture]]:
     for name, line in (curves.get("lines") or {}).items():
         if not line["drawn"]:
             continue
-        marked = ". ".join(curves.get("marks_words") or []) if name == "loss" else ""
+        sizes, marked = {"wide": (SMALL, 230)}, ""
+        if name == "loss":
+            sizes = {"wide": (WIDE, 340), "narrow": (NARROW, 320)}
+            marked = ". ".join(curves.get("marks_words") or [])
+        draw = partial(_draw_curve, name=name, line=line, curves=curves)
         alt = f"{line['words']} {marked}".strip()
-        sizes = {"wide": (WIDE, 340), "narrow": (NARROW, 320)}
-        if name != "loss":
-            sizes = {"wide": (SMALL, 230)}
-        result[name] = {
-            size: _picture(*pixels, alt, _curve_drawer(name, line, curves))
-            for size, pixels in sizes.items()
-        }
+        result[name] = {size: _picture(*pixels, alt, draw) for size, pixels in sizes.items()}
     return result
 
 
-def _curve_drawer(
-    name: str, line: Mapping[str, Any], curves: Mapping[str, Any]
-) -> Callable[[Figure], None]:
-    def draw(drawing: Figure) -> None:
-        axes = drawing.subplots()
-        smooth = line["smooth"]
-        faint = bool(smooth["y"])
-        if line["y"]:
-            axes.plot(
-                line["x"],
-                line["y"],
-                color=BLUE,
-                linewidth=0.9 if faint else 1.8,
-                alpha=0.4 if faint else 1.0,
-                label="each step" if faint else "training",
-                marker="." if len(line["y"]) == 1 else None,
-            )
-        if faint:
-            axes.plot(smooth["x"], smooth["y"], color=BLUE, linewidth=2, label="smoothed")
-        for evaluation, points in line["evaluations"].items():
-            _draw_eval(axes, evaluation, points)
-        if name == "grad_norm" and curves.get("clip"):
-            axes.axhline(curves["clip"], color=QUIET, linestyle="--", linewidth=1, label="clip")
-        _scale(axes, name, line)
-        axes.set_xlabel("step")
-        axes.grid(axis="y", color=LINE, linewidth=0.6)
-        axes.set_axisbelow(True)
-        if name == "loss":
-            _draw_marks(axes, curves.get("marks") or [])
-        _legend(drawing, axes, name)
-
-    return draw
+def _draw_curve(
+    drawing: Figure, name: str, line: Mapping[str, Any], curves: Mapping[str, Any]
+) -> None:
+    axes = drawing.subplots()
+    smooth = line["smooth"]
+    faint = bool(smooth["y"])
+    if line["y"]:
+        axes.plot(
+            line["x"],
+            line["y"],
+            color=BLUE,
+            linewidth=0.9 if faint else 1.8,
+            alpha=0.4 if faint else 1.0,
+            label="each step" if faint else "training",
+            marker="." if len(line["y"]) == 1 else None,
+        )
+    if faint:
+        axes.plot(smooth["x"], smooth["y"], color=BLUE, linewidth=2, label="smoothed")
+    for evaluation, points in line["evaluations"].items():
+        _draw_eval(axes, evaluation, points)
+    if name == "grad_norm" and curves.get("clip"):
+        axes.axhline(curves["clip"], color=QUIET, linestyle="--", linewidth=1, label="clip")
+    _scale(axes, name, line)
+    axes.set_xlabel("step")
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if name == "loss":
+        _draw_marks(axes, curves.get("marks") or [])
+    _legend(drawing, axes, name)
 
 
 def _draw_eval(axes: Axes, evaluation: str, points: Mapping[str, Any]) -> None:
@@ -298,22 +294,17 @@ def _legend(drawing: Figure, axes: Axes, name: str) -> None:
     if len(labels) < 2:
         return
     narrow = drawing.get_figwidth() * 72 < WIDE
+    rows = -(-len(labels) // ((2 if name == "loss" else 3) if narrow else 7))
     drawing.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=_columns(len(labels), (2 if name == "loss" else 3) if narrow else 7),
+        ncols=-(-len(labels) // rows),  # so that the rows are about equally long
         frameon=False,
         fontsize=10,
         handlelength=1.6,
         columnspacing=1.2,
     )
-
-
-def _columns(entries: int, most: int) -> int:
-    """So many columns that the rows are about equally long."""
-    rows = -(-entries // most)
-    return -(-entries // rows)
 
 
 # ------------------------------------------------------------------ lengths

@@ -128,9 +128,9 @@ def _worries(verdicts: Mapping[str, str]) -> Text:
 def _legend(rows: Iterable[RunRow]) -> Text:
     """What the glyphs and letters that were used stand for."""
     used = {guard: verdict for row in rows for guard, verdict in row.verdicts.items()}
-    shown = {verdict for row in rows for verdict in row.verdicts.values()}
+    verdicts = {verdict for row in rows for verdict in row.verdicts.values()}
     glyphs = [
-        f"{glyph} {name.replace('_', ' ')}" for name, glyph in GLYPHS.items() if name in shown
+        f"{glyph} {name.replace('_', ' ')}" for name, glyph in GLYPHS.items() if name in verdicts
     ]
     guards = [
         f"{letter} {name.removeprefix('distribution_').replace('_', ' ')}"

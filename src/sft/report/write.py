@@ -28,11 +28,11 @@ def write_report(run: RunDir, out: Path | None = None) -> Path:
     run = RunDir.find(run.path)
     page, figures = (run.report, run.report_json) if out is None else _beside(out)
     records = read_run(run)
-    found = report_json(records)
-    write_text(figures, _json(found))
-    write_text(page, render(found))
-    if out is None and _has_card(records, found):
-        write_text(run.card, card(found))
+    facts = report_json(records)
+    write_text(figures, _json(facts))
+    write_text(page, render(facts))
+    if out is None and _has_card(records, facts):
+        write_text(run.card, card(facts))
     return page
 
 
@@ -47,10 +47,10 @@ def _beside(out: Path) -> tuple[Path, Path]:
     return out, figures
 
 
-def _has_card(records: RunRecords, found: dict[str, Any]) -> bool:
+def _has_card(records: RunRecords, facts: dict[str, Any]) -> bool:
     """Is there a model that this run chose, and something true to say of it?"""
-    return records.chosen is not None and records.run.model.is_dir() and bool(found["answer"])
+    return records.chosen is not None and records.run.model.is_dir() and bool(facts["answer"])
 
 
-def _json(found: dict[str, Any]) -> str:
-    return json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+def _json(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -42,18 +42,18 @@ class EventLog:
         """With `held`, nothing is written before `release`."""
         self.path = path
         self.released = False
-        self._held: list[str] | None = [] if held else None
+        self._waiting: list[str] | None = [] if held else None
 
     def release(self) -> None:
         """What this attempt does counts from now on. Writes what was held back."""
         self.released = True
-        held, self._held = self._held or [], None
-        for line in held:
+        waiting, self._waiting = self._waiting or [], None
+        for line in waiting:
             self._write(line)
 
     def forget(self) -> None:
         """Leave no trace of an attempt that was never released."""
-        if self._held is None:
+        if self._waiting is None:
             self.path.unlink(missing_ok=True)
 
     def add(
@@ -63,10 +63,10 @@ class EventLog:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         event = {"time": now, "kind": kind, "level": level, "step": step, "text": text, **more}
         line = json.dumps(event, allow_nan=False, default=str) + "\n"
-        if self._held is None:
+        if self._waiting is None:
             self._write(line)
         else:
-            self._held.append(line)
+            self._waiting.append(line)
 
     def _write(self, line: str) -> None:
         with suppress(OSError):

@@ -28,25 +28,25 @@ def series(run: RunDir, query: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         ConfigError: `x` is no axis, or a number is none.
     """
-    found = series_of(run)
+    recorded = series_of(run)
     x = cast(Axis, choice(query, "x", list(AXES)))
     low, high = decimal(query, "from"), decimal(query, "to")
     width = int(between(query, "width", 1200, 10, 5000))
     smooth = between(query, "smooth", 0.0, 0.0, MAX_SMOOTH)
-    of_steps, of_evals = set(found.names("steps")), eval_names(found)
+    of_steps, of_evals = set(recorded.names("steps")), eval_names(recorded)
     asked = [name for name in query.get("names", "").split(",") if name][:_MOST_NAMES]
     lines = asked or [name for name in main_metrics() if name in of_steps]
     points = [name for name in of_evals if name in asked or not asked]
     return {
         "x": x,
-        "total": found.num_steps,
+        "total": recorded.num_steps,
         "series": {
-            name: found.points(name, x, low, high, width, smooth).record()
+            name: recorded.points(name, x, low, high, width, smooth).record()
             for name in lines
             if name in of_steps or name not in of_evals
         },
         "evaluations": {
-            name: _bare(found.points(name, x, low, high, width, of="evaluations").record())
+            name: _bare(recorded.points(name, x, low, high, width, of="evaluations").record())
             for name in points
         },
     }
