@@ -247,7 +247,7 @@ def test_progress(tmp_path, template):
     seen = []
     rows = [row(f"number {i}") for i in range(120)]
     load_data(config_of(tmp_path, rows), template, 0, lambda *news: seen.append(news))
-    assert seen == [("reading", 0, 0), *(("tokenising", n, 120) for n in (50, 100, 120))]
+    assert seen == [("reading", 0, 0), *(("tokenising", n, 120) for n in (64, 120))]
 
 
 def test_wrong_files(tmp_path, template):

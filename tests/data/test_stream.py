@@ -28,7 +28,7 @@ def template():
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Windows of a size that tests can fill."""
-    for name, value in (("SAMPLE_ROWS", 100), ("CHUNK_ROWS", 30), ("MARGIN_ROWS", 20)):
+    for name, value in (("SAMPLE_ROWS", 100), ("MARGIN_ROWS", 20)):
         monkeypatch.setattr(stream, name, value)
 
 
@@ -207,7 +207,12 @@ def test_memory_does_not_grow_with_the_stream(read, tmp_path):
         tracemalloc.start()
         try:
             needed = 10_000 if streaming else None
-            data = read([source], num_examples=needed, val_fraction=0, max_seq_len=300)
+            settings = {
+                "val_fraction": 0,
+                "max_seq_len": 300,
+                "workers": 1,
+            }  # more hold chunks
+            data = read([source], num_examples=needed, **settings)
             return tracemalloc.get_traced_memory()[1], len(data.train)
         finally:
             tracemalloc.stop()

@@ -147,11 +147,10 @@ def test_rows_that_cannot_be_masked_are_bad(template, talk):
     assert "private-use characters" in bad.rows[0].reason
 
 
-def test_counts_and_progress(template, talk):
-    seen = []
+def test_counts(template, talk):
     rows = [talk(*ROW), talk(("user", "</s>"), ("assistant", "a"))]
-    done, _ = run(template, *rows, progress=lambda: seen.append(1))
-    assert (done.num_text_specials, done.num_split, len(seen)) == (1, 0, 2)
+    done, _ = run(template, *rows)
+    assert (done.num_text_specials, done.num_split, len(done.examples)) == (1, 0, 2)
 
 
 SPLIT = [("user", "Hi"), ("assistant", "a|Yes"), ("user", "two"), ("assistant", "b|Yes")]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from sft.config import DataConfig
 from sft.data.account import DataSet, Progress, data_set, nothing_left
-from sft.data.parallel import TokenOptions, num_workers, tokenize_rows
+from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.problems import BadRows
 from sft.data.rows.read import read_conversations
-from sft.data.splits import Split, given, split_off
+from sft.data.splits import given, split_off
 from sft.data.stream import is_streamed, load_stream
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_cache import CACHED_FROM, TokenCache
@@ -58,31 +58,16 @@ def load_data(
         split = replace(split, train=chosen, changed={**split.changed, **dict(changed)})
     bad = BadRows(config.on_bad_row)
     files = loaded.files | (loaded_val.files if loaded_val else {})
-    side = _Sides(config, template, bad, files, cache, _Advance(progress, split))
+    side = _Sides(config, template, bad, files, cache, progress, len(split.train) + len(split.val))
     train = side.tokenized(split.train, config.prompt_weight)
     val = side.tokenized(split.val, 0.0)  # validation measures answers, whatever is trained
-    bad.raise_if_any(len(split.train) + len(split.val))
+    bad.raise_if_any(side.total)
     if not train.examples:
         raise DataError(nothing_left(train, bad, int(config.max_seq_len)))
     return replace(data_set(loaded, loaded_val, split, train, val, bad), remarks=side.remarks)
 
 
-class _Advance:
-    """Tells how many rows have been tokenised, now and then."""
-
-    def __init__(self, progress: Progress, split: Split) -> None:
-        self._progress = progress
-        self._total = len(split.train) + len(split.val)
-        self._done = 0
-
-    def __call__(self, rows: int = 1) -> None:
-        """`rows` more are done."""
-        before, self._done = self._done, self._done + rows
-        if before // 50 < self._done // 50 or self._done == self._total:
-            self._progress("tokenising", self._done, self._total)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sides:
     """Tokenises both sides of a split; large ones with several processes, and from the cache."""
 
@@ -91,35 +76,40 @@ class _Sides:
     bad: BadRows
     files: dict[str, str]
     cache: TokenCache | None
-    advance: _Advance
+    progress: Progress
+    total: int  # rows
+    done: int = 0
     remarks: list[str] = field(default_factory=list)
 
     def tokenized(self, rows: Sequence[Conversation], prompt_weight: float) -> Tokenized:
         """The examples of `rows`; bad ones go to `bad`."""
-        config = self.config
+        config, end = self.config, self.done + len(rows)
         options = TokenOptions(int(config.max_seq_len), config.overflow, prompt_weight)
-        is_made = False
 
         def make() -> Tokenized:
-            nonlocal is_made
-            is_made = True
-            return tokenize_rows(
+            whole = Tokenized()
+            for part in tokenize_chunks(
                 rows,
                 self.template,
                 self.bad,
                 options,
                 workers=num_workers(config.workers, len(rows)),
-                progress=self.advance,
+                progress=self._advance,
                 remark=self.remarks.append,
-            )
+            ):
+                whole.extend(part)
+            return whole
 
         # A folder that was asked for by name is used whatever the size.
         wanted = CACHED_FROM if config.cache == "auto" else 1
         if self.cache is None or len(rows) < wanted:
             return make()
+        self.cache.remarks = self.remarks
         tokenized = self.cache.tokenized(rows, self.template, self.bad, options, self.files, make)
-        self.remarks.extend(self.cache.remarks)
-        self.cache.remarks.clear()
-        if not is_made:
-            self.advance(len(rows))
+        self._advance(end - self.done)
         return tokenized
+
+    def _advance(self, num_rows: int) -> None:
+        if num_rows:
+            self.done += num_rows
+            self.progress("tokenising", self.done, self.total)

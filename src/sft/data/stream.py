@@ -1,7 +1,7 @@
 """Data sets that are read as they arrive and never held: only their tokens are kept, on disk.
 
     first rows of each source --> validation rows, and a sample for what is examined as text
-    the rest, chunk by chunk  --> without rows like a validation row --> tokens --> token store
+    the rest, row by row      --> without rows like a validation row --> tokens --> token store
 
 A source is read only as far as `optim.max_steps` steps need. The store is an entry of the token
 cache, so that a resumed run reads the first rows only, and trains on the same bytes.
@@ -12,17 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sft.config import DataConfig, SourceConfig
 from sft.data.account import DataSet, Progress, nothing_left, token_notes
-from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks, tokenize_rows
+from sft.data.parallel import TokenOptions, num_workers, tokenize_chunks
 from sft.data.repeats import HeldOut, leaks, prompt_key
-from sft.data.rows.conversation import Conversation, Origin
+from sft.data.rows.conversation import Conversation
 from sft.data.rows.files import sha256_of
 from sft.data.rows.formats import check_config
 from sft.data.rows.formats.own import code_of
@@ -31,14 +30,13 @@ from sft.data.rows.read import Tally, read_conversations, read_source
 from sft.data.rows.sources import local_files
 from sft.data.splits import Split, num_val, split_off
 from sft.data.template.chat_template import ChatTemplate
-from sft.data.token_cache import TokenCache, rows_fingerprint
-from sft.data.token_store import NotStorable, StoreDamaged, StoreWriter, TokenStore
-from sft.data.tokenize import RowFate, Tokenized
-from sft.disk import disk_errors, remove_path
+from sft.data.token_cache import TokenCache, fates_of, fates_record, rows_fingerprint
+from sft.data.token_store import NotStorable, TokenStore
+from sft.data.tokenize import Example, RowFate, Tokenized, tokenize
+from sft.disk import disk_errors
 from sft.errors import ConfigError, DataError
 
 SAMPLE_ROWS = 2_048  # kept as text
-CHUNK_ROWS = 1_024
 # Rows read beyond those needed, for those that turn out bad, too long, or like a validation row.
 MARGIN, MARGIN_ROWS = 0.05, 200
 
@@ -72,7 +70,9 @@ class _Reading:
     report: BadRows
     tally: Tally = field(default_factory=Tally)
     files: dict[str, str] = field(default_factory=dict)
-    num_rows: int = 0  # good ones
+    num_good: int = 0
+    num_train: int = 0
+    dropped: list[RowFate] = field(default_factory=list)
 
     def source(self, index: int) -> Iterator[Conversation]:
         """The rows of one source."""
@@ -84,43 +84,43 @@ class _Reading:
                     f"{row.origin}: has a row_weight, which needs all rows at hand: leave "
                     "`streaming` out, or the column"
                 )
-            self.num_rows += 1
+            self.num_good += 1
             yield row
 
-
-@dataclass
-class _Window:
-    """The rows to train on, in order: first rows and the rest, none of them like one of `val`."""
-
-    sources: list[Iterator[Conversation]]
-    split: Split
-    near: bool  # are near-duplicates left out, and not only equal prompts?
-    dropped: list[RowFate] = field(default_factory=list)
-    num_rows: int = 0
-
-    @cached_property
-    def held_out(self) -> tuple[set[str], HeldOut]:
-        """The prompts of validation, and its rows to compare with."""
-        return {prompt_key(row) for row in self.split.val}, HeldOut(self.split.val)
-
-    def __iter__(self) -> Iterator[Conversation]:
-        for index, source in enumerate(self.sources):
-            rows = [row for row in self.split.train if row.source == index]
-            while True:
-                self.num_rows += len(rows)
-                yield from rows
-                chunk = list(islice(source, CHUNK_ROWS))
-                if not chunk:
-                    break
-                rows = self.kept(chunk)
-
-    def kept(self, rows: Sequence[Conversation]) -> list[Conversation]:
+    def kept(
+        self, rows: Iterable[Conversation], held_out: Callable[[Conversation], bool]
+    ) -> Iterator[Conversation]:
         """`rows` without those like a row of validation, and those augmented from one."""
-        prompts, known = self.held_out
-        compare = known.like if self.near else known.same_question
-        like = {row.origin for row in rows if row.parent in prompts or compare(row)}
-        self.dropped += [RowFate(r.origin, "dropped", HELD_OUT) for r in rows if r.origin in like]
-        return [row for row in rows if row.origin not in like]
+        for row in rows:
+            if held_out(row):
+                self.dropped.append(RowFate(row.origin, "dropped", HELD_OUT))
+            else:
+                yield row
+
+    def train_rows(
+        self,
+        first: Sequence[Conversation],
+        sources: Sequence[Iterator[Conversation]],
+        held_out: Callable[[Conversation], bool],
+    ) -> Iterator[Conversation]:
+        """The rows to train on, in order: the first rows of each source and the rest."""
+        for index, source in enumerate(sources):
+            own = (row for row in first if row.source == index)
+            for row in chain(own, self.kept(source, held_out)):
+                self.num_train += 1
+                yield row
+
+    @property
+    def num_read(self) -> int:
+        """Rows so far, bad ones included."""
+        return self.num_good + self.report.count
+
+
+def _like(val: Sequence[Conversation], near: bool) -> Callable[[Conversation], bool]:
+    """Whether a row repeats one of `val`: `near` too, or only by its prompt."""
+    prompts, known = {prompt_key(row) for row in val}, HeldOut(val)
+    compare = known.like if near else known.same_question
+    return lambda row: row.parent in prompts or bool(compare(row))
 
 
 def load_stream(
@@ -145,23 +145,31 @@ def load_stream(
     progress("reading the first rows", 0, 0)
     each = math.ceil(max(SAMPLE_ROWS, 4 * num_wanted) / len(sources))
     first = [row for source in sources for row in islice(source, each)]
-    reading.report.raise_if_any(reading.num_rows + reading.report.count)
+    reading.report.raise_if_any(reading.num_read)
     split = _split(config, first, num_wanted, seed)
     # Where near-duplicates could not be kept apart among the first rows they cannot be later.
-    near = bool(config.val) or not leaks(split.train, split.val)
-    window = _Window(sources, split, near)
+    held_out = _like(split.val, near=bool(config.val) or not leaks(split.train, split.val))
     if config.val:
-        split.train[:] = window.kept(split.train)
+        split.train[:] = reading.kept(split.train, held_out)
     options = TokenOptions(int(config.max_seq_len), config.overflow, config.prompt_weight)
     val_bad = BadRows(config.on_bad_row)
-    val = tokenize_rows(
-        split.val, template, val_bad, replace(options, prompt_weight=0.0), workers=1
+    val = tokenize(
+        split.val, template, val_bad, max_seq_len=options.max_seq_len, overflow=config.overflow
     )
     val_bad.raise_if_any(len(split.val))
-    spool = _Spool(config, template, options, cache, progress)
-    store = spool.store(window, reading, _identity(reading, [*first, *split.val], seed))
+    parts = cache.parts(_identity(reading, [*first, *split.val], seed), template, options)
+    store = cache.find(parts, reading.files)
+    if store is None:
+        rows = reading.train_rows(split.train, sources, held_out)
+        spool = _Spool(reading, options, progress, BadRows(config.on_bad_row))
+        with disk_errors(cache.folder):
+            try:
+                chunks = spool.chunks(rows, template)
+                store = cache.save(parts, reading.files, chunks, spool.record)
+            except NotStorable as error:
+                raise DataError(f"{error}: brings labels of its own, so not to stream") from None
     meta = store.meta
-    fates = [RowFate(Origin(f, line), status, why) for f, line, status, why in meta["fates"]]
+    fates = fates_of(meta["fates"])
     fates += [RowFate(row.origin, "bad", row.reason) for row in val_bad.rows]
     fates += val.fates
     fates += [RowFate(name, "dropped", reason) for name, reason in split.changed.items()]
@@ -242,83 +250,56 @@ def _identity(reading: _Reading, rows: Sequence[Conversation], seed: int) -> str
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Spool:
-    """Makes the token store of a stream, or finds it."""
+    """The examples of a stream, and the account of them, without keeping them."""
 
-    config: DataConfig
-    template: ChatTemplate
+    reading: _Reading
     options: TokenOptions
-    cache: TokenCache
     progress: Progress
+    bad: BadRows
+    done: Tokenized = field(default_factory=Tokenized)  # all but the examples
+    num_examples: int = 0
 
-    def store(self, window: _Window, reading: _Reading, identity: str) -> TokenStore:
-        """The examples of `window`, and in its `meta` the account of them.
+    def chunks(
+        self, rows: Iterable[Conversation], template: ChatTemplate
+    ) -> Iterator[list[Example]]:
+        """The examples of `rows`; raises `DataError` when a row cannot be used, or none can."""
+        reading, config = self.reading, self.reading.config
+        expected, num_rows = sum(filter(None, reading.limits)), 0
 
-        Raises:
-            DataError: a row cannot be used, or none can.
-            DiskError: the tokens cannot be written.
-        """
-        cache = self.cache
-        parts = cache.parts(identity, self.template, self.options)
-        folder = cache.entry(parts)
-        if folder.exists():
-            try:
-                store = TokenStore(folder)
-            except StoreDamaged as error:
-                cache.damaged(folder, error)
-            else:
-                cache.hit(folder, parts, reading.files)
-                return store
-        else:
-            cache.miss(parts, reading.files)
-        with disk_errors(folder):
-            writer = cache.writer(folder)
-            try:
-                account = self._written(writer, window, reading)
-                meta = {**account, "parts": parts, "files": reading.files}
-                cache.publish(writer, folder, meta)
-            except NotStorable as error:
-                raise DataError(f"{error}: brings labels of its own, so not to stream") from None
-            finally:
-                remove_path(writer.folder)
-            return TokenStore(folder)
-
-    def _written(self, writer: StoreWriter, window: _Window, reading: _Reading) -> dict[str, Any]:
-        config, bad = self.config, BadRows(self.config.on_bad_row)
-        expected = sum(filter(None, reading.limits))
-        fates: list[RowFate] = []
-        specials = split = done = 0
-
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            if done % 50 == 0:
-                self.progress("tokenising the stream", done, max(expected, done + 1))
+        def advance(num: int) -> None:
+            nonlocal num_rows
+            num_rows += num
+            self.progress("tokenising the stream", num_rows, max(expected, num_rows + 1))
 
         workers = num_workers(config.workers, expected)
         for part in tokenize_chunks(
-            window, self.template, bad, self.options, workers=workers, progress=advance
+            rows, template, self.bad, self.options, workers=workers, progress=advance
         ):
-            writer.add(part.examples)
-            fates += part.fates
-            specials += part.num_text_specials
-            split += part.num_split
-        reading.report.raise_if_any(reading.num_rows + reading.report.count)
-        bad.raise_if_any(window.num_rows)
-        if not writer.num_examples:
-            nothing = Tokenized([], fates, specials, split)
-            raise DataError(nothing_left(nothing, bad, self.options.max_seq_len))
-        used = window.num_rows - len(fates) - bad.count
-        fates += window.dropped
-        fates += [RowFate(r.origin, "bad", r.reason) for r in (*reading.report.rows, *bad.rows)]
+            self.num_examples += len(part.examples)
+            self.done.extend(replace(part, examples=[]))
+            yield part.examples
+        reading.report.raise_if_any(reading.num_read)
+        self.bad.raise_if_any(reading.num_train)
+        if not self.num_examples:
+            raise DataError(nothing_left(self.done, self.bad, self.options.max_seq_len))
+
+    def record(self) -> dict[str, Any]:
+        """What is remembered beside the tokens, once all rows are read."""
+        reading, done = self.reading, self.done
+        unusable = (*reading.report.rows, *self.bad.rows)
+        bad = [RowFate(row.origin, "bad", row.reason) for row in unusable]
         return {
-            "fates": [[f.origin.source, f.origin.line, f.status, f.reason] for f in fates],
-            "num_rows": reading.num_rows + reading.report.count,
-            "num_bad": reading.report.count + bad.count,
-            "num_used": used,
-            "num_train": window.num_rows,
-            "notes": [*reading.tally.notes(), *token_notes(specials, split)],
+            "fates": fates_record([*done.fates, *reading.dropped, *bad]),
+            "num_rows": reading.num_read,
+            "num_bad": reading.report.count + self.bad.count,
+            "num_used": reading.num_train - len(done.fates) - self.bad.count,
+            "num_train": reading.num_train,
+            "notes": [
+                *reading.tally.notes(),
+                *token_notes(done.num_text_specials, done.num_split),
+            ],
         }
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from sft.data.parallel import TokenOptions
 from sft.data.rows.conversation import Conversation, Origin
-from sft.data.rows.problems import BadRow, BadRows
+from sft.data.rows.problems import BadRows
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.token_store import (
     META,
@@ -38,7 +38,7 @@ from sft.data.token_store import (
     TokenStore,
     read_meta,
 )
-from sft.data.tokenize import RowFate, Tokenized
+from sft.data.tokenize import Example, RowFate, Tokenized
 from sft.disk import TMP_PREFIX, format_bytes, remove_path
 
 CACHED_FROM = 2_000  # rows; fewer are tokenised in a second or two
@@ -80,27 +80,26 @@ class TokenCache:
     ) -> Tokenized:
         """What `make` returns and adds to `bad_rows`, from an entry where there is one."""
         parts = self.parts(rows_fingerprint(rows), template, options)
-        folder = self.entry(parts)
-        if folder.exists():
-            try:
-                store = TokenStore(folder)
-                tokenized, bad = _from_meta(store)
-            except StoreDamaged as error:
-                self.damaged(folder, error)
-            else:
-                self.hit(folder, parts, files)
-                for row in bad:
-                    bad_rows.add(row.origin, row.reason)
-                return tokenized
-        else:
-            self.miss(parts, files)
+        if store := self.find(parts, files):
+            for source, line, reason in store.meta["bad"]:
+                bad_rows.add(Origin(source, line), reason)
+            return _from_store(store)
         listed, counted = len(bad_rows.rows), bad_rows.count
         tokenized = make()
         bad = bad_rows.rows[listed:]
         if bad_rows.count - counted > len(bad) or (bad and bad_rows.policy == "error"):
             return tokenized  # not all are listed; or nothing will be trained on
-        meta = _to_meta(tokenized, bad) | {"parts": parts, _FILES: dict(files)}
-        return self._store(folder, tokenized, meta)
+        meta = {
+            "fates": fates_record(tokenized.fates),
+            "bad": [[row.origin.source, row.origin.line, row.reason] for row in bad],
+            "num_text_specials": tokenized.num_text_specials,
+            "num_split": tokenized.num_split,
+        }
+        try:
+            return _from_store(self.save(parts, files, [tokenized.examples], lambda: meta))
+        except (OSError, NotStorable, StoreDamaged) as error:
+            self.remarks.append(f"token cache: not kept ({error})")
+            return tokenized
 
     def parts(self, rows: str, template: ChatTemplate, options: TokenOptions) -> dict[str, str]:
         """What the key is made of, each as a digest."""
@@ -112,54 +111,21 @@ class TokenCache:
             "code": code_fingerprint(),
         }
 
-    def entry(self, parts: Mapping[str, str]) -> Path:
-        """The folder of the entry with these parts."""
-        return self.folder / _digest([json.dumps(parts, sort_keys=True)])[:_KEY_LENGTH]
+    def find(self, parts: Mapping[str, str], files: Mapping[str, str]) -> TokenStore | None:
+        """The entry with these parts, if there is one; `remarks` say why, or why not.
 
-    def writer(self, folder: Path) -> StoreWriter:
-        """A writer of what `publish` makes the entry at `folder`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
-        unfinished = self.folder / f"{TMP_PREFIX}{os.getpid()}-{folder.name}"
-        remove_path(unfinished)  # of a process that had our number
-        return StoreWriter(unfinished)
-
-    def publish(self, writer: StoreWriter, folder: Path, meta: Mapping[str, Any]) -> None:
-        """Make what was written the entry at `folder`, all at once; then keep to the limit."""
-        writer.close(meta)
+        One that is not as it was written is removed.
+        """
+        folder = self._entry(parts)
+        if not folder.exists():
+            self.remarks.append(f"tokenised rows: cache miss, because {self._why(parts, files)}")
+            return None
         try:
-            os.rename(writer.folder, folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            remove_path(writer.folder)  # another process was faster, with the same bytes
-        self._prune(folder)
-
-    def _store(self, folder: Path, tokenized: Tokenized, meta: Mapping[str, Any]) -> Tokenized:
-        """What the new entry at `folder` has; what was given where it cannot be stored."""
-        writer = None
-        try:
-            writer = self.writer(folder)
-            writer.add(tokenized.examples)
-            self.publish(writer, folder, meta)
-            return _from_meta(TokenStore(folder))[0]
-        except (OSError, NotStorable, StoreDamaged) as error:
-            self.remarks.append(f"token cache: not kept ({error})")
-            if writer:
-                remove_path(writer.folder)
-            return tokenized
-
-    def damaged(self, folder: Path, error: StoreDamaged) -> None:
-        """Remove an entry that is not as it was written, and say so."""
-        self.remarks.append(f"token cache: a damaged entry is made again ({error})")
-        remove_path(folder)
-
-    def miss(self, parts: Mapping[str, str], files: Mapping[str, str]) -> None:
-        """Say why there is no entry."""
-        self.remarks.append(f"tokenised rows: cache miss, because {self._why(parts, files)}")
-
-    def hit(self, folder: Path, parts: Mapping[str, str], files: Mapping[str, str]) -> None:
-        """Say why an entry is used, and note that it was."""
+            store = TokenStore(folder)
+        except StoreDamaged as error:
+            self.remarks.append(f"token cache: a damaged entry is made again ({error})")
+            remove_path(folder)
+            return None
         with suppress(OSError):  # of another user, or on a disk that is read-only
             os.utime(folder / META)  # used last
         many = f"{len(files):,} file{'s' if len(files) != 1 else ''}"
@@ -168,11 +134,48 @@ class TokenCache:
             f"tokenised rows: cache hit, because data ({many}), {digests}, the settings and code "
             f"{parts['code'][:6]} are the same"
         )
+        return store
+
+    def save(
+        self,
+        parts: Mapping[str, str],
+        files: Mapping[str, str],
+        chunks: Iterable[Sequence[Example]],
+        meta: Callable[[], Mapping[str, Any]],
+    ) -> TokenStore:
+        """Make an entry of `chunks`, all at once, and of `meta` as it is after them.
+
+        Raises:
+            NotStorable: an example is more than ids and weights.
+            OSError, StoreDamaged: it cannot be written, or not be read then.
+        """
+        folder = self._entry(parts)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        unfinished = self.folder / f"{TMP_PREFIX}{os.getpid()}-{folder.name}"
+        remove_path(unfinished)  # of a process that had our number
+        try:
+            writer = StoreWriter(unfinished)
+            for examples in chunks:
+                writer.add(examples)
+            writer.close({**meta(), "parts": parts, _FILES: dict(files)})
+            try:
+                os.rename(unfinished, folder)
+            except OSError:  # another process was faster, with the same bytes
+                if not folder.exists():
+                    raise
+        finally:
+            remove_path(unfinished)
+        self._prune(folder)
+        return TokenStore(folder)
+
+    def _entry(self, parts: Mapping[str, str]) -> Path:
+        return self.folder / _digest([json.dumps(parts, sort_keys=True)])[:_KEY_LENGTH]
 
     def _why(self, parts: Mapping[str, str], files: Mapping[str, str]) -> str:
         """What differs from the most similar entry of the same files."""
         nearest: tuple[int, float, dict[str, Any]] | None = None
-        for folder in self.entries():
+        for folder in self._entries():
             try:
                 meta, used = read_meta(folder), (folder / META).stat().st_mtime
             except (OSError, StoreDamaged):
@@ -188,8 +191,7 @@ class TokenCache:
         changed = [name for name, value in parts.items() if before["parts"].get(name) != value]
         return _and([_changed(name, before[_FILES], files) for name in changed]) + " changed"
 
-    def entries(self) -> list[Path]:
-        """The folders of all entries."""
+    def _entries(self) -> list[Path]:
         try:
             return [path for path in sorted(self.folder.iterdir()) if _KEY.fullmatch(path.name)]
         except OSError:
@@ -198,7 +200,7 @@ class TokenCache:
     def _prune(self, newest: Path) -> None:
         """Remove the entries that were used longest ago, until all fit into the limit."""
         ages: list[tuple[float, int, Path]] = []
-        for folder in self.entries():
+        for folder in self._entries():
             try:
                 size = sum(file.stat().st_size for file in folder.iterdir())
                 ages.append(((folder / META).stat().st_mtime, size, folder))
@@ -276,22 +278,17 @@ def _digest(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _to_meta(tokenized: Tokenized, bad: Sequence[BadRow]) -> dict[str, Any]:
-    return {
-        "fates": [[f.origin.source, f.origin.line, f.status, f.reason] for f in tokenized.fates],
-        "bad": [[row.origin.source, row.origin.line, row.reason] for row in bad],
-        "num_text_specials": tokenized.num_text_specials,
-        "num_split": tokenized.num_split,
-    }
+def _from_store(store: TokenStore) -> Tokenized:
+    meta = store.meta
+    fates = fates_of(meta["fates"])
+    return Tokenized(store.examples(), fates, meta["num_text_specials"], meta["num_split"])
 
 
-def _from_meta(store: TokenStore) -> tuple[Tokenized, list[BadRow]]:
-    """Raises `StoreDamaged` when what `_to_meta` wrote is not there."""
-    try:
-        meta = store.meta
-        fates = [RowFate(Origin(f, line), status, why) for f, line, status, why in meta["fates"]]
-        bad = [BadRow(Origin(f, line), why) for f, line, why in meta["bad"]]
-        specials, split = int(meta["num_text_specials"]), int(meta["num_split"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreDamaged(f"{META} lacks what is needed ({error})") from None
-    return Tokenized(store.examples(), fates, specials, split), bad
+def fates_record(fates: Iterable[RowFate]) -> list[list[Any]]:
+    """`fates` for the JSON of an entry."""
+    return [[f.origin.source, f.origin.line, f.status, f.reason] for f in fates]
+
+
+def fates_of(record: Iterable[Sequence[Any]]) -> list[RowFate]:
+    """What `fates_record` was made of."""
+    return [RowFate(Origin(file, line), status, why) for file, line, status, why in record]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,14 +54,21 @@ class RowFate:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tokenized:
     """The examples of a data set, the fate of rows that were changed, and notes."""
 
-    examples: list[Example]
-    fates: list[RowFate]
-    num_text_specials: int
-    num_split: int
+    examples: list[Example] = field(default_factory=list)
+    fates: list[RowFate] = field(default_factory=list)
+    num_text_specials: int = 0
+    num_split: int = 0
+
+    def extend(self, part: Tokenized) -> None:
+        """Append the examples of the rows that come next."""
+        self.examples += part.examples
+        self.fates += part.fates
+        self.num_text_specials += part.num_text_specials
+        self.num_split += part.num_split
 
 
 def tokenize(
@@ -72,18 +79,14 @@ def tokenize(
     max_seq_len: int,
     overflow: str = "drop",
     prompt_weight: float = 0.0,
-    progress: Callable[[], None] = lambda: None,
 ) -> Tokenized:
     """Render, mask and tokenise `conversations`, in order.
 
     Rows whose mask cannot be proven go to `bad_rows`. Rows longer than `max_seq_len` are
     dropped, truncated, or (`overflow="error"`) go to `bad_rows` too.
     """
-    examples: list[Example] = []
-    fates: list[RowFate] = []
-    num_text_specials = num_split = 0
+    done = Tokenized()
     for conversation in conversations:
-        progress()
         try:
             parts = template.encode(conversation)
         except DataError as error:
@@ -94,8 +97,8 @@ def tokenize(
         if length > max_seq_len and overflow == "error":
             bad_rows.add(conversation.origin, reason)
             continue
-        num_text_specials += template.has_special_text(conversation)
-        num_split += len(parts) > 1
+        done.num_text_specials += template.has_special_text(conversation)
+        done.num_split += len(parts) > 1
         num_used = 0
         for turn, part in enumerate(parts, start=1):
             name = str(conversation.origin) + (f"#{turn}" if len(parts) > 1 else "")
@@ -105,11 +108,12 @@ def tokenize(
                 # Cut at the end, and append nothing: a stop token put after a cut answer
                 # would teach the model to stop in mid-sentence.
                 part = _cut(part, max_seq_len)
-            examples.append(_example(name, conversation, part, prompt_weight))
+            done.examples.append(_example(name, conversation, part, prompt_weight))
             num_used += 1
         if length > max_seq_len:
-            fates.append(_overlong(conversation.origin, reason, overflow, num_used, len(parts)))
-    return Tokenized(examples, fates, num_text_specials, num_split)
+            fate = _overlong(conversation.origin, reason, overflow, num_used, len(parts))
+            done.fates.append(fate)
+    return done
 
 
 def _overlong(origin: Origin, reason: str, overflow: str, num_used: int, num_parts: int) -> RowFate:
