@@ -11,9 +11,8 @@ import hashlib
 import json
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from sft.data.rows.conversation import Conversation, Message, Origin
+from sft.data.rows.conversation import Conversation
 from sft.texts.near_duplicates import (
     MIN_SHARED,
     RUN,
@@ -26,17 +25,7 @@ from sft.texts.near_duplicates import (
 )
 from sft.texts.shingles import Index
 
-
-class Prompted(Protocol):
-    """A `Conversation`, or a prompt without an answer."""
-
-    @property
-    def messages(self) -> Sequence[Message]:
-        """In order; one of the user at least."""
-
-    @property
-    def origin(self) -> Origin:
-        """Where the row came from; its text is the row's id."""
+Prompted = Conversation  # one that may be without an answer
 
 
 def prompt_text(row: Prompted) -> str:

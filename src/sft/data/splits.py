@@ -9,9 +9,13 @@ from dataclasses import dataclass, field, replace
 
 from sft.data.repeats import clusters, leaks, prompt_key, prompt_words
 from sft.data.rows.conversation import Conversation, Origin
-from sft.data.template.families import LIKE_HELD_OUT, NOT_VALIDATED_ON, families, left_out
 from sft.errors import ConfigError, DataError
 from sft.texts.near_duplicates import Roots
+
+# Why an augmented row is left out: it is trained on only beside the row it was made of.
+PARENT_HELD_OUT = "augmented, and the row it comes from is in validation"
+LIKE_HELD_OUT = "augmented, and like a validation row"
+NOT_VALIDATED_ON = "augmented, so it is not validated on"
 
 AUTO_FRACTION, AUTO_MIN, AUTO_MAX = 0.05, 16, 128
 
@@ -53,7 +57,7 @@ def split_off(conversations: Sequence[Conversation], fraction: float | str, seed
     Augmented rows are never split off: the others are split as they would be without them, and
     each is trained on if the row it comes from is, and left out otherwise.
     """
-    family = families(conversations, prompt_key)
+    family = _families(conversations)
     split = _split_own(family.own, fraction, seed)
     children, like = family.children, set[Origin]()
     if not split.notes:  # else near-duplicates are on both sides anyway
@@ -75,19 +79,56 @@ def _with_children(
     if not children:
         return replace(split, notes=[*split.notes, *notes])
     reasons = dict.fromkeys(like_val, LIKE_HELD_OUT)
-    reasons |= left_out(children, split.train, split.val, prompt_key)
-    kept = {id(row) for row in split.train}
-    kept |= {id(child) for child in children if child.origin not in reasons}
-    told = (
+    parents, held_out = ({prompt_key(row) for row in side} for side in (split.train, split.val))
+    for child in children:
+        if child.parent not in parents:
+            reasons[child.origin] = PARENT_HELD_OUT
+        elif prompt_key(child) in held_out:
+            reasons[child.origin] = LIKE_HELD_OUT
+    trained = {id(row) for row in split.train}
+    trained |= {id(child) for child in children if child.origin not in reasons}
+    note = (
         f"{len(reasons):,} of {len(children):,} augmented rows are left out: they come from "
         "validation rows, or have the prompt of one"
     )
     return replace(
         split,
-        train=[row for row in rows if id(row) in kept],
+        train=[row for row in rows if id(row) in trained],
         changed={**split.changed, **reasons},
-        notes=[*split.notes, *notes, *([told] if reasons else [])],
+        notes=[*split.notes, *notes, *([note] if reasons else [])],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Families:
+    """`own` rows are split; `children` follow their parents, all of which are in `own`.
+
+    `num_orphans` of `own` are augmented rows whose parent is not there.
+    """
+
+    own: list[Conversation]
+    children: list[Conversation]
+    num_orphans: int = 0
+
+    def notes(self, name: str) -> list[str]:
+        """What to tell the user about the rows of `name`, such as `data.train`."""
+        if not self.num_orphans:
+            return []
+        return [
+            f"{name}: {self.num_orphans:,} augmented rows come from rows that are not in the data "
+            "(a changed prompt, or the original file is missing); they are split like any row, "
+            "those of one row together"
+        ]
+
+
+def _families(rows: Sequence[Conversation], parents: Sequence[Conversation] = ()) -> _Families:
+    """Tell children from rows of their own; a parent may also be one of `parents`."""
+    if not any(row.parent for row in rows):
+        return _Families(list(rows), [])
+    known = {prompt_key(row) for row in (*rows, *parents) if not row.parent}
+    own = [row for row in rows if row.parent not in known]
+    children = [row for row in rows if row.parent in known]
+    return _Families(own, children, sum(bool(row.parent) for row in own))
 
 
 def _split_own(rows: Sequence[Conversation], fraction: float | str, seed: int) -> Split:
@@ -172,7 +213,7 @@ def given(train: Sequence[Conversation], val: Sequence[Conversation]) -> Split:
             f"data.val has {len(val)} rows and data.train {len(train)}: "
             "validation is larger than training; are they swapped?"
         )
-    family, held_out = families(train, prompt_key, val), families(val, prompt_key, train)
+    family, held_out = _families(train, val), _families(val, train)
     trained = {prompt_key(row) for row in family.own}
     leaked = [row for row in held_out.own if prompt_key(row) in trained]
     kept = [row for row in held_out.own if prompt_key(row) not in trained]

@@ -10,8 +10,7 @@ from sft.data.account import account
 from sft.data.dataset import load_data
 from sft.data.repeats import prompt_key
 from sft.data.rows.read import read_conversations
-from sft.data.splits import given, split_off
-from sft.data.template.families import LIKE_HELD_OUT, NOT_VALIDATED_ON, PARENT_HELD_OUT
+from sft.data.splits import LIKE_HELD_OUT, NOT_VALIDATED_ON, PARENT_HELD_OUT, given, split_off
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
