@@ -6,10 +6,10 @@ import io
 import pytest
 
 from sft.config import SourceConfig
+from sft.data.rows.lines import text_rows
 from sft.data.rows.problems import BadRows, RowError
 from sft.data.rows.read import read_conversations
 from sft.data.rows.sources import read_rows
-from sft.data.rows.text_rows import text_rows
 from sft.errors import ConfigError, DataError
 
 
@@ -39,7 +39,7 @@ def test_paragraphs(data, expected):
 
 
 def test_a_text_without_an_end_is_one_unusable_row(monkeypatch):
-    monkeypatch.setattr("sft.data.rows.text_rows.MAX_ROW_BYTES", 10)
+    monkeypatch.setattr("sft.data.rows.lines.MAX_ROW_BYTES", 10)
     got = rows(text_rows(io.BytesIO(b"12345\n" * 3 + b"\nb\n")))
     assert got == [(1, "line 2, no blank line in 10 bytes; is this one text?"), (5, "b")]
 

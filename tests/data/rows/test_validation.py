@@ -1,5 +1,7 @@
 """The rules for turns: conversations that pass, and one reason per fault."""
 
+from dataclasses import replace
+
 import pytest
 
 from sft.data.rows.conversation import Message
@@ -84,5 +86,5 @@ def test_a_result_of_a_call_that_was_not_made():
 
 
 def test_messages_are_named_by_their_place_in_the_file():
-    turns = [USER, ANSWER, ANSWER]
-    assert validate(turns, "turns", [0, 0, 4]) == "turns[4]: two assistant messages in a row"
+    turns = [USER, ANSWER, replace(ANSWER, place=4)]
+    assert validate(turns, "turns", has_places=True) == "turns[4]: two assistant messages in a row"

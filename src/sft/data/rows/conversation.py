@@ -31,7 +31,7 @@ class Message:
     `tool_calls` follow OpenAI's shape; their `arguments` are kept exactly as they were
     in the file (a mapping stays a mapping, a string stays a string).
     `extra` holds further keys a chat template may read (`name`, `tool_call_id`,
-    `reasoning_content`).
+    `reasoning_content`). `place` is the index in the file's list that it comes from.
     """
 
     role: Role
@@ -39,6 +39,7 @@ class Message:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     weight: float = 0.0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    place: int = field(default=0, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The plain dictionary a chat template is rendered with."""

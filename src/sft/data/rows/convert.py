@@ -6,13 +6,16 @@ conversation then. The file appears at the end, whole, or not at all.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from sft.config import SourceConfig
 from sft.data.rows.conversation import Conversation
@@ -21,12 +24,13 @@ from sft.data.rows.formats.writing import WRITERS, write
 from sft.data.rows.lines import MAX_ROW_BYTES
 from sft.data.rows.problems import BadRows, RowError, listing
 from sft.data.rows.read import Tally, read_source
-from sft.data.rows.row_files import WRITTEN, write_rows
 from sft.data.rows.sources import Row
-from sft.disk import TMP_PREFIX, disk_errors
+from sft.disk import TMP_PREFIX, disk_errors, sync_path
 from sft.errors import ConfigError, DataError, did_you_mean
 
 _WRITTEN = SourceConfig.model_validate("what was written")
+_BATCH_ROWS = 1_000
+_TURNS = ("messages", "conversations")  # columns that are lists of objects with the same keys
 _SKIP_HINT = "Correct them, or leave them out with --on-bad-row skip"
 
 
@@ -89,7 +93,7 @@ def convert(
             raise DataError(f"{source.path}: no row could be written as {shape}:\n{bad.table()}")
         spool.flush()
         with disk_errors(path):
-            write_rows(Path(spool.name), path)
+            _write_rows(Path(spool.name), path)
     return Converted(path, shape, num_written, bad.count, bad.table(), _notes(tally))
 
 
@@ -152,3 +156,104 @@ def _notes(tally: Tally) -> list[str]:
             f"columns that are not part of a conversation are left out: {listing(counted)}"
         )
     return notes
+
+
+def _write_rows(lines: Path, out: Path) -> None:
+    """Write the rows of `lines`, a file of JSON lines, to `out`, which is replaced if it is there.
+
+    The ending of `out` is one of `WRITTEN`. All columns are known before the first row is written.
+    Where a file has no place for lists, they are written as JSON text.
+    """
+    fresh = out.with_name(f"{TMP_PREFIX}{os.getpid()}-{out.name}")
+    try:
+        WRITTEN[out.suffix.lower()](lines, fresh)
+        with open(fresh, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(fresh, out)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_path(out.parent)
+
+
+def _rows(lines: Path) -> Iterator[dict[str, Any]]:
+    with open(lines, encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _columns(lines: Path) -> list[str]:
+    """All columns of the rows, in the order in which they first appear."""
+    return list(dict.fromkeys(column for row in _rows(lines) for column in row))
+
+
+def _write_jsonl(lines: Path, out: Path) -> None:
+    shutil.copyfile(lines, out)
+
+
+def _write_json(lines: Path, out: Path) -> None:
+    with (
+        open(lines, encoding="utf-8", newline="\n") as source,
+        open(out, "w", encoding="utf-8", newline="\n") as file,
+    ):
+        for number, line in enumerate(source):
+            file.write((",\n" if number else "[\n") + line.rstrip("\n"))
+        file.write("\n]\n")
+
+
+def _write_csv(lines: Path, out: Path) -> None:
+    columns = _columns(lines)
+    with open(out, "w", encoding="utf-8", newline="") as file:
+        # All cells are quoted: a lone carriage return in one would else end its row.
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow(columns)
+        for row in _rows(lines):
+            writer.writerow([_cell(row.get(column)) for column in columns])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _write_parquet(lines: Path, out: Path) -> None:
+    """Lists of messages become lists of structs; what has other keys in each row, JSON text."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema([(name, _arrow_type(lines, name)) for name in _columns(lines)])
+    rows = _rows(lines)
+    with pyarrow.parquet.ParquetWriter(out, schema) as writer:
+        while batch := list(islice(rows, _BATCH_ROWS)):
+            flat = [{name: _flat(name, value) for name, value in row.items()} for row in batch]
+            writer.write_table(pyarrow.Table.from_pylist(flat, schema=schema))
+
+
+def _arrow_type(lines: Path, column: str) -> Any:
+    import pyarrow
+
+    if column not in _TURNS:
+        return pyarrow.string()
+    turns = (turn for row in _rows(lines) for turn in row.get(column, ()))
+    keys = dict.fromkeys(key for turn in turns for key in turn)
+    weight = {"weight": pyarrow.float64()}
+    return pyarrow.list_(pyarrow.struct([(k, weight.get(k, pyarrow.string())) for k in keys]))
+
+
+def _flat(column: str, value: Any) -> Any:
+    """A value without anything that a column of one type cannot hold."""
+    if column not in _TURNS:
+        return _cell(value)
+    return [
+        {key: item if key == "weight" else _cell(item) for key, item in turn.items()}
+        for turn in value
+    ]
+
+
+WRITTEN: dict[str, Callable[[Path, Path], None]] = {
+    ".jsonl": _write_jsonl,
+    ".json": _write_json,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}

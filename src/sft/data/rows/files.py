@@ -6,12 +6,14 @@ its size, so what comes out of it is counted while it is read.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -96,45 +98,25 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
             file than its name says.
     """
     with open_regular(path) as file:
-        decoded = _decoded(file, path)
-        kind = path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
+        decoded, suffix = file, path.suffix.lower()
+        if suffix in COMPRESSED:
+            stream = _Decoded(file, _decompressor(file, suffix), path)
+            decoded = io.BufferedReader(stream, _BUFFER_BYTES)
         head = decoded.peek(_BUFFER_BYTES)
-        refuse_other_kinds(head, str(path), kind_of(path, texts=True), bool(kind))
+        refuse_other_kinds(head, str(path), kind_of(path, texts=True), suffix in COMPRESSED)
         if b"\r" in head and b"\n" not in head:  # line ends as they were on the first Macs
             decoded = io.BufferedReader(_LineFeeds(decoded), _BUFFER_BYTES)
         yield cast(BinaryIO, decoded)
 
 
-def _decoded(file: io.BufferedReader, path: Path) -> io.BufferedReader:
-    opener = _DECODERS.get(path.suffix.lower())
-    if not opener:
-        return file
-    return io.BufferedReader(_Decoded(file, opener(file), path), _BUFFER_BYTES)
-
-
-def _gzip(file: BinaryIO) -> BinaryIO:
-    import gzip
-
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-
-
-def _bzip2(file: BinaryIO) -> BinaryIO:
-    import bz2
-
-    return cast(BinaryIO, bz2.BZ2File(file))
-
-
-def _zstandard(file: BinaryIO) -> BinaryIO:
+def _decompressor(file: BinaryIO, suffix: str) -> BinaryIO:
+    if suffix == ".gz":
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if suffix == ".bz2":
+        return cast(BinaryIO, bz2.BZ2File(file))
     import pyarrow
 
     return cast(BinaryIO, pyarrow.CompressedInputStream(file, "zstd"))
-
-
-_DECODERS: dict[str, Callable[[BinaryIO], BinaryIO]] = {
-    ".gz": _gzip,
-    ".bz2": _bzip2,
-    ".zst": _zstandard,
-}
 
 
 class _Decoded(io.RawIOBase):

@@ -96,3 +96,31 @@ def decode_line(line: bytes | None) -> str:
 def not_utf8(column: int, byte: int) -> str:
     """The reason why a line with a wrong byte cannot be used."""
     return f"column {column}: byte 0x{byte:02X} is not UTF-8"
+
+
+def text_rows(file: BinaryIO) -> Iterator[Numbered]:
+    """The paragraphs of a plain text, each with its first line, as rows with one column, `text`.
+
+    A paragraph is what stands between blank lines; its own line breaks are kept. One with a line
+    that is not clean text is one unusable row.
+    """
+    first = size = 0
+    lines: list[str] = []
+    wrong: RowError | None = None
+    for number, line in numbered_lines(file):
+        if line is not None and not line.strip():
+            if first:
+                yield first, wrong or {"text": "\n".join(lines)}
+            first, size, lines, wrong = 0, 0, [], None
+            continue
+        first = first or number
+        size += len(line or b"")
+        try:
+            text = decode_line(line).rstrip("\r\n")
+            if size > MAX_ROW_BYTES:
+                raise RowError(f"no blank line in {MAX_ROW_BYTES:,} bytes; is this one text?")
+            lines.append(text)
+        except RowError as error:
+            wrong = wrong or RowError(f"line {number}, {error}")
+    if first:
+        yield first, wrong or {"text": "\n".join(lines)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sft.config import SourceConfig
 from sft.data.rows.conversation import Conversation
@@ -93,11 +93,13 @@ def read_source(
     """
     name = "" if source.format == "auto" else source.format
     files |= code_of(name)
-    columns = _Columns(source)
+    missing, columns = set(source.columns.values()), dict[str, None]()  # mapped ones; all seen
     stranger: DataError | None = None
     num_strangers = 0
     for row in read_rows(source, report, files):
-        columns.see(row)
+        missing -= row.values.keys()
+        if missing and len(columns) < _MAX_COLUMNS:
+            columns |= dict.fromkeys(row.values)
         try:
             name = name or detect(row.values, source.columns)
             conversation = parse(row, source, name, index)
@@ -112,31 +114,16 @@ def read_source(
         else:
             tally.add(row, source, name)
             yield conversation
-    columns.check()
+    _refuse_never_there(source, missing, columns)
     if stranger and not name:
         raise stranger
 
 
-class _Columns:
-    """The columns of a source, to find those that are mapped but never there."""
-
-    def __init__(self, source: SourceConfig) -> None:
-        self._source = source
-        self._missing = set(source.columns.values())
-        self._seen: dict[str, None] = {}
-
-    def see(self, row: Row) -> None:
-        """Take note of the row's columns."""
-        if self._missing:
-            self._missing -= row.values.keys()
-            if len(self._seen) < _MAX_COLUMNS:
-                self._seen.update(dict.fromkeys(row.values))
-
-    def check(self) -> None:
-        """Raise `DataError` for a mapped column that no row has."""
-        if self._missing and self._seen:
-            column = min(self._missing)
-            raise DataError(
-                f"{self._source.path}: columns: no row has a column {column!r}."
-                f"{did_you_mean(column, self._seen)} Columns found: {listing(self._seen)}."
-            )
+def _refuse_never_there(source: SourceConfig, missing: Set[str], seen: Mapping[str, Any]) -> None:
+    """Raise `DataError` for a mapped column that no row has."""
+    if missing and seen:
+        column = min(missing)
+        raise DataError(
+            f"{source.path}: columns: no row has a column {column!r}."
+            f"{did_you_mean(column, seen)} Columns found: {listing(seen)}."
+        )

@@ -17,10 +17,9 @@ from sft.data.rows.csv_rows import csv_rows
 from sft.data.rows.files import COMPRESSED, EXTENSIONS, kind_of, open_text, sha256_of
 from sft.data.rows.json_document import json_document
 from sft.data.rows.json_rows import json_lines
-from sft.data.rows.lines import Numbered
+from sft.data.rows.lines import Numbered, text_rows
 from sft.data.rows.parquet_rows import arrow_row, first_line, parquet_rows
 from sft.data.rows.problems import BadRows, RowError
-from sft.data.rows.text_rows import text_rows
 from sft.errors import ConfigError, DataError, did_you_mean
 from sft.texts.safe import one_line
 
@@ -52,22 +51,14 @@ def _numbered(
     source: SourceConfig, files: dict[str, str]
 ) -> Iterator[tuple[Origin, dict[str, Any] | RowError]]:
     paths = local_files(source.path, texts=source.format == "text")
-    for path in paths:
-        files[str(path)] = sha256_of(path)
-        yield from _placed(read_file(path), str(path))
-    if not paths:
-        yield from _placed(_read_hub(source, files), source.path)
-
-
-def _placed(
-    rows: Iterator[Numbered], name: str
-) -> Iterator[tuple[Origin, dict[str, Any] | RowError]]:
-    empty = True
-    for line, values in rows:
-        empty = False
-        yield Origin(name, line), values
-    if empty:
-        raise DataError(f"{name}: holds no rows")
+    for path in paths or (None,):
+        name, line = str(path) if path else source.path, 0
+        if path:
+            files[name] = sha256_of(path)
+        for line, values in read_file(path) if path else _read_hub(source, files):
+            yield Origin(name, line), values
+        if not line:
+            raise DataError(f"{name}: holds no rows")
 
 
 def local_files(path_text: str, texts: bool = False) -> list[Path]:

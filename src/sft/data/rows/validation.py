@@ -9,19 +9,19 @@ from sft.errors import did_you_mean
 
 
 def validate(
-    messages: Sequence[Message], name: str = "messages", places: Sequence[int] | None = None
+    messages: Sequence[Message], name: str = "messages", *, has_places: bool = False
 ) -> str | None:
     """The first reason why `messages` cannot be trained on, or None when they can.
 
-    `name` is what the list is called in the user's file, and `places` has for each message its
-    index there, where that is another one.
+    `name` is what the list is called in the user's file, where a message is at its `place` if it
+    `has_places`, and else at its index.
     """
     before: Message | None = None
     called: list[str] = []
     for index, message in enumerate(messages):
         reason = _content(message) or _turn(before, message, index) or _result(message, called)
         if reason:
-            return f"{name}[{places[index] if places else index}]: {reason}"
+            return f"{name}[{message.place if has_places else index}]: {reason}"
         called += [str(call["id"]) for call in message.tool_calls if call.get("id") is not None]
         before = message
     if before is None or before.role != "assistant":

@@ -83,8 +83,9 @@ def test_other_ways_to_write_turns(column, turns):
 
 def test_pairs_count_once_each_and_the_first_may_have_a_system_text():
     pairs = [{"system": "s", "input": "q", "output": "a"}, {"input": "q", "output": "a"}]
-    assert sharegpt.parse({"conversation": pairs}) == [Message("system", "s"), *ASKED, *ASKED]
-    assert sharegpt.places(pairs, "conversation") == [0, 0, 0, 1, 1]
+    messages = sharegpt.parse({"conversation": pairs})
+    assert messages == [Message("system", "s"), *ASKED, *ASKED]
+    assert [message.place for message in messages] == [0, 0, 0, 1, 1]
     with pytest.raises(RowError, match=r"conversation\[1\].value: expected text, found null"):
         sharegpt.parse({"conversation": [pairs[0], {"input": "q", "output": None}]})
 

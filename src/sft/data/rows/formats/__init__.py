@@ -198,7 +198,9 @@ def parse(row: Row, source: SourceConfig, name: str, index: int = 0) -> Conversa
     parent, weight = _parent(values.get("parent")), _row_weight(values.get(ROW_WEIGHT))
     if shape.kind != "chat":
         return Conversation(tuple(parsed), row.origin, (), index, parent, shape.kind, weight)
-    reason = validate(parsed, *_turns(name, values))
+    # The columns that are lists of turns; in others the messages have no places of their own.
+    turns = {"messages": name, "sharegpt": sharegpt.column(values)}.get(name)
+    reason = validate(parsed, turns or "messages", has_places=turns is not None)
     if reason:
         raise RowError(reason)
     column = _only_one(values, SYSTEMS)
@@ -209,16 +211,6 @@ def parse(row: Row, source: SourceConfig, name: str, index: int = 0) -> Conversa
         parsed.insert(0, Message("system", system))
     tools = _tools(values, _only_one(values, TOOLS))
     return Conversation(tuple(parsed), row.origin, tools, index, parent, weight=weight)
-
-
-def _turns(name: str, values: Mapping[str, Any]) -> tuple[str, list[int] | None]:
-    """What the messages are called in the file, and the index there of each."""
-    if name == "messages":
-        return name, messages.places(values[name], name)
-    if name == "sharegpt":
-        column = sharegpt.column(values)
-        return column, sharegpt.places(values[column], column)
-    return "messages", None
 
 
 def _only_one(values: Mapping[str, Any], columns: Sequence[str]) -> str:

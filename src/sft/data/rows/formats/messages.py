@@ -8,7 +8,7 @@ that are trained on. Lists may be JSON text, as in the cells of a CSV file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sft.data.rows.conversation import Message, Role
@@ -50,26 +50,17 @@ def parse_messages(value: Any, field: str, *, default_weight: float = 1.0) -> li
 
     `default_weight` is that of assistant messages with neither `train` nor `weight`.
     """
+    value = decoded_list(value, field)
+    expect(value, list, field, "a list of messages")
     return [
-        parse_message(item, place, default_weight) for _, place, item in _expanded(value, field)
+        parse_message(message, place, default_weight, index)
+        for index, item in enumerate(value)
+        for place, message in expanded(item, f"{field}[{index}]")
     ]
 
 
-def places(value: Any, field: str) -> list[int]:
-    """For each message that `parse_messages` returns, the index in the file it comes from."""
-    return [index for index, _, _ in _expanded(value, field)]
-
-
-def _expanded(value: Any, field: str) -> Iterator[tuple[int, str, Any]]:
-    value = decoded_list(value, field)
-    expect(value, list, field, "a list of messages")
-    for index, item in enumerate(value):
-        for place, message in expanded(item, f"{field}[{index}]"):
-            yield index, place, message
-
-
-def parse_message(item: Any, field: str, default_weight: float = 1.0) -> Message:
-    """One message; `field` is its name in the file, such as `messages[2]`."""
+def parse_message(item: Any, field: str, default_weight: float, place: int) -> Message:
+    """One message; `field` is its name in the file, such as `messages[2]`, of index `place`."""
     expect(item, dict, field)
     role = lookup_role(required(item, "role", field), f"{field}.role", ROLE_NAMES)
     calls = _tool_calls(item, field)
@@ -83,7 +74,8 @@ def parse_message(item: Any, field: str, default_weight: float = 1.0) -> Message
     reasoning = _reasoning(item, field)
     if reasoning is not None:
         extra["reasoning_content"] = reasoning
-    return Message(role, content, calls, _weight(item, role, field, default_weight), extra)
+    weight = _weight(item, role, field, default_weight)
+    return Message(role, content, calls, weight, extra, place)
 
 
 def optional_text(values: Mapping[str, Any], key: str, field: str = "") -> str:

@@ -7,12 +7,11 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from sft.config.plugins import fingerprint_of, load_named
-from sft.data.rows.conversation import Message
+from sft.data.rows.conversation import ROLES, Message
 from sft.data.rows.problems import RowError
 from sft.errors import ConfigError
 
 GROUP = "sft.formats"  # of entry points that `format` may name
-_ROLES = ("system", "user", "assistant", "tool")
 
 
 def own_parser(spec: str) -> Callable[[Mapping[str, Any]], list[Message]]:
@@ -59,8 +58,8 @@ def code_of(spec: str) -> dict[str, str]:
 def _message(spec: str, turn: Any) -> Message:
     if isinstance(turn, Message):
         return turn
-    if not isinstance(turn, Mapping) or turn.get("role") not in _ROLES:
-        raise RowError(f"{spec}: expected a message with one of the roles {', '.join(_ROLES)}")
+    if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
+        raise RowError(f"{spec}: expected a message with one of the roles {', '.join(ROLES)}")
     if not isinstance(turn.get("content"), str):
         raise RowError(f"{spec}: content: expected text, found {turn.get('content')!r:.40}")
     weight = turn.get("weight", 1.0) if turn["role"] == "assistant" else 0.0

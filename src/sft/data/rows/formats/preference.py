@@ -90,12 +90,11 @@ def _untrained(messages: list[Message], chosen: list[Any], rejected: Any) -> lis
     others = rejected if isinstance(rejected, list) else chosen
     same = [a == b for a, b in zip(chosen, others, strict=False)]
     num_common = min(same.index(False) if False in same else len(same), len(chosen) - 1)
-    places = (sharegpt.places if _is_sharegpt(chosen) else openai.places)(chosen, "chosen")
     return [
         replace(message, weight=0.0)
-        if place < num_common and not _says_weight(chosen[place])
+        if message.place < num_common and not _says_weight(chosen[message.place])
         else message
-        for message, place in zip(messages, places, strict=True)
+        for message in messages
     ]
 
 

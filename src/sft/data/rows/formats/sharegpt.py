@@ -64,14 +64,9 @@ def parse(values: Mapping[str, Any]) -> list[Message]:
 def parse_turns(value: Any, field: str, *, default_weight: float = 1.0) -> list[Message]:
     """A list of turns; `field` is its name in the file."""
     return [
-        _parse_turn(turn, f"{field}[{index}]", default_weight)
+        _parse_turn(turn, f"{field}[{index}]", default_weight, index)
         for index, turn in _unpacked(value, field)
     ]
-
-
-def places(value: Any, field: str) -> list[int]:
-    """For each message that `parse_turns` returns, the index in the file it comes from."""
-    return [index for index, _ in _unpacked(value, field)]
 
 
 def _unpacked(value: Any, field: str) -> Iterator[tuple[int, Any]]:
@@ -99,7 +94,7 @@ def _pair(turn: Any) -> tuple[str, str] | None:
     return next((pair for pair in _PAIRS if pair[0] in turn and pair[1] in turn), None)
 
 
-def _parse_turn(turn: Any, field: str, default_weight: float) -> Message:
+def _parse_turn(turn: Any, field: str, default_weight: float, place: int) -> Message:
     expect(turn, dict, field)
     speaker_key, text_key = "from", "value"
     if "from" not in turn and "role" in turn:
@@ -113,7 +108,7 @@ def _parse_turn(turn: Any, field: str, default_weight: float) -> Message:
     if speaker in _CALLS and (calls := _calls(message.get("content"))):
         # Calls that are given as such say more than their text: they have ids.
         message = {"tool_calls": calls, **message, "content": ""}
-    return parse_message(message, field, default_weight)
+    return parse_message(message, field, default_weight, place)
 
 
 def _calls(text: Any) -> list[Mapping[str, Any]]:
