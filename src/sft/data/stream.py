@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
@@ -162,12 +162,7 @@ def load_stream(
     if store is None:
         rows = reading.train_rows(split.train, sources, held_out)
         spool = _Spool(reading, options, progress, BadRows(config.on_bad_row))
-        with disk_errors(cache.folder):
-            try:
-                chunks = spool.chunks(rows, template)
-                store = cache.save(parts, reading.files, chunks, spool.record)
-            except NotStorable as error:
-                raise DataError(f"{error}: brings labels of its own, so not to stream") from None
+        store = _saved(cache, parts, spool, spool.chunks(rows, template))
     meta = store.meta
     fates = fates_of(meta["fates"])
     fates += [RowFate(row.origin, "bad", row.reason) for row in val_bad.rows]
@@ -301,6 +296,16 @@ class _Spool:
                 *token_notes(done.num_text_specials, done.num_split),
             ],
         }
+
+
+def _saved(
+    cache: TokenCache, parts: Mapping[str, str], spool: _Spool, chunks: Iterator[list[Example]]
+) -> TokenStore:
+    with disk_errors(cache.folder):
+        try:
+            return cache.save(parts, spool.reading.files, chunks, spool.record)
+        except NotStorable as error:
+            raise DataError(f"{error}: brings labels of its own, so not to stream") from None
 
 
 def _notes(store: TokenStore, num_examples: int, no_val: bool) -> list[str]:
