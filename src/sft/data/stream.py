@@ -164,17 +164,11 @@ def load_stream(
         spool = _Spool(reading, options, progress, BadRows(config.on_bad_row))
         store = _saved(cache, parts, spool, spool.chunks(rows, template))
     meta = store.meta
-    fates = fates_of(meta["fates"])
-    fates += [RowFate(row.origin, "bad", row.reason) for row in val_bad.rows]
-    fates += val.fates
-    fates += [RowFate(name, "dropped", reason) for name, reason in split.changed.items()]
-    listed = {fate.origin for fate in fates}
-    fates += [RowFate(row.origin, "val") for row in split.val if row.origin not in listed]
     num_val_rows = len(split.val) if config.val else 0
     return DataSet(
         train=store.examples(),
         val=val.examples,
-        fates=sorted(fates, key=lambda fate: (fate.origin.source, fate.origin.line)),
+        fates=_fates(meta["fates"], split, [*val.fates, *_bad(val_bad)]),
         num_rows=meta["num_rows"] + num_val_rows,
         num_bad=meta["num_bad"] + val_bad.count,
         files=meta["files"],
@@ -184,6 +178,19 @@ def load_stream(
         sampled=len(split.train) / max(1, meta["num_train"]),
         remarks=cache.remarks,
     )
+
+
+def _fates(record: Sequence[Any], split: Split, val: Sequence[RowFate]) -> list[RowFate]:
+    """Of the rows of the store by its `record`, and of validation, of which `val` are not used."""
+    fates = [*fates_of(record), *val]
+    fates += [RowFate(name, "dropped", reason) for name, reason in split.changed.items()]
+    listed = {fate.origin for fate in fates}
+    fates += [RowFate(row.origin, "val") for row in split.val if row.origin not in listed]
+    return sorted(fates, key=lambda fate: (fate.origin.source, fate.origin.line))
+
+
+def _bad(rows: BadRows) -> list[RowFate]:
+    return [RowFate(row.origin, "bad", row.reason) for row in rows.rows]
 
 
 def _refuse(config: DataConfig, cache: TokenCache | None) -> TokenCache:
@@ -283,8 +290,7 @@ class _Spool:
     def record(self) -> dict[str, Any]:
         """What is remembered beside the tokens, once all rows are read."""
         reading, done = self.reading, self.done
-        unusable = (*reading.report.rows, *self.bad.rows)
-        bad = [RowFate(row.origin, "bad", row.reason) for row in unusable]
+        bad = [*_bad(reading.report), *_bad(self.bad)]
         return {
             "fates": fates_record([*done.fates, *reading.dropped, *bad]),
             "num_rows": reading.num_read,
