@@ -30,7 +30,7 @@ def trained_weights(rows, usage):
     """The weights of `data.usage_weighting`."""
     sources = [SourceConfig.model_validate(str(path)) for path in (rows, usage)]
     conversations = read_conversations([sources[0]], "error").conversations
-    prompts = [prompt.conversation for prompt in read_prompts([sources[1]]).prompts]
+    prompts = read_prompts([sources[1]]).conversations
     return np.array([*importance(conversations, prompts, True).values()])
 
 

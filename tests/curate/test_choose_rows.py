@@ -171,7 +171,7 @@ def test_rows_are_seen_as_often_as_they_resemble_the_prompts(path, load, templat
         load_config({"data": {"usage": [str(usage)], "max_seq_len": 200}}).data, template
     )
     data = load(val_fraction=0)
-    prompts = [prompt.conversation for prompt in held_out.prompts]
+    prompts = held_out.prompts
     weights = np.array([*importance(data.split.train, prompts, True).values()])
     assert weights.max() > 1.5 * weights.min()  # it is worth looking at
     batches, epochs = build_batches(weighting(path), data, held_out), 60

@@ -132,7 +132,7 @@ def _corpus(tokens: Tokens, benchmarks: Mapping[str, Sequence[str]]) -> Corpus:
     return Corpus(
         train=[row for row in split.train if row.origin in used],
         val=[*split.val, *split.leaked],
-        usage=[prompt.conversation for prompt in tokens.held_out.prompts],
+        usage=tokens.held_out.prompts,
         test=tokens.held_out.test_rows,
         benchmarks=benchmarks,
         val_is_split_off=not tokens.resolver.config.data.val,

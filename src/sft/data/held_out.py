@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from sft.config import DataConfig
 from sft.data.rows.conversation import Conversation
 from sft.data.rows.problems import BadRows
-from sft.data.rows.prompts import Prompt, read_prompts
+from sft.data.rows.prompts import read_prompts
 from sft.data.rows.read import read_conversations
 from sft.data.template.chat_template import ChatTemplate
 from sft.data.tokenize import Example, tokenize
@@ -19,11 +19,11 @@ from sft.errors import DataError
 class HeldOut:
     """`usage` are the prompts with answers as examples; `unanswered` the ids of the others.
 
-    `prompts` holds both kinds, as conversations, and `test_rows` those of `test`. `notes` tell of
+    `prompts` holds both kinds, and `test_rows` those of `test`. `notes` tell of
     rows that are left out.
     """
 
-    prompts: list[Prompt] = field(default_factory=list)
+    prompts: Sequence[Conversation] = ()
     usage: list[Example] = field(default_factory=list)
     unanswered: Mapping[str, list[int]] = field(default_factory=dict)
     test: list[Example] = field(default_factory=list)
@@ -39,12 +39,12 @@ def load_held_out(config: DataConfig, template: ChatTemplate) -> HeldOut:
         ConfigError, DataError, TemplateError: with file, line and reason.
     """
     read = read_prompts(config.usage, config.on_bad_row)
-    prompts, files = read.prompts, dict(read.files)
+    prompts, files = read.conversations, dict(read.files)
     limit, bad = int(config.max_seq_len), BadRows(config.on_bad_row)
-    answered = [prompt.conversation for prompt in prompts if prompt.has_answer]
+    answered = [row for row in prompts if row.has_answer]
     usage = tokenize(answered, template, bad, max_seq_len=limit)
     unanswered, num_long = {}, len(usage.fates)
-    for row in (prompt.conversation for prompt in prompts if not prompt.has_answer):
+    for row in (row for row in prompts if not row.has_answer):
         try:
             ids = template.prompt_ids(row.as_dicts(), row.tools)
         except DataError as error:

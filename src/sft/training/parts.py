@@ -168,7 +168,7 @@ def _examine(tokens: Tokens, visits: int, show: Console) -> dict[str, Any]:
     show.progress("examining the data")
     rows, used = tokens.data.split, {example.origin for example in tokens.data.train}
     train = [row for row in rows.train if row.origin in used]
-    usage = [prompt.conversation for prompt in tokens.held_out.prompts]
+    usage = tokens.held_out.prompts
     return preflight(train, rows.val, usage or None, visits=visits * tokens.data.sampled)
 
 

@@ -144,7 +144,7 @@ def build_batches(
         ConfigError: rows are to be weighted by usage, and there is none.
     """
     weights = source_weights(config.data.train, data.train, config.data.temperature)
-    prompts = [prompt.conversation for prompt in held_out.prompts]
+    prompts = held_out.prompts
     by_row = importance(data.split.train, prompts, config.data.usage_weighting)
     each = [*(by_row.get(e.origin, 1.0) for e in data.train), *[1.0] * len(replay)]
     train, weights = mixed(data.train, weights, replay, config.data.replay)

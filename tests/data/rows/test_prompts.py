@@ -42,11 +42,11 @@ def source(tmp_path):
 
 
 def read(source, **options):
-    return read_prompts([source], **options).prompts
+    return read_prompts([source], **options).conversations
 
 
-def told(prompt):
-    return [(message.role, message.content) for message in prompt.conversation.messages]
+def texts(prompt):
+    return [(message.role, message.content) for message in prompt.messages]
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["recognised", "named"])
@@ -54,9 +54,9 @@ def told(prompt):
 def test_every_format_with_and_without_its_answer(source, name, whole, bare, fixed):
     answered, asked = read(source(whole, bare, **({"format": name} if fixed else {})))
     assert (answered.has_answer, asked.has_answer) == (True, False)
-    assert told(answered) == [("user", "hi"), ("assistant", "yes")]
-    assert told(asked) == [("user", "hi")]
-    assert [prompt.conversation.origin.line for prompt in (answered, asked)] == [1, 2]
+    assert texts(answered) == [("user", "hi"), ("assistant", "yes")]
+    assert texts(asked) == [("user", "hi")]
+    assert [prompt.origin.line for prompt in (answered, asked)] == [1, 2]
 
 
 def test_all_formats_are_covered():
@@ -79,7 +79,7 @@ def test_rows_without_a_prompt_are_none(source, row, options, reason):
 
 def test_the_chosen_answer_is_the_answer(source):
     (prompt,) = read(source({"prompt": "hi", "chosen": "yes", "rejected": "no"}))
-    assert prompt.has_answer and told(prompt) == [("user", "hi"), ("assistant", "yes")]
+    assert prompt.has_answer and texts(prompt) == [("user", "hi"), ("assistant", "yes")]
 
 
 @pytest.mark.parametrize("blank", ["", "  \n", None])
@@ -87,7 +87,7 @@ def test_the_chosen_answer_is_the_answer(source):
 def test_a_blank_answer_is_none(source, name, blank):
     prompt, answer = FORMATS[name].columns
     (found,) = read(source({prompt: "hi", answer: blank}))
-    assert not found.has_answer and told(found) == [("user", "hi")]
+    assert not found.has_answer and texts(found) == [("user", "hi")]
 
 
 def test_what_stands_beside_the_prompt_is_kept(source):
@@ -100,11 +100,11 @@ def test_what_stands_beside_the_prompt_is_kept(source):
         )
     )
     assert not any(prompt.has_answer for prompt in found)
-    assert [role for role, _ in told(found[0])] == ["user", "assistant", "user"]
-    assert told(found[0])[-1] == ("user", "sum up\n\na text")
-    assert [role for role, _ in told(found[1])] == ["system", "user", "assistant", "user"]
-    assert told(found[2]) == [("system", "be kind"), ("user", "hi")]
-    assert found[2].conversation.tools[0]["function"] == tool
+    assert [role for role, _ in texts(found[0])] == ["user", "assistant", "user"]
+    assert texts(found[0])[-1] == ("user", "sum up\n\na text")
+    assert [role for role, _ in texts(found[1])] == ["system", "user", "assistant", "user"]
+    assert texts(found[2]) == [("system", "be kind"), ("user", "hi")]
+    assert found[2].tools[0]["function"] == tool
 
 
 def test_after_a_tool_has_answered_the_model_is_asked(source):
@@ -112,14 +112,14 @@ def test_after_a_tool_has_answered_the_model_is_asked(source):
     row = {"messages": [USER, call, {"role": "tool", "content": "3"}]}
     (found,) = read(source(row))
     assert not found.has_answer
-    assert [role for role, _ in told(found)] == ["user", "assistant", "tool"]
+    assert [role for role, _ in texts(found)] == ["user", "assistant", "tool"]
 
 
 def test_columns_under_other_names(source):
     rows = source({"q": "hi", "a": "yes"}, {"q": "hi"}, columns={"prompt": "q", "completion": "a"})
     answered, asked = read(rows)
     assert (answered.has_answer, asked.has_answer) == (True, False)
-    assert told(asked) == [("user", "hi")]
+    assert texts(asked) == [("user", "hi")]
 
 
 def test_mixed_rows_of_several_files_keep_their_order_and_places(tmp_path):
@@ -129,16 +129,16 @@ def test_mixed_rows_of_several_files_keep_their_order_and_places(tmp_path):
         path.write_text('{"prompt": "1"}\n\n{"question": "2", "answer": "x"}\n')
         sources.append(SourceConfig(path=str(path)))
     found = read_prompts(sources)
-    places = [(p.conversation.origin.line, p.conversation.source) for p in found.prompts]
+    places = [(p.origin.line, p.source) for p in found.conversations]
     assert places == [(1, 0), (3, 0), (1, 1), (3, 1)]
-    assert [prompt.has_answer for prompt in found.prompts] == [False, True, False, True]
+    assert [prompt.has_answer for prompt in found.conversations] == [False, True, False, True]
     assert set(found.files) == {source.path for source in sources}
     assert all(len(digest) == 64 for digest in found.files.values())
     assert found.num_bad == 0
 
 
 def test_no_sources_are_no_prompts():
-    assert read_prompts([]).prompts == []
+    assert read_prompts([]).conversations == []
 
 
 BAD = [
@@ -165,7 +165,7 @@ def test_a_row_that_is_neither_is_named_with_its_line(source, row, problem):
     assert f"{rows.path}:2" in str(caught.value)
     assert "1 of 3 rows cannot be used" in str(caught.value)
     found = read_prompts([rows], "skip")
-    assert (len(found.prompts), found.num_bad) == (2, 1)
+    assert (len(found.conversations), found.num_bad) == (2, 1)
 
 
 def test_a_format_that_is_not_known(source):

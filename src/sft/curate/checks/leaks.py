@@ -190,7 +190,7 @@ def held_out_rows(path: str) -> list[Conversation]:
     """The rows of one file, for those that repeat one to be left out; none of a `.txt` file."""
     if Path(path).suffix.lower() == ".txt":
         return []
-    return [p.conversation for p in read_prompts([SourceConfig.model_validate(path)]).prompts]
+    return read_prompts([SourceConfig.model_validate(path)]).conversations
 
 
 def benchmark_texts(path: str, flag: str) -> list[str]:

@@ -183,7 +183,7 @@ def read_usage(path: str) -> HashedTerms:
     Raises:
         ConfigError: there is none.
     """
-    prompts = read_prompts([SourceConfig.model_validate(path)]).prompts
+    prompts = read_prompts([SourceConfig.model_validate(path)]).conversations
     if not prompts:
         raise ConfigError(f"--toward {path}: holds no prompts")
-    return hashed_terms([prompt_text(prompt.conversation) for prompt in prompts])
+    return hashed_terms([prompt_text(prompt) for prompt in prompts])

@@ -53,7 +53,8 @@ class Message:
 class Conversation:
     """A validated conversation and where it came from.
 
-    Has at least one assistant message with a weight above 0, and is not empty.
+    Has at least one assistant message with a weight above 0, and is not empty. Only one that was
+    read as a prompt may be without an answer: it ends with what the user said, or a tool's result.
     `source` is the index of the entry in `data.train` (or `data.val`) it belongs to.
     `parent` is the `prompt_key` of the row that an augmented row was made of. `weight` is how
     often the row is seen where others are seen once.
@@ -70,6 +71,11 @@ class Conversation:
     parent: str = ""
     kind: Kind = "chat"
     weight: float = 1.0
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether the model has the last word."""
+        return self.messages[-1].role == "assistant"
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """All messages as plain dictionaries, in order."""

@@ -3,56 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from sft.config import SourceConfig
 from sft.data.rows.conversation import Conversation
-from sft.data.rows.formats import FORMATS, check_config, detect, map_columns, parse
+from sft.data.rows.formats import FORMATS, check_config, detect, map_columns, parse, sharegpt
 from sft.data.rows.problems import BadRows, RowError
+from sft.data.rows.read import Loaded
 from sft.data.rows.sources import Row, read_rows
 from sft.errors import DataError
 
 # Columns that hold turns; and in a turn the speaker, the text, and what the model is called.
 _TURNS = (
     ("messages", "role", "content", "assistant"),
-    ("conversations", "from", "value", "gpt"),
-    ("conversation", "from", "value", "gpt"),
-    ("dialogue", "from", "value", "gpt"),
-    ("dialog", "from", "value", "gpt"),
+    *((column, "from", "value", "gpt") for column in sharegpt.COLUMNS),
 )
 # Stands in for the missing answer while a row is parsed; taken off again before anyone sees it.
 _STAND_IN = "?"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt. Without an answer, `conversation` ends with what the user said."""
-
-    conversation: Conversation
-    has_answer: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Prompts:
-    """What was read: `num_bad` rows could not be used; `files` has the SHA-256 of each file."""
-
-    prompts: list[Prompt]
-    files: dict[str, str]
-    num_bad: int = 0
-
-
 def read_prompts(
     sources: Sequence[SourceConfig], on_bad_row: Literal["error", "skip"] = "error"
-) -> Prompts:
-    """The rows of all sources, in order.
+) -> Loaded:
+    """The rows of all sources, in order; what is a prompt only is a conversation without answer.
 
     Raises:
         DataError: rows that are neither a conversation nor a prompt, all in one message.
     """
     report = BadRows(on_bad_row)
     files: dict[str, str] = {}
-    prompts: list[Prompt] = []
+    prompts: list[Conversation] = []
     for index, source in enumerate(sources):
         check_config(source)
         for row in read_rows(source, report, files):
@@ -61,13 +42,13 @@ def read_prompts(
             except DataError as error:
                 report.add(row.origin, str(error).splitlines()[0])
     report.raise_if_any(len(prompts) + report.count)
-    return Prompts(prompts, files, report.count)
+    return Loaded(prompts, report.rows, report.count, files)
 
 
-def _prompt(row: Row, source: SourceConfig, index: int) -> Prompt:
+def _prompt(row: Row, source: SourceConfig, index: int) -> Conversation:
     """Raises the reason why the row cannot be used, if adding an answer does not help."""
     try:
-        return Prompt(_parse(row, source, index), has_answer=True)
+        return _parse(row, source, index)
     except DataError as error:
         reason = error
     values = map_columns(row.values, source.columns)
@@ -82,7 +63,7 @@ def _prompt(row: Row, source: SourceConfig, index: int) -> Prompt:
             continue
         except DataError:
             continue
-        return Prompt(replace(parsed, messages=parsed.messages[:-1]), has_answer=False)
+        return replace(parsed, messages=parsed.messages[:-1])
     raise RowError(str(reason))
 
 
