@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,16 @@ class Share:
 
     def line(self) -> str:
         """For the terminal."""
-        return f"source {self.name}: {self.figures()}"
-
-    def figures(self) -> str:
-        """All but the name, as words."""
         return (
-            f"{self.examples:,} examples, {self.tokens:,} tokens, "
+            f"source {self.name}: {self.examples:,} examples, {self.tokens:,} tokens, "
             f"{self.share:.1%} of what is seen, {self.epochs:.2f} epochs"
         )
 
     def record(self) -> dict[str, Any]:
         """For `account.json`."""
-        return {
-            "source": self.name,
-            "examples": self.examples,
-            "tokens": self.tokens,
-            "share": round(self.share, 6),
-            "epochs": round(self.epochs, 6),
-        }
+        rounded = replace(self, share=round(self.share, 6), epochs=round(self.epochs, 6))
+        record = asdict(rounded)
+        return {"source": record.pop("name"), **record}
 
 
 def source_names(sources: Sequence[SourceConfig]) -> list[str]:

@@ -45,14 +45,9 @@ class Batch:
         """The same batch on `device`."""
         if self.input_ids.device == device:
             return self
-        return replace(
-            self,
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            weights=self.weights.to(device, non_blocking=True),
-            position_ids=self.position_ids.to(device, non_blocking=True),
-            cu_seq_lens=self.cu_seq_lens.to(device, non_blocking=True),
-        )
+        tensors = ("input_ids", "labels", "weights", "position_ids", "cu_seq_lens")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in tensors}
+        return replace(self, **moved)
 
 
 def pack(examples: Sequence[Example]) -> Batch:

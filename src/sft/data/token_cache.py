@@ -189,7 +189,8 @@ class TokenCache:
             return "there is no entry for these files yet"
         before = nearest[2]
         changed = [name for name, value in parts.items() if before["parts"].get(name) != value]
-        return _and([_changed(name, before[_FILES], files) for name in changed]) + " changed"
+        names = [_changed(name, before[_FILES], files) for name in changed] or ["nothing"]
+        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) + " changed"
 
     def _entries(self) -> list[Path]:
         try:
@@ -235,10 +236,6 @@ def _changed(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> st
         return {"settings": "the settings", "code": "the code of sft"}.get(name, f"the {name}")
     files = [Path(path).name for path in now if before.get(path) != now[path]]
     return f"the data ({', '.join(files[:3])})" if files else "the choice of rows"
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1] if words else "nothing"]))
 
 
 def rows_fingerprint(rows: Iterable[Conversation]) -> str:

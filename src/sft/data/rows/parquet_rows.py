@@ -28,19 +28,22 @@ _MAX_FIXED_BYTES = 4_096
 # Encodings that Arrow cannot keep in dictionary form: they store lengths, or what differs from
 # the value before, on their own.
 _DELTAS = {"DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"}
+_SHARED = {"DELTA_BYTE_ARRAY", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
     """One leaf column over all row groups, by what the footer says of it.
 
-    `num_bytes` is what it decodes to at least, and `longest` what one value can have at most.
-    `fixed_bytes` is the size of a value, where all have the same.
+    Arrow can keep one that `is_dictionary` in its dictionary form. The values of one that `repeats`
+    can add up to more than is stored, outside of a dictionary. `num_bytes` is what it decodes to at
+    least, and `longest` what one value can have at most. `fixed_bytes` is the size of a value,
+    where all have the same.
     """
 
     path: str
-    encodings: frozenset[str]
-    is_bytes: bool
+    is_dictionary: bool
+    repeats: bool
     is_nested: bool
     fixed_bytes: int
     num_bytes: int
@@ -52,29 +55,20 @@ class _Column:
         groups = range(metadata.num_row_groups)
         chunks = [metadata.row_group(group).column(index) for group in groups]
         schema = metadata.schema.column(index)
+        is_bytes = schema.physical_type == "BYTE_ARRAY"
+        encodings = {name for chunk in chunks for name in chunk.encodings}
         fixed = schema.length if schema.physical_type == "FIXED_LEN_BYTE_ARRAY" else 0
         # Each value has a level or an index besides, of four bytes when decoded.
         sizes = [max(c.total_uncompressed_size, c.num_values * max(4, fixed)) for c in chunks]
         return cls(
             path=schema.path,
-            encodings=frozenset(name for chunk in chunks for name in chunk.encodings),
-            is_bytes=schema.physical_type == "BYTE_ARRAY",
+            is_dictionary=is_bytes and not encodings & _DELTAS,
+            repeats=is_bytes and bool(encodings & _DELTAS) and bool(encodings & _SHARED),
             is_nested=schema.max_repetition_level > 0,
             fixed_bytes=fixed,
             num_bytes=sum(sizes),
             longest=max(sizes, default=0),
         )
-
-    @property
-    def is_dictionary(self) -> bool:
-        """Whether Arrow can keep the column in its dictionary form."""
-        return self.is_bytes and not self.encodings & _DELTAS
-
-    @property
-    def repeats(self) -> bool:
-        """Whether values can add up to more than is stored, outside of a dictionary."""
-        shared = {"DELTA_BYTE_ARRAY", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
-        return self.is_bytes and not self.is_dictionary and bool(self.encodings & shared)
 
 
 def parquet_rows(path: Path) -> Iterator[Numbered]:

@@ -24,13 +24,13 @@ MAX_TEMPLATE = 1_000_000  # characters; the longest known has 30,000
 # By the clock: the child may have to wait for a processor.
 _CLOCK_SECONDS = 20
 
-_found_good: set[str] = set()
+_tried: set[str] = set()
 
 
 def check_limits(template: str, source: str, special_tokens: Mapping[str, Any]) -> None:
     """Raise `TemplateError` when rendering `template` needs too much; `source` is its model."""
     digest = hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()
-    if digest in _found_good:
+    if digest in _tried:
         return
     name = f"the chat template of {source} (sha256 {digest[:12]})"
     if len(template) > MAX_TEMPLATE:
@@ -42,7 +42,7 @@ def check_limits(template: str, source: str, special_tokens: Mapping[str, Any]) 
             f"{name} {problem}, so it is not used; set model.template to chatml, plain or the "
             "path of another"
         )
-    _found_good.add(digest)
+    _tried.add(digest)
 
 
 def _problem(template: str, special_tokens: dict[str, Any]) -> str:
@@ -70,12 +70,13 @@ def _problem(template: str, special_tokens: dict[str, Any]) -> str:
     verdict = done.stdout.decode(errors="replace").strip()
     if done.returncode < 0:
         return too_long if -done.returncode in _OUT_OF_TIME else "crashes when it is rendered"
-    if verdict == "fine":
-        return ""
-    if verdict == "memory":
-        return f"needs more than {MEMORY_BYTES // 1_000_000} MB of memory for a conversation"
-    if verdict == "output":
-        return f"writes more than {MAX_OUTPUT // 1_000_000} MB for a conversation"
+    problems = {
+        "fine": "",
+        "memory": f"needs more than {MEMORY_BYTES // 1_000_000} MB of memory for a conversation",
+        "output": f"writes more than {MAX_OUTPUT // 1_000_000} MB for a conversation",
+    }
+    if verdict in problems:
+        return problems[verdict]
     lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no answer"]
     return f"could not be tried out in a process of its own ({lines[-1]:.200})"
 
