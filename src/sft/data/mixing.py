@@ -28,8 +28,12 @@ class Share:
 
     def line(self) -> str:
         """For the terminal."""
+        return f"source {self.name}: {self.figures()}"
+
+    def figures(self) -> str:
+        """All but the name, as words."""
         return (
-            f"source {self.name}: {self.examples:,} examples, {self.tokens:,} tokens, "
+            f"{self.examples:,} examples, {self.tokens:,} tokens, "
             f"{self.share:.1%} of what is seen, {self.epochs:.2f} epochs"
         )
 
