@@ -88,9 +88,9 @@ FLAT, FALL = [2.0, 2.0, 2.0], [2.0, 1.8, 1.6]
 
 
 def test_a_run_that_learned_nothing_says_so():
-    said = learned_nothing(run(drawn(FLAT, sd=0.01), drawn(FLAT, seed=1, sd=0.01)))
-    assert said.startswith("The run learned nothing: the loss is within its noise of the start")
-    assert "on training rows (" in said and "on held-out rows (" in said
+    headline = learned_nothing(run(drawn(FLAT, sd=0.01), drawn(FLAT, seed=1, sd=0.01)))
+    assert headline.startswith("The run learned nothing: the loss is within its noise of the start")
+    assert "on training rows (" in headline and "on held-out rows (" in headline
 
 
 def test_a_tiny_change_of_every_row_is_nothing():

@@ -53,7 +53,13 @@ def load_config(
 
     `origins` says where `values` and `overrides` come from, for `Config.sources`.
     """
-    return _build(values, overrides, _sources(values, overrides, origins))
+    sources = {
+        f"{section}.{key}": origins[0]
+        for section, part in values.items()
+        if isinstance(part, Mapping)
+        for key in part
+    }
+    return _build(values, overrides, sources | dict.fromkeys(overrides or (), origins[1]))
 
 
 def _build(
@@ -82,19 +88,6 @@ def _build(
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """A copy with dotted keys replaced, such as `{"optim.learning_rate": 1e-4}`."""
     return _build(config.model_dump(mode="json"), values, config.sources)
-
-
-def _sources(
-    values: Mapping[str, Any], overrides: Mapping[str, Any] | None, origins: tuple[str, str]
-) -> dict[str, str]:
-    """Where each key that was given comes from; the others have their default."""
-    given = {
-        f"{section}.{key}": origins[0]
-        for section, part in values.items()
-        if isinstance(part, Mapping)
-        for key in part
-    }
-    return {**given, **dict.fromkeys(overrides or (), origins[1])}
 
 
 def _explain(problem: dict[str, Any]) -> tuple[str, str]:

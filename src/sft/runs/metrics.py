@@ -331,11 +331,11 @@ def with_derived(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def panels() -> dict[str, list[Metric]]:
     """The metrics of each chart, by the chart's name; first the one that it is named after."""
-    found: dict[str, list[Metric]] = {}
+    charts: dict[str, list[Metric]] = {}
     for metric in METRICS.values():
         if metric.panel:
-            found.setdefault(metric.panel, []).append(metric)
-    return {name: sorted(metrics, key=lambda m: m.name != name) for name, metrics in found.items()}
+            charts.setdefault(metric.panel, []).append(metric)
+    return {name: sorted(metrics, key=lambda m: m.name != name) for name, metrics in charts.items()}
 
 
 def deterministic(record: Mapping[str, Any]) -> dict[str, Any]:
