@@ -7,7 +7,7 @@ can be led out of, and the page's script writes `textContent` only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,14 @@ def _headline(report: CheckReport) -> dict[str, Any]:
 
     counts = {s: sum(f.severity == s for f in report.findings) for s in SEVERITIES}
     worst = next((s for s, n in counts.items() if n), "none")
+    # What can be absent; rows that are not suspicious are absent too.
+    parts = {
+        "lengths": report.lengths,
+        "template": report.facts,
+        "estimate": report.estimate,
+        "diversity": report.diversity,
+        "usage coverage": report.usage,
+    }
     return {
         "worst": worst,
         "verdict": {
@@ -101,22 +109,11 @@ def _headline(report: CheckReport) -> dict[str, Any]:
             "none": "Nothing wrong was found",
         }[worst],
         "counted": verdict(report.findings),
-        "unmeasured": [name for name, part in _parts(report).items() if not part],
+        "unmeasured": [name for name, part in parts.items() if not part],
         "counts": [(SEVERITY_NAMES[s], s, n) for s, n in counts.items()],
         "trained": total(TRAINED),
         "val": total(["val"]),
         "lost": total(["dropped", "bad"]),
-    }
-
-
-def _parts(report: CheckReport) -> dict[str, Any]:
-    """What can be absent, by name. Rows that are not suspicious are absent too."""
-    return {
-        "lengths": report.lengths,
-        "template": report.facts,
-        "estimate": report.estimate,
-        "diversity": report.diversity,
-        "usage coverage": report.usage,
     }
 
 
@@ -217,30 +214,25 @@ def _usage(usage: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _embedded(report: CheckReport) -> tuple[list[str], str]:
-    """Ids of the rows that go into the page, and the JSON block with them."""
+    """Ids of the rows that go into the page, and the JSON block with them.
+
+    Rows are taken in order as long as there is room; one that is too large is left out.
+    """
     named: dict[str, list[str]] = {}
     for finding in report.findings:
         for row in dict.fromkeys(finding.rows):
             named.setdefault(row, []).append(finding.check.replace("_", " "))
-    rows, ids = [], []
-    for text, view in _fitting(report.views, named):
-        rows.append(text)
-        ids.append(visible(view.id))
-    return ids, '{"rows":[' + ",\n".join(rows) + "]}"
-
-
-def _fitting(
-    views: Sequence[RowView], named: Mapping[str, list[str]]
-) -> Iterator[tuple[str, RowView]]:
-    """Rows as JSON, in order, as long as there is room; a row that is too large is left out."""
+    rows: list[str] = []
+    ids: list[str] = []
     room = MAX_VIEW_BYTES
-    number = 0
-    for view in views:
+    for view in report.views:
         text = as_json(all_visible(_row(view, named)))
         size = len(text.encode())
-        if number < MAX_VIEWS and size <= room:
-            room, number = room - size, number + 1
-            yield text, view
+        if len(rows) < MAX_VIEWS and size <= room:
+            room -= size
+            rows.append(text)
+            ids.append(visible(view.id))
+    return ids, '{"rows":[' + ",\n".join(rows) + "]}"
 
 
 def _row(view: RowView, named: Mapping[str, list[str]]) -> dict[str, Any]:

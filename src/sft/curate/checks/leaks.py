@@ -111,9 +111,10 @@ class Benchmarks:
         if self._runs.isdisjoint(runs(parts, MIN_TEXT)):
             return None
         for name, by_length in self._indexes.items():
-            hit = next((h for index in by_length if (h := _best_hit(index, parts))), None)
-            if hit:
-                return Contaminated(name, *hit)
+            for index, numbers, least in by_length:
+                hit = index.best(parts) if len(parts) >= index.length else None
+                if hit and hit.contained >= least:
+                    return Contaminated(name, numbers[hit.text], hit.contained)
         return None
 
 
@@ -133,18 +134,6 @@ def _indexes(texts: Sequence[str]) -> list[tuple[Index, list[int], float]]:
         longest = [i for i in long if lengths[i] >= LONG]
         built.append((Index([texts[i] for i in longest], LONG, FORM), longest, 0.0))
     return built
-
-
-def _best_hit(
-    built: tuple[Index, list[int], float], parts: Sequence[str]
-) -> tuple[int, float] | None:
-    index, numbers, least = built
-    if len(parts) < index.length:
-        return None
-    hit = index.best(parts)
-    if hit is None or hit.contained < least:
-        return None
-    return numbers[hit.text], hit.contained
 
 
 def contamination(corpus: Corpus) -> list[DataFinding]:

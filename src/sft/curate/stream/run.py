@@ -23,7 +23,7 @@ from sft.curate.stream.options import CurateConfig
 from sft.curate.stream.row_rules import corpus_check, rule_names, split_checks
 from sft.curate.stream.rows import CHUNK_ROWS, Source, open_sources
 from sft.curate.stream.store import Mask, RowChanges, Store
-from sft.curate.stream.write import LEDGER, OUT, fates, write_rows
+from sft.curate.stream.write import LEDGER, OUT, Writer, fates, write_rows
 from sft.curate.stream.write import PASS as WRITE
 from sft.curate.usage_weights import effective_rows
 from sft.data.rows.files import sha256_of
@@ -162,7 +162,8 @@ def _run(
     if config.dry_run:
         num_edited = len(edited.rows) if edited else 0
     else:
-        num_edited = write_rows(store, sources, dropped, edited, weights, chunk_rows, progress)
+        writer = Writer(store, sources, dropped, edited, weights)
+        num_edited = write_rows(store, writer, chunk_rows, progress)
     notes["seconds"] = round(time.monotonic() - started, 2)
     summary = {
         **_counts(config, store, dropped, num_edited if edited else None),

@@ -35,33 +35,24 @@ REASONS = {
 }
 
 
-def write_rows(
-    store: Store,
-    sources: Sequence[Source],
-    dropped: Mapping[str, RowChanges],
-    edited: RowChanges | None,
-    weights: NDArray[np.float64] | None,
-    size: int,
-    progress: Progress,
-) -> int:
-    """Write the rows that stay and the ledger into the work folder; how many rows were edited.
-
-    `dropped` and `edited` are the results of the steps by name. `weights` `[rows]` go into a new
-    column, when given.
-    """
+def write_rows(store: Store, writer: Writer, size: int, progress: Progress) -> int:
+    """Write the rows that stay and the ledger into the work folder; how many rows were edited."""
     if (notes := store.finished(PASS)) is not None:
         return int(notes["edited"])
-    writer = _Writer(store, sources, dropped, edited, weights)
     with store.writing() as append:
-        for chunk in chunks(sources, size):
+        for chunk in chunks(writer.sources, size):
             append(writer.chunk(chunk))
             progress("writing rows:", writer.row, len(writer.lines))
     store.finish(PASS, edited=writer.num_edited)
     return writer.num_edited
 
 
-class _Writer:
-    """Goes through the rows in order; `row` is the number of the next one."""
+class Writer:
+    """Goes through the rows in order; `row` is the number of the next one.
+
+    `dropped` and `edited` are the results of the steps by name. `weights` `[rows]` go into a new
+    column, when given.
+    """
 
     def __init__(
         self,
@@ -71,14 +62,14 @@ class _Writer:
         edited: RowChanges | None,
         weights: NDArray[np.float64] | None,
     ) -> None:
-        self._sources = sources
+        self.sources = sources
         self._steps = list(dropped.items())
         self._weights = weights
         self._files = store.load("file", np.int32)
         self.lines = store.load("line", np.int64)
         self.row = self.num_edited = 0
-        # Of each row: the step that drops it (0: none), the first -1 for the rules of pass 1; and
-        # what is taken off its answer. Arrays, as there may be hundreds of millions of rows.
+        # Of each row: the step that drops it (0: none, -1: the rules of pass 1), and what is taken
+        # off its answer. Arrays, as there may be hundreds of millions of rows.
         self._step = store.load("alive", bool).astype(np.int8) - np.int8(1)
         for number, (_, changes) in enumerate(self._steps, start=1):
             self._step[changes.rows] = number
@@ -92,7 +83,7 @@ class _Writer:
         """What the rows of a chunk add to the new file and to the ledger."""
         rows: list[bytes] = []
         ledger: list[bytes] = []
-        source = self._sources[chunk.source]
+        source = self.sources[chunk.source]
         for number, item in zip(chunk.numbers, chunk.items, strict=True):
             origin = Origin(source.path, number)
             if reasons := self._dropped(item, origin, source):
@@ -146,7 +137,7 @@ class _Writer:
                 break
             last = int(later.other[np.searchsorted(later.rows, last)])
         return [
-            str(Origin(self._sources[self._files[i]].path, int(self.lines[i]))) for i in (row, last)
+            str(Origin(self.sources[self._files[i]].path, int(self.lines[i]))) for i in (row, last)
         ]
 
 
