@@ -132,9 +132,13 @@ def facts_of(
 
 def _stops(stop_id: int, folder: str) -> str:
     """Does the model as it is now end its answers where training ends them?"""
-    ids = _generation_stops(folder)
-    if ids is None:
+    from transformers import GenerationConfig
+
+    try:
+        stops = GenerationConfig.from_pretrained(folder).eos_token_id
+    except (OSError, ValueError, TypeError):
         return "not measured: the model has no generation_config.json that can be read"
+    ids = stops if isinstance(stops, list) else [] if stops is None else [stops]
     if stop_id in ids:
         return f"yes, generation_config.json has {stop_id} among eos_token_id"
     has = ", ".join(map(str, ids)) or "none"
@@ -142,14 +146,3 @@ def _stops(stop_id: int, folder: str) -> str:
         f"not yet: eos_token_id in generation_config.json is {has}; the model that a run saves "
         f"has {stop_id} too"
     )
-
-
-def _generation_stops(folder: str) -> list[int] | None:
-    """`eos_token_id` of the model's generation settings; None when there are none to read."""
-    from transformers import GenerationConfig
-
-    try:
-        ids = GenerationConfig.from_pretrained(folder).eos_token_id
-    except (OSError, ValueError, TypeError):
-        return None
-    return list(ids) if isinstance(ids, list) else [] if ids is None else [ids]

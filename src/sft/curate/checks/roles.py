@@ -58,19 +58,18 @@ def wrong_roles(corpus: Corpus) -> list[DataFinding]:
 
 def _swapped(corpus: Corpus) -> list[DataFinding]:
     odds = swap_odds(corpus.prompts, corpus.answers)
-    certain, likely = odds >= CERTAIN, (odds >= SWAPPED) & (odds < CERTAIN)
-    kinds: tuple[tuple[Severity, NDArray[np.bool_], str], ...] = (
-        ("error", certain, "have"),
-        ("warning", likely, "seem"),
+    kinds: tuple[tuple[Severity, NDArray[np.bool_], str, str], ...] = (
+        ("error", odds >= CERTAIN, "have", ""),
+        ("warning", (odds >= SWAPPED) & (odds < CERTAIN), "seem", " to have"),
     )
     findings = []
-    for severity, swapped, does in kinds:
+    for severity, swapped, does, more in kinds:
         rows = np.flatnonzero(swapped).tolist()
         if rows:
             message = (
-                f"{count(len(rows))} ({share(len(rows), len(odds))}) {verb(len(rows), does)}"
-                f"{' to have' if does == 'seem' else ''} prompt and answer swapped; the answer of "
-                f"{place(corpus, rows[0])} is {quoted(corpus.answers[rows[0]], 60)}"
+                f"{count(len(rows))} ({share(len(rows), len(odds))}) {verb(len(rows), does)}{more} "
+                f"prompt and answer swapped; the answer of {place(corpus, rows[0])} is "
+                f"{quoted(corpus.answers[rows[0]], 60)}"
             )
             fix = "swap them, or sft curate DATA --drop wrong_roles --out FILE"
             findings.append(finding(corpus, "wrong_roles", severity, rows, message, fix))

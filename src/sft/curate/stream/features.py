@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.curate.corpus import Corpus
+from sft.curate.diverse_rows import Progress
 from sft.curate.stream.options import CurateConfig
 from sft.curate.stream.row_rules import RowRules
 from sft.curate.stream.rows import Chunk, Source, chunks, conversations, count_rows
@@ -43,7 +44,6 @@ HEAD = 400  # characters of an answer, which hold more openers than are ever tak
 AHEAD = 2  # chunks that wait for each process
 RAY_WINDOW = 64  # chunks for each worker that are given to Ray at a time: each time starts actors
 
-Progress = Callable[[str, int, int], None]
 Columns = dict[str, bytes]  # what the rows of a chunk add to each column
 Lists = tuple[bytes, NDArray[np.int64]]  # numbers of all rows end to end, and how many each has
 

@@ -12,12 +12,12 @@ from typing import Any, cast
 from sft.config import SourceConfig
 from sft.data.rows.conversation import Conversation, Origin
 from sft.data.rows.files import kind_of, open_text
-from sft.data.rows.formats import check_config, detect, parse
+from sft.data.rows.formats import check_config, parse
 from sft.data.rows.json_rows import json_lines
 from sft.data.rows.lines import MAX_ROW_BYTES, numbered_lines
 from sft.data.rows.problems import BadRows, RowError, listing
-from sft.data.rows.read import MAX_UNRECOGNISED
-from sft.data.rows.sources import Row, local_files, read_file, read_rows
+from sft.data.rows.read import Tally, read_source
+from sft.data.rows.sources import Row, local_files, read_file
 from sft.errors import ConfigError, DataError
 
 CHUNK_ROWS = 2_000
@@ -75,16 +75,11 @@ def open_sources(configs: Sequence[SourceConfig]) -> list[Source]:
 
 
 def _first_format(config: SourceConfig) -> str:
-    report = BadRows("skip")
-    stranger: DataError | None = None
-    for number, row in enumerate(read_rows(config, report, {})):
-        try:
-            return detect(row.values, config.columns)
-        except DataError as error:
-            stranger = stranger or DataError(f"{row.origin}: {error}")
-            if number + 1 == MAX_UNRECOGNISED:
-                break
-    raise stranger or DataError(f"{config.path}: no usable row:\n{report.table()}")
+    report, tally = BadRows("skip"), Tally()
+    next(read_source(config, 0, report, {}, tally), None)
+    if not tally.formats:
+        raise DataError(f"{config.path}: no usable row:\n{report.table()}")
+    return next(iter(tally.formats))
 
 
 def chunks(sources: Sequence[Source], size: int = CHUNK_ROWS) -> Iterator[Chunk]:

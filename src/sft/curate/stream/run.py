@@ -17,8 +17,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from sft.curate.diverse_rows import Progress
 from sft.curate.stream import steps
-from sft.curate.stream.features import Progress, feature_pass
+from sft.curate.stream.features import feature_pass
 from sft.curate.stream.options import CurateConfig
 from sft.curate.stream.row_rules import corpus_check, rule_names, split_checks
 from sft.curate.stream.rows import CHUNK_ROWS, Source, open_sources

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sft.config import SourceConfig
-from sft.curate.diverse_rows import DIMENSIONS, Vectors, most_different, prompt_clusters
+from sft.curate.diverse_rows import DIMENSIONS, Progress, Vectors, most_different, prompt_clusters
 from sft.curate.remedies import largest_cap, opener_plan
-from sft.curate.stream.features import Progress
 from sft.curate.stream.store import Lists, Mask, RowChanges, Rows, Store
 from sft.curate.usage_weights import effective_rows, log_weights, usage_weights
 from sft.curate.vectors import HashedTerms, hashed_terms

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sft.curate.diverse_rows import Progress
 from sft.curate.remedies import first_answer, strip_reason, stripped
-from sft.curate.stream.features import Progress
 from sft.curate.stream.rows import Chunk, Source, chunk_values, chunks, conversation, json_line
 from sft.curate.stream.store import RowChanges, Store
 from sft.data.repeats import answer_text
