@@ -160,9 +160,8 @@ def _run(
     if config.toward and config.mode == "weight":
         weights = steps.weigh(store, alive, steps.read_usage(config.toward))
         notes["effective_rows"] = effective_rows(weights)
-    if config.dry_run:
-        num_edited = len(edited.rows) if edited else 0
-    else:
+    num_edited = len(edited.rows) if edited else 0
+    if not config.dry_run:
         writer = Writer(store, sources, dropped, edited, weights)
         num_edited = write_rows(store, writer, chunk_rows, progress)
     notes["seconds"] = round(time.monotonic() - started, 2)
