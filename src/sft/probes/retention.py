@@ -167,7 +167,8 @@ class BaseTexts:
             for path in (self.run.preflight, self.run.retain, self.run.replay, self.run.drift):
                 remove_path(path)
         for path, examples in self._new.items():
-            save_texts(path, examples)
+            if examples:
+                save_texts(path, examples)
 
 
 def _example(row: Mapping[str, Any]) -> Example:
