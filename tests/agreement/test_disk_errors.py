@@ -53,7 +53,7 @@ def converting(folder):
 
 
 def exporting(folder):
-    return lambda: export_metrics._write(folder / "metrics.csv", b"step\n")
+    return lambda: export_metrics.write_file(folder / "metrics.csv", b"step\n")
 
 
 def reporting(folder):
