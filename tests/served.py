@@ -53,6 +53,8 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd,
+            # A shell in the background starts its programs with Ctrl-C ignored, which is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.line = self.process.stdout.readline()
         found = re.match(r"http://(\S+):(\d+)/(?:#token=(\S+))?", self.line)

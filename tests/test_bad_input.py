@@ -41,7 +41,10 @@ def run(*args):
         (["--set", "optimm.epochs=1"], "optimm: unknown key. Did you mean 'optim'?"),
         (["--set", "optim.epochs=many"], "optim.epochs: Input should be a valid number"),
         (["--set", "optim.epochs=-1"], "optim.epochs: Input should be greater than 0 (found -1)"),
-        (["--set", "optim.schedule=cosin"], "optim.schedule: Input should be 'cosine', 'linear'"),
+        (
+            ["--set", "optim.schedule=cosin"],
+            "optim.schedule: 'cosin' is not one of constant, cosine, linear, wsd. Did you mean",
+        ),
         (["--set", "optim.epochs"], "--set optim.epochs: expected section.key=value"),
         (["--set", "epochs=1"], "epochs: expected section.key, such as optim.learning_rate"),
         (["--set", "data.train=["], "--set data.train:1: "),
@@ -263,8 +266,8 @@ class Filler(Console):
         super().evaluate(record)
         self._count("evaluation")
 
-    def step(self, record, seconds):
-        super().step(record, seconds)
+    def step(self, record):
+        super().step(record)
         self._count("step")
 
     def _count(self, event):

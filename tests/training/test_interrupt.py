@@ -130,8 +130,8 @@ class Stopper(Console):
         super().progress(what, done, total)
         self._maybe(f"{what} {done}")
 
-    def step(self, record, seconds):
-        super().step(record, seconds)
+    def step(self, record):
+        super().step(record)
         self._maybe(f"step {record['step']}")
 
     def _maybe(self, moment):
