@@ -65,8 +65,14 @@ class Finding:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Finding:
-        """The finding that `record` returned the line of."""
+        """The finding that `record` returned the line of.
+
+        Raises:
+            TypeError, ValueError: the line is not one that a guard wrote.
+        """
         values = {name: record[name] for name in cls.__slots__ if name in record}
+        if values.get("verdict") not in SEVERITY:
+            raise ValueError(f"not a verdict: {values.get('verdict')!r:.60}")
         if values.get("interval") is not None:
             low, high = values["interval"]
             values["interval"] = (low, high)
