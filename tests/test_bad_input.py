@@ -41,7 +41,7 @@ def run(*args):
         (["--set", "optimm.epochs=1"], "optimm: unknown key. Did you mean 'optim'?"),
         (["--set", "optim.epochs=many"], "optim.epochs: Input should be a valid number"),
         (["--set", "optim.epochs=-1"], "optim.epochs: Input should be greater than 0 (found -1)"),
-        (["--set", "optim.schedule=cosin"], "is not one of constant, cosine, linear, wsd. Did you mean"),
+        (
             ["--set", "optim.schedule=cosin"],
             "optim.schedule: 'cosin' is not one of constant, cosine, linear, wsd. Did you mean",
         ),
