@@ -84,8 +84,8 @@ def test_missing_figures_sort_last_both_ways(call):
 
 def test_values_are_written_as_in_a_configuration(call):
     plain = '[{path: "a.jsonl", weight: 1, format: "auto"}, {path: "b.jsonl", weight: 2}]'
-    assert call("values.js", f"m.valueText({plain})") == "a.jsonl; b.jsonl, weight: 2"
-    assert call("values.js", "[null, '', 'x', 1e-4, [1]].map(m.valueText)") == [
+    assert call("format.js", f"m.valueText({plain})") == "a.jsonl; b.jsonl, weight: 2"
+    assert call("format.js", "[null, '', 'x', 1e-4, [1]].map(m.valueText)") == [
         "null", '""', "x", "0.0001", "[1]"
     ]  # fmt: skip
 

@@ -3,15 +3,13 @@
 import { get, runPath } from "./api.js";
 import { createChart } from "./charts.js";
 import { choice, searchBox, tick } from "./controls.js";
-import { fill, h, setText } from "./dom.js";
-import { NONE, count, number, words } from "./format.js";
+import { fill, h, head, num, rowName, setText } from "./dom.js";
+import { count, NONE, number, valueText, wholeText, words } from "./format.js";
 import { LoadedScreen } from "./loaded.js";
 import { failure, loading, missing, scrollBox } from "./parts.js";
 import { forest } from "./paired.js";
 import { Cursor, nearest } from "./pointer.js";
 import { MOST, RunTable, lineKey } from "./run_table.js";
-import { head, num, rowName } from "./tables.js";
-import { valueText, wholeText } from "./values.js";
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const PALETTE = [1, 2, 3, 4, 5, 8]; // of MOST runs; 6 and 7 are too like others

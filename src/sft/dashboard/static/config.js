@@ -1,13 +1,11 @@
 // The screen "Config": each setting, where its value comes from, and how to run this again.
 
 import { ofAll, problems, searchBox, switches } from "./controls.js";
-import { fill, h, setText } from "./dom.js";
-import { NONE, clock, count, words } from "./format.js";
+import { fill, h, pairList, setText } from "./dom.js";
+import { clock, count, NONE, valueText, wholeText, words } from "./format.js";
 import { LoadedScreen } from "./loaded.js";
 import { command, copyButton, missing } from "./parts.js";
 import { marked } from "./prose.js";
-import { pairList } from "./tables.js";
-import { valueText, wholeText } from "./values.js";
 
 // source: [word, what it means]; the order in which they are offered
 const SOURCES = {

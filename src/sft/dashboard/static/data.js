@@ -2,12 +2,11 @@
 
 import { createChart } from "./charts.js";
 import { fold, growing, problems } from "./controls.js";
-import { fill, h } from "./dom.js";
+import { fill, h, head, num, pairList, rowName } from "./dom.js";
 import { count, number, percent, words } from "./format.js";
 import { LoadedScreen, isPlain } from "./loaded.js";
 import { missing, scrollBox } from "./parts.js";
 import { sentence } from "./prose.js";
-import { head, num, pairList, rowName } from "./tables.js";
 import { TokenViews } from "./tokens.js";
 
 // status: what it means. The order in which they are listed.

@@ -1,12 +1,11 @@
 // The screen "Events": what happened in the run, attempt by attempt, and what its terminal showed.
 
 import { choice, fold, ofAll, searchBox, switches } from "./controls.js";
-import { fill, h, setText } from "./dom.js";
+import { fill, h, pairList, setText } from "./dom.js";
 import { count, words } from "./format.js";
 import { LoadedScreen, isPlain } from "./loaded.js";
 import { LEVELS, MARKS, copyButton, glyph, missing } from "./parts.js";
 import { marked } from "./prose.js";
-import { pairList } from "./tables.js";
 
 const AT_ONCE = 300; // events drawn before "Show earlier"
 const NEAR = 24; // pixels from the end that count as the end

@@ -2,7 +2,7 @@
 
 import { createChart } from "./charts.js";
 import { fold } from "./controls.js";
-import { fill, h } from "./dom.js";
+import { fill, h, head, num } from "./dom.js";
 import { count, number, words } from "./format.js";
 import { LoadedScreen } from "./loaded.js";
 import { VERDICTS, command, glyph, missing, scrollBox, verdictBadge } from "./parts.js";
@@ -10,7 +10,6 @@ import { commandsOf, sentence } from "./prose.js";
 import {
   DETECTABLE, GUARDS, actionText, chartOptions, detectableText, drawable, figure, firstSignal, guardNames, interval, lastPoint, title, unitText,
 } from "./signals.js";
-import { head, num } from "./tables.js";
 
 const ORDER = ["alarm", "watch", "insufficient", "pass", "not_measured"]; // of the cards
 const ROW = /[./].*:\d+(#\d+)?$/; // an id that is a file and a line

@@ -1,9 +1,8 @@
 // Paired differences between runs as a small forest plot: one row of a table for each pair.
 
-import { h, svg } from "./dom.js";
+import { h, head, num, rowName, svg } from "./dom.js";
 import { count, number, signed } from "./format.js";
 import { glyph, missing, scrollBox } from "./parts.js";
-import { head, num, rowName } from "./tables.js";
 
 const WIDTH = 220;
 const SIDE = 18;

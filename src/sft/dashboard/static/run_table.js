@@ -1,10 +1,9 @@
 // The table of runs on the screens "Runs" and "Compare": sort, filter, choose columns, select runs.
 
 import { fill, h, setText } from "./dom.js";
-import { NONE, ago, clock, count, duration, number, words } from "./format.js";
+import { ago, clock, count, duration, NONE, number, valueText, words } from "./format.js";
 import { fold, ofAll, searchBox, tick } from "./controls.js";
 import { VERDICTS, glyph, missing, scrollBox, statePill } from "./parts.js";
-import { valueText } from "./values.js";
 
 export const MOST = 6; // runs that can be compared at once
 const FIRST_KEYS = 5; // settings that differ and are shown unasked
