@@ -119,7 +119,7 @@ def _overfitted(done: Record, none: Record) -> Judged:
     best = min((step for step in evals if step), key=evals.__getitem__)
     away = float(_losses(done, "usage").mean()) - evals[best]
     measured = (
-        f"step {done['best_step']} is handed back, {away:+.3f} against the best evaluation (step "
+        f"step {done['best_step']} is handed back, {away:+z.3f} against the best evaluation (step "
         f"{best}); {told}; {done['planned'] - done['steps']} of {done['planned']} steps saved"
     )
     return f"within {MARGIN:g} of the best evaluation on test rows", measured, away <= MARGIN
@@ -131,7 +131,7 @@ def _collapsed(done: Record, none: Record) -> Judged:
     against = _between(done, none, "usage")
     measured = (
         f"opener {mass:.2f}, without {before['first_mass']:.2f}, references {share:.2f}; loss "
-        f"{_span(against)} against the run without, {_since_base(done, 'usage').mean:+.3f} "
+        f"{_span(against)} against the run without, {_since_base(done, 'usage').mean:+z.3f} "
         "from the base model"
     )
     met = mass <= share + OPENER_SLACK and against.mean <= MARGIN
@@ -142,9 +142,9 @@ def _mismatched(done: Record, none: Record) -> Judged:
     change, without = _since_base(done, "usage"), _since_base(none, "usage")
     task = _since_base(done, "val")
     measured = (
-        f"usage {_span(change)} from the base model, without {without.mean:+.3f}; "
-        f"{_span(_between(done, none, 'usage'))} against the run without; task {task.mean:+.3f}, "
-        f"without {_since_base(none, 'val').mean:+.3f}"
+        f"usage {_span(change)} from the base model, without {without.mean:+z.3f}; "
+        f"{_span(_between(done, none, 'usage'))} against the run without; task {task.mean:+z.3f}, "
+        f"without {_since_base(none, 'val').mean:+z.3f}"
     )
     return "interval of the change on usage below 0", measured, change.interval[1] < 0
 
@@ -155,8 +155,8 @@ def _forgot(done: Record, none: Record) -> Judged:
     kept = gained.mean / whole if whole < 0 else 0.0
     alpha = f"alpha {done['alpha']:g}: " if "alpha" in done else ""
     measured = (
-        f"{alpha}fresh texts {_span(lost)}, without {_since_base(none, 'texts').mean:+.3f}; task "
-        f"{gained.mean:+.3f}, without {whole:+.3f}: {kept:.0%}"
+        f"{alpha}fresh texts {_span(lost)}, without {_since_base(none, 'texts').mean:+z.3f}; task "
+        f"{gained.mean:+z.3f}, without {whole:+z.3f}: {kept:.0%}"
     )
     wanted = f"fresh texts within {BUDGET:g}, {KEPT_GAIN:.0%} of the task's gain kept"
     return wanted, measured, lost.mean <= BUDGET and kept >= KEPT_GAIN
@@ -189,7 +189,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         shown = "not measured"
         if healthy:
             low, high = healthy["interval"]
-            shown = f"{healthy['change']:+.3f} ({low:+.3f} to {high:+.3f})"
+            shown = f"{healthy['change']:+z.3f} ({low:+z.3f} to {high:+z.3f})"
             shown = "nothing to do: the same run" if healthy["same"] else shown
         cells = [entry["case"], ACTIONS[entry["action"]], entry["wanted"], entry["measured"]]
         cells += [_yes(entry["met"]), shown, _yes(entry["harmless"])]
@@ -199,7 +199,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _span(found: Paired) -> str:
     low, high = found.interval
-    return f"{found.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"{found.mean:+z.3f} ({low:+z.3f} to {high:+z.3f})"
 
 
 def _yes(flag: bool | None) -> str:
