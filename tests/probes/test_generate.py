@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 import torch
@@ -115,6 +116,8 @@ def test_the_stream_is_the_answer_in_pieces(model):
 
 def test_leaving_a_stream_early_stops_the_model():
     model, tokenizer = tiny.model(), tiny.tokenizer()
+    # A tiny model could be done before the reader is told of its first token.
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.01))
     settings = {**PLAIN, "stop_ids": NEVER, "max_new_tokens": 240}
     answer = stream(model, tokenizer, [5, 6], **settings)
     pieces = iter(answer)
