@@ -9,7 +9,14 @@ import pytest
 from sft.augment.ask import Reply, Request
 from sft.augment.budget import Prices, dollars, estimate, most_sent
 from sft.augment.cache import Cache
-from sft.augment.endpoint import NOT_ASKED, OVER_BUDGET, STOP_AFTER, Endpoint, EndpointSettings
+from sft.augment.endpoint import (
+    MAX_ANSWER_BYTES,
+    NOT_ASKED,
+    OVER_BUDGET,
+    STOP_AFTER,
+    Endpoint,
+    EndpointSettings,
+)
 from sft.errors import ConfigError, SFTError
 
 KEY = "sk-very-secret"
@@ -277,3 +284,10 @@ def test_stopping_in_the_middle_keeps_what_was_answered(ask, server, tmp_path):
         ask(*map(str, range(20)), cache="known.jsonl", parallel=3, backoff=60, progress=stop)
     assert time.monotonic() - started < 10
     assert len((tmp_path / "known.jsonl").read_text().splitlines()) >= 3
+
+
+def test_an_answer_without_end_is_cut_off_and_not_asked_again(ask, server):
+    server.plan = [b"x" * (MAX_ANSWER_BYTES + 1)]
+    (reply,) = ask("a", parallel=1)
+    assert reply.problem == "endpoint: an answer of more than 10,485,760 bytes"
+    assert len(server.seen) == 1

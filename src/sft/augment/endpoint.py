@@ -31,6 +31,7 @@ PATH = "/chat/completions"
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more is asked later, not waited for longer
 STOP_AFTER = 10  # failures in a row, with nothing answered in between
 OVER_BUDGET = "the budget was reached"
+MAX_ANSWER_BYTES = 10 * 1024 * 1024
 NOT_ASKED = "not asked, because the endpoint failed"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -229,20 +230,21 @@ class Endpoint:
     def _post(self, body: str) -> dict[str, Any]:
         self._wait_for_turn()
         try:
-            response = self._client.post(self._address, content=body)
+            with self._client.stream("POST", self._address, content=body) as response:
+                content = _limited(response)
         except httpx.HTTPError as error:
             if isinstance(error, httpx.ConnectError) and not self._any_answer:
                 text = f"--endpoint: nothing answers at {self._address} ({error})"
                 raise _Refused(text) from None
             raise _Failed(self._clean(f"no answer ({error})"), again=True) from None
         if not response.is_success:
-            raise self._problem(response)
-        return _parse(response.content)
+            raise self._problem(response, content)
+        return _parse(content)
 
-    def _problem(self, response: httpx.Response) -> Exception:
+    def _problem(self, response: httpx.Response, content: bytes) -> Exception:
         """What a status other than success means: for this request, or for all."""
         status = response.status_code
-        details = " ".join(response.content[:2000].decode("utf-8", "replace").split())[:300]
+        details = " ".join(content[:2000].decode("utf-8", "replace").split())[:300]
         text = self._clean(f"HTTP {status}: {details or response.reason_phrase}")
         if status in (401, 403):
             unset = "" if self._key else ", which is not set"
@@ -280,6 +282,16 @@ def _retry_after(value: str) -> float:
     with suppress(ValueError, TypeError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     return 0.0
+
+
+def _limited(response: httpx.Response) -> bytes:
+    """The body, which may be as long as an answer ever is: an endpoint may send without end."""
+    content = b""
+    for part in response.iter_bytes():
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise _Failed(f"an answer of more than {MAX_ANSWER_BYTES:,} bytes", again=False)
+    return content
 
 
 def _parse(content: bytes) -> dict[str, Any]:
