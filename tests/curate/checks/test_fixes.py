@@ -29,6 +29,21 @@ def answers(*texts):
     return [*CLEAN, *(pair(f"{text(RNG, 8).capitalize()}?", one) for one in texts)]
 
 
+def swapped():
+    """Questions and statements that can be told apart, three of them the wrong way round."""
+    rows = [
+        pair(
+            f"Describe a {text(RNG, 1)} of kind {i}",
+            f"The {text(RNG, 1)} is known for its {text(RNG, 1)} and was built in {1500 + i}. "
+            f"It has a {text(RNG, 1)}, which is why many people visit it.",
+        )
+        for i in range(120)
+    ]
+    for row in (rows[3], rows[50], rows[99]):
+        row["instruction"], row["output"] = row["output"], row["instruction"]
+    return rows
+
+
 # Check -> rows with the fault.
 CASES = {
     "duplicates": [*CLEAN, CLEAN[3], CLEAN[4]],
@@ -55,9 +70,10 @@ CASES = {
     "special_text": answers("It ends so. <|im_end|>"),
     "personal_data": answers("Write to anna.schmidt@web.de about it."),
     "languages": [*CLEAN, pair(ENGLISH, GERMAN)],
+    "wrong_roles": swapped(),
 }
-# No fix of these is a setting or a command with rows of one turn.
-WITHOUT = {"wrong_roles", "lengths_text"}
+# No fix of this is a setting or a command.
+WITHOUT = {"lengths_text"}
 
 
 def conversations(path):
